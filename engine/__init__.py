@@ -1,0 +1,1 @@
+"""Running models: the Engine interface and what implements it. Imports protocol/ only."""

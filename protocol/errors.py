@@ -1,0 +1,162 @@
+"""Every error of the project: a class that says whose fault it is, and a code that says what.
+
+Codes are `area.reason`, listed in one table with what they mean and what to do, and are never
+renamed: they travel on the wire (Refuse, JobFailed), in logs and in `--json`.
+"""
+
+from typing import Final
+
+CODES: Final[dict[str, str]] = {
+    # wire: bytes that are not a message of ours
+    "wire.truncated": "the bytes end before the message does; drop the sender's stream",
+    "wire.oversized": "the message is longer than the limit for its kind; it was not read",
+    "wire.malformed": "the bytes are not msgpack of an allowed shape",
+    "wire.unknown_type": "the message type is not one that this version knows; upgrade peerd",
+    "wire.bad_field": "a field has the wrong type, length or range",
+    "wire.not_canonical": "the bytes are not the one encoding of this message",
+    "wire.unencodable": "a field of a local message is out of range; this is a bug in peerd",
+    # envelope: who said it, where and when
+    "envelope.wrong_version": "the envelope's version is not supported; upgrade the older peer",
+    "envelope.wrong_network": "the message belongs to another network; compare `network` on both",
+    "envelope.bad_signature": "the signature does not match the sender and the content",
+    "envelope.stale": "the message is too old; check the clock of this machine and the sender's",
+    "envelope.from_future": "the message is dated ahead of our clock; check both clocks",
+    "envelope.replayed": "the same message was seen before; it was ignored",
+    "envelope.wrong_content": "the envelope holds a message that does not belong here",
+    # admission: valid, but more than we take
+    "admission.rate": "the sender exceeds its message rate; it was ignored",
+    "admission.full": "too many messages are being tracked; try again later",
+    # request, bid, award: the market
+    "request.expired": "the deadline of the request is past; publish a new one",
+    "request.unknown_model": "no provider serves that model; see `peerd models` of providers",
+    "request.no_bids": "no provider bid in the window; check the network, model and --max-price",
+    "request.all_failed": "every provider that was tried failed; the last reason is given",
+    "request.deadline": "the job did not finish before its deadline; raise --timeout",
+    "request.price_too_low": "all bids were over the price cap; raise --max-price",
+    "request.too_many": "too many requests of ours are open; wait for one to finish",
+    "request.cancelled": "the request was cancelled; what had arrived was paid",
+    "request.not_connected": "no peer listens on the network's topic; check --bootstrap",
+    "request.invalid": "the request can't be published as it is",
+    "bid.bad_seal": "the sealed bid can't be opened with the request's key",
+    "bid.unknown_request": "the bid answers no open request; it was ignored",
+    "bid.late": "the bid came after the window; it was ignored",
+    "bid.unacceptable": "the bid does not fit the request that it answers",
+    "bid.too_many": "the request has as many bids as it keeps; this one was ignored",
+    "award.unknown_bid": "the award names a bid that was not made or has expired; ask again",
+    "award.wrong_prompt": "the prompt does not match the request's commitment",
+    "award.prompt_too_large": "the prompt has more tokens than the request announced",
+    "award.bad_signature": "the award is not signed by the requester",
+    "award.wrong_parameters": "the parameters ask for more than the request announced",
+    "award.unpaid": "the award carries no voucher that pays for a start; open a channel",
+    "award.timeout": "the provider did not start the job in time",
+    "provider.busy": "the provider has no free place; try another or wait",
+    "provider.draining": "the provider is shutting down; try another",
+    "provider.vanished": "the connection to the provider was lost",
+    "provider.unreachable": "the provider can't be reached at its addresses",
+    "provider.refused": "the provider refused the job",
+    # chunk, receipt: delivery
+    "chunk.unknown_lane": "the chunk belongs to no job of ours",
+    "chunk.out_of_order": "a chunk is missing or repeated; the stream can't be trusted",
+    "chunk.wrong_hash": "the chunk does not continue the signed transcript",
+    "chunk.bad_signature": "the chunk is not signed by the provider",
+    "chunk.wrong_total": "the price due does not follow from tokens and the bid; not paid",
+    "chunk.too_many_tokens": "the provider counts more tokens than were asked for; not paid",
+    "chunk.stalled": "the provider sent nothing for too long",
+    "receipt.mismatch": "the receipt does not match what was delivered; not countersigned",
+    "receipt.bad_signature": "the receipt is not signed by the provider",
+    # channel: money
+    "channel.unknown": "no such channel here",
+    "channel.bad_terms": "the channel's terms are not those of the bid",
+    "channel.over_limit": "the deposit is over this payee's credit limit for the payer",
+    "channel.bad_signature": "a voucher, open or close is not signed by the channel's party",
+    "channel.over_deposit": "the total exceeds the deposit; top up or open a new channel",
+    "channel.stale_total": "the total does not exceed the best one held; ignored",
+    "channel.bad_lanes": "the voucher's lanes do not add up to what was delivered",
+    "channel.wrong_state": "the channel is not in a state that allows this",
+    "channel.unpaid": "the payer stopped paying; the job was stopped at the credit window",
+    "channel.advance_limit": "the provider wants more in advance than you allow: --advance",
+    "channel.too_many": "too many channels or lanes are open with this peer",
+    "channel.frozen": "the channel is frozen after a fault; only claim and close are possible",
+    "channel.bad_reestablish": "the peer shows a voucher that this side never signed",
+    "channel.close_mismatch": "the two sides do not agree on the final total",
+    # session: the stream between two peers
+    "session.protocol": "the peer sent a message that is not allowed here",
+    "session.closed": "the stream to the peer closed",
+    "session.overflow": "the peer does not read what it is sent; the stream was closed",
+    # engine
+    "engine.unknown_model": "the model is not loaded here; see `peerd models`",
+    "engine.bad_model": "the model file is missing or is no usable GGUF; check --model",
+    "engine.bad_spec": "the job's parameters are not valid",
+    "engine.prompt_too_long": "the prompt does not fit the model's context",
+    "engine.crashed": "the model's worker process died; the job failed, the daemon goes on",
+    "engine.timeout": "the model's worker did not answer in time",
+    "engine.overloaded": "the engine's queue is full; try again later",
+    "engine.cancelled": "the job was cancelled",
+    # storage
+    "storage.locked": "another peerd uses this data directory; stop it or choose another",
+    "storage.unwritable": "the data directory can't be written; check its owner and mode",
+    "storage.io": "reading or writing the log failed; check the disk, then start again",
+    "storage.poisoned": "the log failed before and takes no more records; restart the daemon",
+    "storage.corrupt": "the log is damaged before its end; restore it or keep it as evidence",
+    "storage.torn_tail": "the last write was incomplete; it was set aside and cut off",
+    "storage.foreign": "the log belongs to another node or network",
+    # configuration and command line
+    "config.unreadable": "the configuration can't be read",
+    "config.syntax": "the configuration is not valid TOML",
+    "config.unknown_key": "the configuration has a key that does not exist",
+    "config.bad_value": "a setting has the wrong type or range",
+    "config.no_identity": "there is no key in the data directory; run `peerd init`",
+    "config.exists": "the data directory already holds a node; choose another or keep it",
+    "config.key_mode": "the key file can be read by others; run chmod 600 on it",
+    "config.key_bad": "the key file is not an ed25519 seed of 32 bytes in hex",
+    # network and control socket
+    "network.listen": "the listen address can't be used; is the port busy? change --listen",
+    "network.bad_address": "that is no usable multiaddress",
+    "network.unreachable": "the peer can't be dialled",
+    "control.unavailable": "no daemon answers on this data directory; start `peerd run`",
+    "control.bad_request": "the control socket got a request that it does not know",
+    # simnet
+    "sim.invariant": "the simulation broke an invariant; the seed replays it",
+}
+
+
+class PeerdError(Exception):
+    """An error with a code of the table; `detail` says what in particular, in one line."""
+
+    def __init__(self, code: str, detail: str = "") -> None:
+        assert code in CODES, code
+        self.code = code
+        self.detail = detail
+        super().__init__(code, detail)
+
+    def __str__(self) -> str:
+        middle = f" ({self.detail})" if self.detail else ""
+        return f"{self.code}{middle}: {CODES[self.code]}"
+
+
+class LocalError(PeerdError):
+    """We were misused: a call out of order, a value out of range."""
+
+
+class RemoteError(PeerdError):
+    """A peer broke the protocol (`penalize`) or merely came late or asked too much."""
+
+    def __init__(self, code: str, detail: str = "", *, penalize: bool = True) -> None:
+        super().__init__(code, detail)
+        self.penalize = penalize
+
+
+class EngineError(PeerdError):
+    """A job or a model failed; the daemon goes on."""
+
+
+class StorageError(PeerdError):
+    """The log can't be trusted or written: fatal to the daemon."""
+
+
+class ConfigError(PeerdError):
+    """The person's input is wrong; exit status 2."""
+
+
+class NetworkError(PeerdError):
+    """A socket, dial or stream failed for reasons that are nobody's fault."""

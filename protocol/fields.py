@@ -1,0 +1,137 @@
+"""The bounded types and the parts that messages and log records are made of.
+
+Knows nothing of encoding. Bounds are part of the type: `protocol.wire` enforces them in both
+directions. Rule: protocol/README.md.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Annotated
+
+from msgspec import Meta
+
+from protocol import limits
+
+U8 = Annotated[int, Meta(ge=0, le=255)]
+U16 = Annotated[int, Meta(ge=0, le=limits.U16_MAX)]
+U32 = Annotated[int, Meta(ge=0, le=limits.U32_MAX)]
+U63 = Annotated[int, Meta(ge=0, le=limits.U63_MAX)]
+Price = Annotated[int, Meta(ge=0, le=limits.PRICE_UCR_MAX)]
+Deposit = Annotated[int, Meta(ge=0, le=limits.DEPOSIT_UCR_MAX)]
+Bytes16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
+Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Bytes64 = Annotated[bytes, Meta(min_length=64, max_length=64)]
+ModelName = Annotated[str, Meta(min_length=1, max_length=limits.MODEL_NAME_CHARS_MAX)]
+Address = Annotated[str, Meta(min_length=1, max_length=limits.ADDRESS_CHARS_MAX)]
+Addresses = Annotated[tuple[Address, ...], Meta(max_length=limits.ADDRESSES_MAX)]
+Code = Annotated[str, Meta(min_length=1, max_length=limits.CODE_CHARS_MAX)]
+
+
+class InferenceType(IntEnum):
+    """What is asked for; numbers are on the wire."""
+
+    COMPLETION = 1
+    CHAT = 2
+
+
+class FinishReason(IntEnum):
+    """Why a generation ended; numbers are on the wire and in receipts."""
+
+    STOP = 1
+    LENGTH = 2
+    CANCELLED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """How the requester ranks bids, committed to before any bid: weights in 1/1000, sum 1000."""
+
+    price_weight: Annotated[int, Meta(ge=0, le=1000)]
+    latency_weight: Annotated[int, Meta(ge=0, le=1000)]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFilter:
+    """Whom the requester would accept. Empty means anybody; digest empty means any file."""
+
+    model_digest: Annotated[bytes, Meta(max_length=32)]
+    providers_only: Annotated[tuple[Bytes32, ...], Meta(max_length=limits.PROVIDERS_FILTER_MAX)]
+    providers_ignored: Annotated[tuple[Bytes32, ...], Meta(max_length=limits.PROVIDERS_FILTER_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One turn; `role` is system, user or assistant (engine-checked)."""
+
+    role: Annotated[str, Meta(min_length=1, max_length=16)]
+    content: Annotated[str, Meta(max_length=limits.MESSAGE_TEXT_CHARS_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the model is given: one message of raw text for COMPLETION, turns for CHAT."""
+
+    inference_type: InferenceType
+    messages: Annotated[
+        tuple[ChatMessage, ...], Meta(min_length=1, max_length=limits.CHAT_MESSAGES_MAX)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationParameters:
+    """Sampling, in integers: temperature and top_p in 1/1000; top_k 0 means off."""
+
+    output_tokens_max: Annotated[int, Meta(ge=1, le=limits.OUTPUT_TOKENS_MAX)]
+    temperature_milli: Annotated[int, Meta(ge=0, le=5_000)]
+    top_k: Annotated[int, Meta(ge=0, le=1_000)]
+    top_p_milli: Annotated[int, Meta(ge=0, le=1_000)]
+    seed: U32
+    stop: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=limits.STOP_STRING_CHARS_MAX)], ...],
+        Meta(max_length=limits.STOP_STRINGS_MAX),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelTerms:
+    """What the payee offers in a bid and the payer accepts by opening.
+
+    `window_ucr` is W, the payee's credit window: delivered and unpaid never exceeds it.
+    `deposit_max_ucr` is what the payee's anchor would accept from this payer.
+    """
+
+    window_ucr: Deposit
+    deposit_max_ucr: Deposit
+    lifetime_ns: U63
+    challenge_ns: U63
+
+
+@dataclass(frozen=True, slots=True)
+class LaneClaim:
+    """What the payer acknowledges of one lane: chunks received and their price due."""
+
+    lane: U63
+    chunks: U32
+    due_ucr: U63
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationProfile:
+    """What a re-check needs to know of how the tokens were made."""
+
+    engine: Annotated[str, Meta(max_length=limits.BUILD_NAME_CHARS_MAX)]
+    model_digest: Bytes32
+    parameters: GenerationParameters
+    settings: Annotated[str, Meta(max_length=limits.BUILD_NAME_CHARS_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelOpen:
+    """Opens a channel inside an award; `signature` is the payer's over the cid and deposit."""
+
+    payer_salt: Bytes16
+    payee_salt: Bytes16
+    terms: ChannelTerms
+    deposit_ucr: Deposit
+    opened_at_ns: U63
+    signature: Bytes64

@@ -1,0 +1,114 @@
+"""Every bound of the project, with its reason. Nothing from outside is unbounded.
+
+Sizes are bytes unless the name says otherwise; times are ns. Rules: docs of each section.
+"""
+
+from typing import Final
+
+from protocol.units import NS_PER_MS, NS_PER_S
+
+# --- integers on the wire -----------------------------------------------------------------
+U16_MAX: Final = 2**16 - 1
+U32_MAX: Final = 2**32 - 1
+# The wire's widest integer: msgspec checks bounds in signed 64 bits, and half the range of a
+# u64 is still 9.2e12 credits or the year 2262 in ns.
+U63_MAX: Final = 2**63 - 1
+
+# --- messages -----------------------------------------------------------------------------
+# A gossip message: requests are ~500 B; larger ones cost every node of the network.
+GOSSIP_BYTES_MAX: Final = 16 * 1024
+# A session frame: the award carries the prompt. py-libp2p drops gossip over 1 MiB silently
+# and reads bodies in small pieces, so a prompt over this belongs elsewhere.
+FRAME_BYTES_MAX: Final = 512 * 1024
+# Unread frame bytes of one session. Stock Yamux does not enforce flow control.
+SESSION_BUFFER_BYTES_MAX: Final = 2 * FRAME_BYTES_MAX
+SEALED_BID_BYTES_MAX: Final = 4 * 1024
+# Items of any one array; the largest legal array is a request's provider filter.
+ARRAY_ITEMS_MAX: Final = 64
+
+MODEL_NAME_CHARS_MAX: Final = 128
+ADDRESS_CHARS_MAX: Final = 256
+ADDRESSES_MAX: Final = 8
+PROVIDERS_FILTER_MAX: Final = 64
+CODE_CHARS_MAX: Final = 64
+CHUNK_TEXT_CHARS_MAX: Final = 64 * 1024
+MESSAGE_TEXT_CHARS_MAX: Final = 256 * 1024
+CHAT_MESSAGES_MAX: Final = 64
+STOP_STRINGS_MAX: Final = 8
+STOP_STRING_CHARS_MAX: Final = 64
+BUILD_NAME_CHARS_MAX: Final = 128
+
+# --- freshness and replay -----------------------------------------------------------------
+# Pastel and others use 55-60 s. Replays inside the window are caught by the seen cache.
+FRESHNESS_NS: Final = 60 * NS_PER_S
+CLOCK_SKEW_NS: Final = 10 * NS_PER_S
+# 64 Ki digests x ~150 B = 10 MB; at the freshness window this is ~1,000 messages a second,
+# more than a 2-core node verifies.
+SEEN_MESSAGES_MAX: Final = 65_536
+# A sender may burst 50 gossip messages and sustain 10 a second.
+SENDER_BURST_MESSAGES: Final = 50
+SENDER_RATE_PER_S: Final = 10
+SENDERS_TRACKED_MAX: Final = 8_192
+
+# --- market -------------------------------------------------------------------------------
+OUTPUT_TOKENS_MAX: Final = 131_072
+INPUT_TOKENS_MAX: Final = 1_048_576
+# Tokens that a chat template may add to the text: bytes bound the text's own tokens.
+TEMPLATE_TOKENS_MAX: Final = 256
+BID_WINDOW_NS_MIN: Final = 10 * NS_PER_MS
+BID_WINDOW_NS_MAX: Final = 10 * NS_PER_S
+DEADLINE_NS_MAX: Final = 3_600 * NS_PER_S
+# Bids kept for one request. At 10,000 nodes ~190-2,000 arrive without self-selection.
+BIDS_PER_REQUEST_MAX: Final = 256
+# Bids that a provider has outstanding; each is a promise that an award may collect on.
+BIDS_OUTSTANDING_MAX: Final = 1_024
+BID_LIFETIME_NS: Final = 30 * NS_PER_S
+REQUESTS_OPEN_MAX: Final = 256
+AWARDS_PER_REQUEST_MAX: Final = 4  # the first and three retries
+REDUNDANCY_MAX: Final = 4
+# A provider starts (accepts) within this, or the next bid is tried.
+ACCEPT_TIMEOUT_NS: Final = 5 * NS_PER_S
+# Nothing from a provider for this long, after it accepted, is a stall.
+CHUNK_TIMEOUT_NS: Final = 30 * NS_PER_S
+# A provider waits this long for a voucher before it stops a paused job.
+UNPAID_TIMEOUT_NS: Final = 10 * NS_PER_S
+# Finished lanes are remembered this long so that a late frame is not an offence.
+LANE_MEMORY_NS: Final = 60 * NS_PER_S
+
+# --- money --------------------------------------------------------------------------------
+PRICE_UCR_MAX: Final = 10**15
+DEPOSIT_UCR_MAX: Final = 10**15
+CHANNELS_MAX: Final = 4_096
+CHANNELS_PER_PEER_MAX: Final = 16
+LANES_PER_CHANNEL_MAX: Final = 32
+# Output tokens in one chunk; one chunk is the credit that a newcomer gets.
+CHUNK_TOKENS_MAX: Final = 32
+CHANNEL_LIFETIME_NS: Final = 30 * 24 * 3_600 * NS_PER_S
+CHALLENGE_NS: Final = 24 * 3_600 * NS_PER_S
+
+# --- log ----------------------------------------------------------------------------------
+RECORD_BYTES_MAX: Final = 64 * 1024
+SEGMENT_BYTES_MAX: Final = 64 * 1024 * 1024
+# Waiters of one group commit; more only adds latency to the first of them.
+COMMIT_BATCH_RECORDS_MAX: Final = 4_096
+
+# --- node ---------------------------------------------------------------------------------
+TIMERS_MAX: Final = 16_384
+OUTBOX_ACTIONS_MAX: Final = 16_384
+SESSIONS_MAX: Final = 512
+JOBS_RUNNING_MAX: Final = 256
+
+# --- network ------------------------------------------------------------------------------
+GOSSIP_DEGREE: Final = 8
+GOSSIP_DEGREE_LOW: Final = 6
+GOSSIP_DEGREE_HIGH: Final = 12
+# Connections that the node itself seeks; inbound ones come on top, up to CONNECTIONS_MAX.
+PEERS_WANTED: Final = 8
+CONNECTIONS_MAX: Final = 256
+PEER_RECORDS_MAX: Final = 1_024
+PEER_RECORDS_PER_REPLY_MAX: Final = 16
+PEER_RECORD_LIFETIME_NS: Final = 3_600 * NS_PER_S
+DIAL_TIMEOUT_NS: Final = 5 * NS_PER_S
+STREAM_WRITE_TIMEOUT_NS: Final = 20 * NS_PER_S
+RECONNECT_NS_MIN: Final = 1 * NS_PER_S
+RECONNECT_NS_MAX: Final = 30 * NS_PER_S

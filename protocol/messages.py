@@ -1,0 +1,321 @@
+"""Every message on the wire, one frozen dataclass each; type numbers are never reused.
+
+Fields are positional on the wire, in the order written here. Knows nothing of encoding or
+meaning: `protocol.wire` encodes, the cores of router/ act. Rule: protocol/README.md.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Final, TypeVar
+
+from msgspec import Meta
+
+from protocol import limits
+from protocol.fields import (
+    U32,
+    U63,
+    Addresses,
+    Bytes16,
+    Bytes32,
+    Bytes64,
+    ChannelOpen,
+    ChannelTerms,
+    Code,
+    FinishReason,
+    GenerationParameters,
+    GenerationProfile,
+    InferenceType,
+    LaneClaim,
+    ModelName,
+    Price,
+    Prompt,
+    RequestFilter,
+    Strategy,
+)
+
+BY_NUMBER: Final[dict[int, type]] = {}
+NUMBERS: Final[dict[type, int]] = {}
+
+M = TypeVar("M")
+
+
+def message(number: int) -> Callable[[type[M]], type[M]]:
+    """Register a dataclass as the wire message `number`."""
+
+    def register(cls: type[M]) -> type[M]:
+        assert number not in BY_NUMBER, f"type number {number} is taken"
+        BY_NUMBER[number] = cls
+        NUMBERS[cls] = number
+        return cls
+
+    return register
+
+
+# --- gossip and one-shot -------------------------------------------------------------------
+
+
+@message(1)
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Broadcast: what is wanted, never the prompt. Travels in a signed envelope.
+
+    `input_tokens_max` is the bucketed upper bound of the prompt; `price_max_ucr` caps the
+    whole job; `deadline_ns` is Unix time; `bid_window_ns` a duration from the envelope's date.
+    `prompt_commitment` is BLAKE2b-256 of the encoded Prompt under a key told in the award.
+    """
+
+    model: ModelName
+    inference_type: InferenceType
+    input_tokens_max: Annotated[int, Meta(ge=1, le=limits.INPUT_TOKENS_MAX)]
+    output_tokens_max: Annotated[int, Meta(ge=1, le=limits.OUTPUT_TOKENS_MAX)]
+    price_max_ucr: Price
+    deadline_ns: U63
+    bid_window_ns: Annotated[int, Meta(ge=limits.BID_WINDOW_NS_MIN, le=limits.BID_WINDOW_NS_MAX)]
+    strategy: Strategy
+    filters: RequestFilter
+    redundancy: Annotated[int, Meta(ge=1, le=limits.REDUNDANCY_MAX)]
+    ephemeral_key: Bytes32
+    addresses: Addresses
+    prompt_commitment: Bytes32
+
+
+@message(2)
+@dataclass(frozen=True, slots=True)
+class SealedBid:
+    """An enveloped Bid in a libsodium sealed box to the request's ephemeral key."""
+
+    request_id: Bytes32
+    sealed: Annotated[bytes, Meta(max_length=limits.SEALED_BID_BYTES_MAX)]
+
+
+@message(3)
+@dataclass(frozen=True, slots=True)
+class Bid:
+    """A provider's promise: prices in ucr per 1,000,000 tokens, time to first token, speed.
+
+    `tokens_per_s_milli` is tokens per 1,000 s; `payee_salt` goes into the channel's id.
+    """
+
+    request_id: Bytes32
+    model_digest: Bytes32
+    input_price_ucr: Price
+    output_price_ucr: Price
+    ttft_ns: U63
+    tokens_per_s_milli: Annotated[int, Meta(ge=1, le=limits.U63_MAX)]
+    expires_at_ns: U63
+    terms: ChannelTerms
+    payee_salt: Bytes16
+    addresses: Addresses
+
+
+@message(5)
+@dataclass(frozen=True, slots=True)
+class PeerRecord:
+    """Where a node can be dialled; enveloped by that node, passed on by others as it is."""
+
+    addresses: Addresses
+
+
+@message(6)
+@dataclass(frozen=True, slots=True)
+class PeerList:
+    """Enveloped PeerRecords that the sender knows, its own first."""
+
+    records: Annotated[
+        tuple[Annotated[bytes, Meta(max_length=4096)], ...],
+        Meta(max_length=limits.PEER_RECORDS_PER_REPLY_MAX),
+    ]
+
+
+# --- session: payer to payee ---------------------------------------------------------------
+
+
+@message(21)
+@dataclass(frozen=True, slots=True)
+class Voucher:
+    """The payer owes the payee `total_ucr` in all on this channel; the total is the nonce."""
+
+    cid: Bytes32
+    total_ucr: U63
+    lanes: Annotated[tuple[LaneClaim, ...], Meta(max_length=limits.LANES_PER_CHANNEL_MAX)]
+    signature: Bytes64
+
+
+@message(20)
+@dataclass(frozen=True, slots=True)
+class Award:
+    """The job itself, to the winner alone: prompt, lane, first voucher, perhaps a channel."""
+
+    request_id: Bytes32
+    bid_id: Bytes32
+    cid: Bytes32
+    lane: U63
+    prompt: Prompt
+    prompt_key: Bytes32
+    parameters: GenerationParameters
+    open: ChannelOpen | None
+    voucher: Voucher | None
+    signature: Bytes64
+
+
+@message(22)
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The payer wants no more of this lane; what was sent stays due."""
+
+    cid: Bytes32
+    lane: U63
+
+
+@message(23)
+@dataclass(frozen=True, slots=True)
+class CloseRequest:
+    """The payer proposes to settle at `total_ucr` and get the rest of the deposit back."""
+
+    cid: Bytes32
+    total_ucr: U63
+    signature: Bytes64
+
+
+@message(24)
+@dataclass(frozen=True, slots=True)
+class ReceiptAck:
+    """The payer's counter-signature under a receipt."""
+
+    cid: Bytes32
+    lane: U63
+    receipt_id: Bytes32
+    signature: Bytes64
+
+
+# --- session: payee to payer ---------------------------------------------------------------
+
+
+@message(40)
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """The job starts; `signature` is the payee's over cid, deposit, lane and bid."""
+
+    cid: Bytes32
+    lane: U63
+    signature: Bytes64
+
+
+@message(41)
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The award is not taken, for the reason `code`; nothing is due."""
+
+    request_id: Bytes32
+    code: Code
+
+
+@message(42)
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Text `sequence` (from 1) of a lane, with running counts and the price due so far.
+
+    `transcript` is the hash chain over all chunks; `signature` the payee's over it.
+    """
+
+    cid: Bytes32
+    lane: U63
+    sequence: Annotated[int, Meta(ge=1, le=limits.U32_MAX)]
+    text: Annotated[str, Meta(max_length=limits.CHUNK_TEXT_CHARS_MAX)]
+    input_tokens: U32
+    output_tokens: U32
+    due_ucr: U63
+    transcript: Bytes32
+    signature: Bytes64
+
+
+@message(43)
+@dataclass(frozen=True, slots=True)
+class VoucherAck:
+    """The best total that the payee holds durably."""
+
+    cid: Bytes32
+    best_ucr: U63
+
+
+@message(44)
+@dataclass(frozen=True, slots=True)
+class NeedVoucher:
+    """The lane is paused until the channel's total reaches `total_ucr`."""
+
+    cid: Bytes32
+    lane: U63
+    total_ucr: U63
+
+
+@message(45)
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What was delivered, as both sides sign it: digests, counts, price, timings.
+
+    Times: `started_at_ns` Unix, others durations. `transcript` is that of the last chunk.
+    """
+
+    request_id: Bytes32
+    bid_id: Bytes32
+    cid: Bytes32
+    lane: U63
+    payer: Bytes32
+    payee: Bytes32
+    prompt_commitment: Bytes32
+    transcript: Bytes32
+    input_tokens: U32
+    output_tokens: U32
+    chunks: U32
+    price_ucr: U63
+    started_at_ns: U63
+    ttft_ns: U63
+    duration_ns: U63
+    finish_reason: FinishReason
+    profile: GenerationProfile
+
+
+@message(46)
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The end of a lane: the receipt and the payee's signature under it."""
+
+    receipt: Receipt
+    signature: Bytes64
+
+
+@message(47)
+@dataclass(frozen=True, slots=True)
+class JobFailed:
+    """The lane ended without a result, for the reason `code`; what was sent stays due."""
+
+    cid: Bytes32
+    lane: U63
+    code: Code
+
+
+@message(48)
+@dataclass(frozen=True, slots=True)
+class CloseAck:
+    """The payee agrees to the final total; the rest goes back to the payer."""
+
+    cid: Bytes32
+    total_ucr: U63
+    signature: Bytes64
+
+
+# --- session: both directions --------------------------------------------------------------
+
+
+@message(60)
+@dataclass(frozen=True, slots=True)
+class Reestablish:
+    """After a reconnect: the best total that the sender knows, and its lanes.
+
+    The payer reports what it received a lane; the payee shows the best voucher it holds.
+    """
+
+    cid: Bytes32
+    total_ucr: U63
+    lanes: Annotated[tuple[LaneClaim, ...], Meta(max_length=limits.LANES_PER_CHANNEL_MAX)]
+    voucher: Voucher | None
