@@ -100,6 +100,11 @@ CODES: Final[dict[str, str]] = {
     "storage.corrupt": "the log is damaged before its end; restore it or keep it as evidence",
     "storage.torn_tail": "the last write was incomplete; it was set aside and cut off",
     "storage.foreign": "the log belongs to another node or network",
+    "storage.version": "the log was written by another version of peerd; run that or a newer one",
+    "storage.bad_record": "a record is too long or out of range; this is a bug in peerd",
+    "storage.backlog": "records come faster than the disk takes them; check the disk",
+    "storage.closed": "the log was closed and takes no more records; this is a bug in peerd",
+    "storage.no_log": "there is no log in that directory; check --data",
     # configuration and command line
     "config.unreadable": "the configuration can't be read",
     "config.syntax": "the configuration is not valid TOML",

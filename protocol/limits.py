@@ -91,6 +91,13 @@ RECORD_BYTES_MAX: Final = 64 * 1024
 SEGMENT_BYTES_MAX: Final = 64 * 1024 * 1024
 # Waiters of one group commit; more only adds latency to the first of them.
 COMMIT_BATCH_RECORDS_MAX: Final = 4_096
+# Appended and not yet committed: what a disk that hangs may pile up before appends are refused.
+LOG_BACKLOG_RECORDS_MAX: Final = 65_536
+LOG_BACKLOG_BYTES_MAX: Final = 64 * 1024 * 1024
+# The field of the segment header that holds the network's name, in UTF-8.
+LOG_NETWORK_BYTES_MAX: Final = 64
+# Places behind damage that are checked as frames: 1 M checksums are a second or so.
+LOG_SEARCH_CANDIDATES_MAX: Final = 1_000_000
 
 # --- node ---------------------------------------------------------------------------------
 TIMERS_MAX: Final = 16_384

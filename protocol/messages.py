@@ -204,9 +204,12 @@ class Accept:
 @message(41)
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """The award is not taken, for the reason `code`; nothing is due."""
+    """An award, re-establish or close is not taken, for the reason `code`; nothing is due.
 
-    request_id: Bytes32
+    `subject` is the request's id for an award, the channel's for the others.
+    """
+
+    subject: Bytes32
     code: Code
 
 

@@ -1,0 +1,188 @@
+"""What the log holds: one frozen dataclass a record, digests and numbers, never prompts or keys.
+
+`encode_record` gives the (type, payload) of a log frame. Numbers are never reused. What a
+record does to a channel is in `router.ledger`. Rule: protocol/README.md, "The log".
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, TypeVar
+
+from msgspec import Meta
+
+from protocol import limits, wire
+from protocol.errors import RemoteError, StorageError
+from protocol.fields import (
+    U8,
+    U32,
+    U63,
+    Bytes16,
+    Bytes32,
+    Bytes64,
+    ChannelTerms,
+    Code,
+    Deposit,
+    LaneClaim,
+    ModelName,
+    Price,
+)
+from protocol.messages import Receipt, Voucher
+
+RECORDS: Final[dict[int, type]] = {}
+NUMBERS: Final[dict[type, int]] = {}
+
+R = TypeVar("R")
+
+
+def record(number: int) -> Callable[[type[R]], type[R]]:
+    """Register a dataclass as the log record `number` (0-255)."""
+
+    def register(cls: type[R]) -> type[R]:
+        assert number not in RECORDS, f"record number {number} is taken"
+        RECORDS[number] = cls
+        NUMBERS[cls] = number
+        return cls
+
+    return register
+
+
+@record(1)
+@dataclass(frozen=True, slots=True)
+class ChannelOpened:
+    """Payer: before the award that opens it is sent. Payee: before it is accepted."""
+
+    payer: Bytes32
+    payee: Bytes32
+    payer_salt: Bytes16
+    payee_salt: Bytes16
+    terms: ChannelTerms
+    deposit_ucr: Deposit
+    opened_at_ns: U63
+
+
+@record(2)
+@dataclass(frozen=True, slots=True)
+class LaneOpened:
+    """A job on a channel; `bid` is the provider's signed envelope, the promise it is held to."""
+
+    cid: Bytes32
+    lane: U63
+    request_id: Bytes32
+    bid_id: Bytes32
+    model: ModelName
+    input_price_ucr: Price
+    output_price_ucr: Price
+    opened_at_ns: U63
+    bid: Annotated[bytes, Meta(max_length=limits.SEALED_BID_BYTES_MAX)]
+
+
+@record(3)
+@dataclass(frozen=True, slots=True)
+class VoucherIssued:
+    """Payer, before the voucher is signed: `total_ucr` in all, and the lanes it states."""
+
+    cid: Bytes32
+    total_ucr: U63
+    lanes: Annotated[tuple[LaneClaim, ...], Meta(max_length=limits.LANES_PER_CHANNEL_MAX)]
+
+
+@record(4)
+@dataclass(frozen=True, slots=True)
+class VoucherAccepted:
+    """Payee: the best voucher, counted as paid once this is durable."""
+
+    voucher: Voucher
+
+
+@record(5)
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """Payee, before chunks are sent: the lane's price due may have reached `due_ucr`."""
+
+    cid: Bytes32
+    lane: U63
+    due_ucr: U63
+
+
+@record(6)
+@dataclass(frozen=True, slots=True)
+class LaneClosed:
+    """A lane ended without a receipt, at `due_ucr`, for the reason `code`."""
+
+    cid: Bytes32
+    lane: U63
+    chunks: U32
+    due_ucr: U63
+    code: Code
+    closed_at_ns: U63
+
+
+@record(7)
+@dataclass(frozen=True, slots=True)
+class ReceiptSigned:
+    """Payee, before the result is sent: the receipt and its signature."""
+
+    receipt: Receipt
+    payee_signature: Bytes64
+
+
+@record(8)
+@dataclass(frozen=True, slots=True)
+class ReceiptAcknowledged:
+    """Payer, before it counter-signs: the receipt and both signatures."""
+
+    receipt: Receipt
+    payee_signature: Bytes64
+    payer_signature: Bytes64
+
+
+@record(9)
+@dataclass(frozen=True, slots=True)
+class ReceiptCountersigned:
+    """Payee: the payer's signature under a receipt of record 7."""
+
+    cid: Bytes32
+    lane: U63
+    receipt_id: Bytes32
+    payer_signature: Bytes64
+
+
+@record(10)
+@dataclass(frozen=True, slots=True)
+class ChannelClosed:
+    """The channel is settled at `settled_ucr`; the rest of the deposit is the payer's again.
+
+    `how` is 1 co-operative (both signatures), 2 refused at opening (none, nothing due).
+    """
+
+    cid: Bytes32
+    settled_ucr: U63
+    how: U8
+    closed_at_ns: U63
+    payer_signature: Annotated[bytes, Meta(max_length=64)]
+    payee_signature: Annotated[bytes, Meta(max_length=64)]
+
+
+@record(11)
+@dataclass(frozen=True, slots=True)
+class CloseAgreed:
+    """Payer, before it asks to close at `total_ucr`: no voucher is issued beyond it."""
+
+    cid: Bytes32
+    total_ucr: U63
+
+
+def encode_record(value: Any) -> tuple[int, bytes]:
+    """The frame's type and payload. LocalError `wire.unencodable`."""
+    return NUMBERS[type(value)], wire.encode_fields(value)
+
+
+def decode_record(number: int, payload: bytes) -> Any:
+    """The record of a frame; StorageError `storage.corrupt` when it is none of ours."""
+    cls = RECORDS.get(number)
+    if cls is None:
+        raise StorageError("storage.corrupt", f"record of unknown type {number}")
+    try:
+        return wire.decode_fields(cls, payload, limits.RECORD_BYTES_MAX)
+    except RemoteError as error:
+        raise StorageError("storage.corrupt", f"{cls.__name__}: {error.code}") from error

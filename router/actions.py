@@ -1,0 +1,289 @@
+"""What goes into a Node and what comes out: plain values, no behaviour.
+
+Actions of one input run in order, and nothing after an Append leaves before that record is
+durable: the driver's contract, in `peer.outbox` and `simnet.world` alike.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from protocol.envelope import Signed
+from protocol.fields import FinishReason, GenerationParameters, Prompt, RequestFilter, Strategy
+
+
+class SessionKey(NamedTuple):
+    """A job stream to a peer; `outbound` when we are the payer, who dials."""
+
+    peer: bytes
+    outbound: bool
+
+
+# --- inputs --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class GossipReceived:
+    """A gossip message that admission let through."""
+
+    signed: Signed
+
+
+@dataclass(frozen=True, slots=True)
+class BidReceived:
+    """A SealedBid that came on a direct stream from `peer`."""
+
+    peer: bytes
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BidUndelivered:
+    """A bid could not be sent directly: the requester is unreachable from here."""
+
+    request_id: bytes
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOpened:
+    """A job stream is up: one that we asked for, or one that a payer opened to us."""
+
+    session: SessionKey
+
+
+@dataclass(frozen=True, slots=True)
+class SessionClosed:
+    """A job stream ended, or could not be opened; `code` says why."""
+
+    session: SessionKey
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionData:
+    """Bytes of a job stream, cut anywhere."""
+
+    session: SessionKey
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOffer:
+    """A model that the engine serves now: facts, promise and price."""
+
+    name: str
+    digest: bytes
+    context_tokens: int
+    input_price_ucr: int
+    output_price_ucr: int
+    ttft_ns: int
+    ttft_ns_per_input_token: int
+    tokens_per_s_milli: int
+    places: int
+
+
+@dataclass(frozen=True, slots=True)
+class OffersChanged:
+    """What the engine can serve from now on; empty when it is down or draining."""
+
+    offers: tuple[ModelOffer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobStarted:
+    """The engine took the prompt: its length in tokens."""
+
+    job_id: bytes
+    input_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobTokens:
+    """Pieces of text with the tokens that made each."""
+
+    job_id: bytes
+    pieces: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobFinished:
+    """The engine finished a job; durations in ns from its start."""
+
+    job_id: bytes
+    reason: FinishReason
+    output_tokens: int
+    ttft_ns: int
+    duration_ns: int
+    engine: str
+    settings: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobBroke:
+    """The engine failed a job; `code` is an error code of the table."""
+
+    job_id: bytes
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A local person or program wants an answer. Amounts in ucr, durations in ns."""
+
+    ask_id: int
+    model: str
+    prompt: Prompt
+    parameters: GenerationParameters
+    price_max_ucr: int
+    timeout_ns: int
+    bid_window_ns: int
+    strategy: Strategy
+    filters: RequestFilter
+    deposit_ucr: int
+    advance_max_ucr: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAsk:
+    """The local asker has gone away or changed its mind."""
+
+    ask_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseChannels:
+    """Close the payer channels named by `cids`, or all of them when empty."""
+
+    cids: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Take no new work; what runs may finish."""
+
+
+Input = (
+    GossipReceived
+    | BidReceived
+    | BidUndelivered
+    | SessionOpened
+    | SessionClosed
+    | SessionData
+    | OffersChanged
+    | JobStarted
+    | JobTokens
+    | JobFinished
+    | JobBroke
+    | Ask
+    | CancelAsk
+    | CloseChannels
+    | Drain
+)
+
+
+# --- actions -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Gossip these bytes on the network's topic."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendBid:
+    """Send a sealed bid on a direct stream; BidUndelivered comes back when it can't be."""
+
+    peer: bytes
+    addresses: tuple[str, ...]
+    request_id: bytes
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSession:
+    """Open a job stream; SessionOpened or SessionClosed follows."""
+
+    session: SessionKey
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Framed bytes for a job stream, in order."""
+
+    session: SessionKey
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSession:
+    """Close a job stream."""
+
+    session: SessionKey
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """A record for the log; already applied to the node's own ledger."""
+
+    type: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StartJob:
+    """Give the engine a job."""
+
+    job_id: bytes
+    model: str
+    prompt: Prompt
+    parameters: GenerationParameters
+
+
+@dataclass(frozen=True, slots=True)
+class CancelJob:
+    """Stop a job at its next step; nothing more is wanted of it."""
+
+    job_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """An event for a local asker: a `router.events` value."""
+
+    ask_id: int
+    event: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Penalize:
+    """A peer broke the protocol; the driver keeps away from it for a while."""
+
+    peer: bytes
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something worth one log line: an event's name and its fields."""
+
+    event: str
+    fields: tuple[tuple[str, Any], ...]
+
+
+Action = (
+    Publish
+    | SendBid
+    | OpenSession
+    | Send
+    | CloseSession
+    | Append
+    | StartJob
+    | CancelJob
+    | Deliver
+    | Penalize
+    | Note
+)

@@ -1,0 +1,105 @@
+"""What a local asker is told while its request lives. Plain values; amounts in ucr, times in ns.
+
+`at_ns` counts from the publication of the request.
+"""
+
+from dataclasses import dataclass
+
+from protocol.messages import Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The request is out."""
+
+    request_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BidSeen:
+    """A bid came in; `code` is empty when it counts, else why it doesn't.
+
+    `cost_max_ucr` is the worst case for this job; `score` is lower for better.
+    """
+
+    provider: bytes
+    input_price_ucr: int
+    output_price_ucr: int
+    ttft_ns: int
+    tokens_per_s_milli: int
+    cost_max_ucr: int
+    score: int
+    at_ns: int
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Awarded:
+    """The award went out to this provider; `attempt` counts from 1."""
+
+    provider: bytes
+    attempt: int
+    cid: bytes
+    opened_channel: bool
+    deposit_ucr: int
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """More of the answer, checked and paid for."""
+
+    text: str
+    output_tokens: int
+    due_ucr: int
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """A voucher was issued: the channel's total so far."""
+
+    cid: bytes
+    total_ucr: int
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """A provider failed before its first chunk; the next bid is tried."""
+
+    provider: bytes
+    code: str
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The answer is complete and its receipt checked and counter-signed."""
+
+    receipt: Receipt
+    receipt_id: bytes
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The request ended without a receipt; `paid_ucr` is what its delivered part cost."""
+
+    code: str
+    detail: str
+    paid_ucr: int
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelSettled:
+    """A channel closed: what the provider got and what came back."""
+
+    cid: bytes
+    settled_ucr: int
+    refund_ucr: int
+
+
+AskEvent = Published | BidSeen | Awarded | Text | Paid | Retrying | Done | Failed
+TERMINAL = (Done, Failed)
