@@ -119,3 +119,34 @@ DIAL_TIMEOUT_NS: Final = 5 * NS_PER_S
 STREAM_WRITE_TIMEOUT_NS: Final = 20 * NS_PER_S
 RECONNECT_NS_MIN: Final = 1 * NS_PER_S
 RECONNECT_NS_MAX: Final = 30 * NS_PER_S
+
+# --- engine -------------------------------------------------------------------------------
+# A GGUF's header: the largest vocabularies (256 Ki tokens, 1 Mi merges) take ~25 MB.
+GGUF_HEADER_ITEMS_MAX: Final = 4 * 1024 * 1024
+GGUF_FIELDS_MAX: Final = 4_096
+GGUF_TENSORS_MAX: Final = 65_536
+# llama.cpp aborts over 512 layers; no model has half as many.
+GGUF_BLOCKS_MAX: Final = 512
+ENGINE_THREADS_MAX: Final = 512
+# llama.cpp's own bound of sequences in a context is 256; over 32 a CPU gains nothing.
+ENGINE_PLACES_MAX: Final = 64
+# Each place reserves memory for its whole context: an unset context stops here.
+ENGINE_CONTEXT_TOKENS_DEFAULT: Final = 4_096
+ENGINE_CHUNK_TOKENS_MIN: Final = 16
+ENGINE_CHUNK_TOKENS_MAX: Final = 2_048
+ENGINE_QUEUE_JOBS_MAX: Final = 256
+# One job to the worker: a prompt of text; a million tokens at four bytes.
+ENGINE_FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
+# Loading reads the file once: 100 GB from a slow disk.
+ENGINE_START_NS_MAX: Final = 600 * NS_PER_S
+# The worker reports at least every second while it works; this silence means that it hangs.
+ENGINE_SILENCE_NS_MAX: Final = 60 * NS_PER_S
+ENGINE_HEARTBEAT_NS: Final = 1 * NS_PER_S
+# A template is the model maker's program: sandboxed, but its loops are not bounded.
+ENGINE_TEMPLATE_NS_MAX: Final = 2 * NS_PER_S
+ENGINE_TEMPLATE_CHARS_MAX: Final = 4 * 1024 * 1024
+ENGINE_RESTART_NS_MIN: Final = 200 * NS_PER_MS
+ENGINE_RESTART_NS_MAX: Final = 30 * NS_PER_S
+# The end of the worker's stderr that is kept for a one-line diagnosis.
+ENGINE_DIAGNOSIS_BYTES_MAX: Final = 4 * 1024
+ENGINE_CALIBRATION_NS_MAX: Final = 3 * NS_PER_S

@@ -246,12 +246,12 @@ class LogReplay:
 def find_later_frame(data: bytes, start: int, expected: int) -> str | None:
     """Says which good frame of this log lies at or after `start`, or None: the tail is torn.
 
-    A good frame has a legal length, a sequence that this log could have reached within `data`
-    from `expected`, and the right checksum. Its chain can't be checked, as the one before it is
-    lost. The cost is bounded: where more places than LOG_SEARCH_CANDIDATES_MAX look like a
-    frame, it can't be shown that none is, and that counts as one.
+    A good frame has a legal length, a sequence that this log could have reached within one
+    segment from `expected`, and the right checksum. Its chain can't be checked, as the one
+    before it is lost. The cost is bounded: where more places than LOG_SEARCH_CANDIDATES_MAX
+    look like a frame, it can't be shown that none is, and that counts as one.
     """
-    highest = expected + len(data) // FRAME_OVERHEAD_BYTES
+    highest = expected + limits.SEGMENT_BYTES_MAX // FRAME_OVERHEAD_BYTES
     tops = b"|".join(
         re.escape(top.to_bytes(6, "little")) for top in range(expected >> 16, (highest >> 16) + 1)
     )

@@ -1,0 +1,209 @@
+"""The log's driver: one writer, group commit, and the rule that a failed log is dead.
+
+Knows nothing of what a record means; the format is protocol/log.py's, the files are
+peer/segments.py's. Rule: docs/log.md.
+
+A commit takes what is buffered, writes it and syncs it in a thread; what is appended meanwhile
+is the next one. There is no timer: alone, a record waits for its own sync, and in a crowd for
+at most two. Any error poisons the log, for after a failed fsync nobody knows what the disk
+holds, and a second fsync would say that all is well.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import trio
+
+from peer.disk import Disk, RealDisk
+from peer.segments import (
+    LogReport,
+    RecoveryReport,
+    SegmentReader,
+    SegmentWriter,
+    read_entries,
+    recover,
+    storage_errors,
+    verify_log,
+)
+from protocol import limits
+from protocol.errors import StorageError
+from protocol.log import LogEntry, LogWriterState
+
+if TYPE_CHECKING:
+    # libp2p installs older stubs of trio, and they shadow trio's own types, which have this.
+    from trio_typing import TaskStatus
+
+__all__ = ["Journal", "LogReport", "RecoveryReport", "read_entries", "verify_log"]
+
+LOCK_NAME: Final = "lock"
+_REAL_DISK: Final = RealDisk()
+
+
+class Journal:
+    """An open log; all calls from one thread, `open` and `close` blocking.
+
+    `report` is what recovery found. `durable_sequence` is the last record that is durable, -1
+    where there is none, and `head` is the chain up to it: never one that a crash could undo.
+    """
+
+    def __init__(
+        self, disk: Disk, lock: int, writer: SegmentWriter, report: RecoveryReport
+    ) -> None:
+        self.report = report
+        self.durable_sequence = report.records - 1
+        self.head = report.head
+        self._disk = disk
+        self._lock = lock
+        self._writer = writer
+        self._state = LogWriterState(report.records, report.head)
+        self._frames: list[bytes] = []
+        self._frames_bytes = 0
+        self._taken_last = self.durable_sequence
+        self._taken_done = trio.Event()
+        self._buffered_done = trio.Event()
+        self._work: trio.Event | None = None
+        self._limiter = trio.CapacityLimiter(1)
+        self._running = False
+        self._closed = False
+        self._failure: str | None = None
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        *,
+        network: str,
+        owner: bytes,
+        on_entry: Callable[[LogEntry], None],
+        disk: Disk = _REAL_DISK,
+        segment_bytes_max: int = limits.SEGMENT_BYTES_MAX,
+    ) -> "Journal":
+        """Locks, replays into `on_entry` and recovers the log in `directory`, or begins one.
+
+        StorageError: "storage.locked", "storage.unwritable", "storage.io", "storage.corrupt",
+        "storage.foreign", "storage.version".
+        """
+        with storage_errors(directory):
+            disk.make_directory(directory)
+            lock = disk.open(directory / LOCK_NAME, write=True, create=True)
+        writer = SegmentWriter(disk, directory, network, owner, segment_bytes_max)
+        try:
+            with storage_errors(directory / LOCK_NAME):
+                if not disk.lock(lock):
+                    raise StorageError("storage.locked", str(directory))
+            reader = SegmentReader(disk, directory, network=network, owner=owner, settle=True)
+            report = recover(reader, writer, on_entry)
+        except BaseException:
+            writer.close()
+            disk.close(lock)
+            raise
+        return cls(disk, lock, writer, report)
+
+    def append_nowait(self, type: int, payload: bytes) -> int:
+        """Buffers a record and returns its sequence; it is not durable yet.
+
+        StorageError "storage.poisoned", "storage.closed", "storage.backlog"; LocalError
+        "storage.bad_record". None of them changes the log.
+        """
+        if self._failure is not None or self._closed:
+            self._refuse()
+        if (
+            len(self._frames) >= limits.LOG_BACKLOG_RECORDS_MAX
+            or self._frames_bytes >= limits.LOG_BACKLOG_BYTES_MAX
+        ):
+            raise StorageError("storage.backlog", f"{len(self._frames)} records wait")
+        sequence = self._state.next_sequence
+        frame = self._state.append(type, payload)
+        self._frames.append(frame)
+        self._frames_bytes += len(frame)
+        if self._work is not None:
+            self._work.set()
+        return sequence
+
+    async def wait_durable(self, sequence: int) -> None:
+        """Returns when the record of `sequence`, which was appended, is durable.
+
+        At once, and without a checkpoint, where it is already. StorageError "storage.io" where
+        the commit fails meanwhile, "storage.poisoned" where one did before.
+        """
+        assert sequence < self._state.next_sequence, "waits for a record that was not appended"
+        if self._failure is not None:
+            self._refuse()
+        while self.durable_sequence < sequence:
+            taken = sequence <= self._taken_last
+            await (self._taken_done if taken else self._buffered_done).wait()
+            if self._failure is not None and self.durable_sequence < sequence:
+                raise StorageError("storage.io", self._failure)
+
+    async def run(self, *, task_status: "TaskStatus[None]" = trio.TASK_STATUS_IGNORED) -> None:
+        """Commits what is appended until cancelled; StorageError "storage.io" ends it.
+
+        Cancelling lets a commit that has begun finish; what is still buffered then is for
+        `close`.
+        """
+        assert not self._running, "the commit task runs once"
+        self._running = True
+        task_status.started()
+        try:
+            while True:
+                if not self._frames:
+                    self._work = trio.Event()
+                    await self._work.wait()
+                    self._work = None
+                await self._commit_in_thread()
+        finally:
+            self._work = None
+            self._running = False
+
+    def close(self) -> None:
+        """Commits what is buffered and releases the lock; the commit task must have ended.
+
+        StorageError "storage.io" where that last commit fails; a poisoned log writes nothing.
+        Closing again does nothing.
+        """
+        assert not self._running, "cancel the commit task before closing the log"
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            while self._frames and self._failure is None:
+                with self._committing() as frames:
+                    self._writer.commit(frames)
+        finally:
+            self._writer.close()
+            self._disk.close(self._lock)
+
+    async def _commit_in_thread(self) -> None:
+        with self._committing() as frames, trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self._writer.commit, frames, limiter=self._limiter)
+
+    @contextmanager
+    def _committing(self) -> Iterator[list[bytes]]:
+        """Takes a batch off the buffer; how the block ends decides what its waiters get."""
+        batch_max = limits.COMMIT_BATCH_RECORDS_MAX
+        frames, self._frames = self._frames[:batch_max], self._frames[batch_max:]
+        self._frames_bytes = sum(map(len, self._frames))
+        self._taken_last += len(frames)
+        self._taken_done, self._buffered_done = self._buffered_done, trio.Event()
+        failure: str | None = "a commit was broken off"
+        try:
+            yield frames
+            failure = None
+        except OSError as error:
+            failure = str(error)
+            raise StorageError("storage.io", failure) from error
+        finally:
+            self._failure = failure
+            if failure is None:
+                self.durable_sequence = self._taken_last
+                self.head = self._writer.head
+            else:
+                self._buffered_done.set()
+            self._taken_done.set()
+
+    def _refuse(self) -> NoReturn:
+        if self._failure is not None:
+            raise StorageError("storage.poisoned", self._failure)
+        raise StorageError("storage.closed")
