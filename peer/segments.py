@@ -135,7 +135,8 @@ class SegmentReader:
             try:
                 if self._settle:
                     self._disk.settle(handle)
-                return self._disk.pread(handle, limits.SEGMENT_BYTES_MAX + 1, 0)
+                length = min(self._disk.size(handle), limits.SEGMENT_BYTES_MAX + 1)
+                return self._disk.pread(handle, length, 0)
             finally:
                 self._disk.close(handle)
 
