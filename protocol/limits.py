@@ -119,6 +119,43 @@ DIAL_TIMEOUT_NS: Final = 5 * NS_PER_S
 STREAM_WRITE_TIMEOUT_NS: Final = 20 * NS_PER_S
 RECONNECT_NS_MIN: Final = 1 * NS_PER_S
 RECONNECT_NS_MAX: Final = 30 * NS_PER_S
+# A connection is dead when a ping is not answered for this long. A busy node stalls for a
+# second or two at most; a provider that vanished should be noticed within a chunk's timeout.
+KEEPALIVE_INTERVAL_NS: Final = 3 * NS_PER_S
+KEEPALIVE_TIMEOUT_NS: Final = 6 * NS_PER_S
+# One gossip RPC: several messages of GOSSIP_BYTES_MAX, and ids of those on offer.
+RPC_BYTES_MAX: Final = 256 * 1024
+RPCS_QUEUED_PER_PEER_MAX: Final = 1_024
+# Ids that one IHAVE or IWANT may name: a second of traffic at SEEN_MESSAGES_MAX's rate.
+GOSSIP_IDS_PER_RPC_MAX: Final = 1_024
+# Messages kept to answer IWANT, for GOSSIP_HISTORY heartbeats.
+GOSSIP_CACHE_MESSAGES_MAX: Final = 4_096
+# Seconds that a peer which pruned us is left alone; a hostile PRUNE may ask for 2^64.
+GOSSIP_BACK_OFF_S: Final = 10
+GOSSIP_BACK_OFF_S_MAX: Final = 60
+# A connection carries gossip (2), a warm bid stream (2), peer exchange and job sessions.
+STREAMS_PER_CONNECTION_MAX: Final = 128
+STREAMS_PER_PEER_AND_PROTOCOL_MAX: Final = 16
+# Unread bytes of all streams of one connection: eight sessions with full windows.
+CONNECTION_BUFFER_BYTES_MAX: Final = 2 * 1024 * 1024
+# Warm outbound streams for bids; the least recently used one is closed for a new one.
+BID_STREAMS_MAX: Final = 64
+# A sealed bid in its message: type number, request id and msgpack headers around it.
+BID_FRAME_BYTES_MAX: Final = SEALED_BID_BYTES_MAX + 64
+# A PeerList with PEER_RECORDS_PER_REPLY_MAX records, each an envelope of <= 4096 bytes.
+PEER_LIST_BYTES_MAX: Final = PEER_RECORDS_PER_REPLY_MAX * 4_100 + 64
+# A neighbour that does not subscribe to our topic this long after connecting is on another
+# network, or no node at all.
+SUBSCRIBE_TIMEOUT_NS: Final = 15 * NS_PER_S
+PENALTY_NS: Final = 300 * NS_PER_S
+PENALIZED_PEERS_MAX: Final = 1_024
+# Peers whose addresses we ask for, while below PEERS_WANTED and once satisfied.
+PEER_EXCHANGE_NS_MIN: Final = 2 * NS_PER_S
+PEER_EXCHANGE_NS_MAX: Final = 30 * NS_PER_S
+# Our own record is signed again well before it expires.
+PEER_RECORD_RENEW_NS: Final = PEER_RECORD_LIFETIME_NS // 4
+# Dials of the connecting loop that run at once.
+DIALS_MAX: Final = 4
 
 # --- engine -------------------------------------------------------------------------------
 # A GGUF's header: the largest vocabularies (256 Ki tokens, 1 Mi merges) take ~25 MB.
@@ -139,8 +176,9 @@ ENGINE_QUEUE_JOBS_MAX: Final = 256
 ENGINE_FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
 # Loading reads the file once: 100 GB from a slow disk.
 ENGINE_START_NS_MAX: Final = 600 * NS_PER_S
-# The worker reports at least every second while it works; this silence means that it hangs.
-ENGINE_SILENCE_NS_MAX: Final = 60 * NS_PER_S
+# The worker reports every second between steps while it works, and the longest step (a chunk
+# of prompt, a large model, few cores) takes a minute: this silence means that it hangs.
+ENGINE_SILENCE_NS_MAX: Final = 120 * NS_PER_S
 ENGINE_HEARTBEAT_NS: Final = 1 * NS_PER_S
 # A template is the model maker's program: sandboxed, but its loops are not bounded.
 ENGINE_TEMPLATE_NS_MAX: Final = 2 * NS_PER_S
@@ -150,3 +188,5 @@ ENGINE_RESTART_NS_MAX: Final = 30 * NS_PER_S
 # The end of the worker's stderr that is kept for a one-line diagnosis.
 ENGINE_DIAGNOSIS_BYTES_MAX: Final = 4 * 1024
 ENGINE_CALIBRATION_NS_MAX: Final = 3 * NS_PER_S
+# Text that the daemon has not read yet; over it the worker pauses instead of decoding on.
+ENGINE_OUTBOX_CHARS_MAX: Final = 256 * 1024
