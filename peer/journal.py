@@ -152,6 +152,7 @@ class Journal:
                     self._work = trio.Event()
                     await self._work.wait()
                     self._work = None
+                await trio.lowlevel.checkpoint_if_cancelled()
                 await self._commit_in_thread()
         finally:
             self._work = None

@@ -258,7 +258,7 @@ def test_the_search_is_bounded_and_gives_up_on_the_safe_side(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(limits, "LOG_SEARCH_CANDIDATES_MAX", 100)
-    decoy = (0).to_bytes(4, "little") + b"\1\1\1\1" + b"\1\1".ljust(8, b"\0")
+    decoy = (512).to_bytes(4, "little") + b"\1\1\1\1" + b"\1\1".ljust(8, b"\0")
     decoy += b"\xff" * 33
     assert find_later_frame(decoy * 100, 0, 0) is None
     assert find_later_frame(decoy * 101, 0, 0) is not None
