@@ -1,0 +1,172 @@
+"""Reads what a GGUF file says of itself, without loading the model.
+
+Knows nothing of llama.cpp or processes. Every failure is EngineError `engine.bad_model`.
+Beside what gguf's reader checks, it refuses what makes llama.cpp abort: duplicate tokens, no
+or too many layers, a meaningless epsilon. Rule: the engine page of the docs.
+"""
+
+import hashlib
+import math
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+from engine.interface import ModelInfo
+from protocol import limits
+from protocol.errors import EngineError
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A usable GGUF: what it offers, and whether it brings a chat template.
+
+    `info.context_tokens` is the length that the model was trained for. `fingerprint` changes
+    when the file does: device, inode, size, time of change in ns.
+    """
+
+    path: Path
+    info: ModelInfo
+    has_chat_template: bool
+    fingerprint: tuple[int, int, int, int]
+
+
+def bad_model(path: Path, why: str) -> EngineError:
+    """The error for a file that is no usable model: `<path>: why`, on one line."""
+    return EngineError("engine.bad_model", f"{path}: {' '.join(why.split())[:160]}")
+
+
+def fingerprint(path: Path) -> tuple[int, int, int, int]:
+    """What changes when the file does. EngineError `engine.bad_model`."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise bad_model(path, error.strerror or "unreadable") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise bad_model(path, "not a regular file")
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def read_model(path: Path) -> ModelFile:
+    """Check and describe the GGUF at `path`; reads the whole file once, to hash it.
+
+    Blocking: call it from a thread. EngineError `engine.bad_model`.
+    """
+    mark = fingerprint(path)
+    if mark[2] == 0:
+        raise bad_model(path, "the file is empty")
+    try:
+        header = _Header(path)
+        header.check()
+        digest = _sha256(path)
+    except OSError as error:
+        raise bad_model(path, error.strerror or "unreadable") from None
+    # The reader is fed by whoever made the file: it fails in every way that parsing can.
+    except (ValueError, KeyError, IndexError, TypeError, OverflowError, MemoryError) as error:
+        raise bad_model(path, _reason(error)) from None
+    info = ModelInfo(
+        name=_slug(header.text("general.name")) or _slug(path.stem) or "model",
+        digest=digest,
+        context_tokens=header.architecture_number("context_length"),
+        quantization=header.quantization(),
+        size_bytes=mark[2],
+    )
+    return ModelFile(path, info, "tokenizer.chat_template" in header.fields, mark)
+
+
+class _Header(gguf.GGUFReader):  # type: ignore[misc]  # gguf is not typed
+    """gguf's reader, with bounds: a length that the file does not hold is an error."""
+
+    def __init__(self, path: Path) -> None:
+        self._items = 0
+        super().__init__(path, "r")
+
+    def _get(
+        self, offset: int, dtype: Any, count: int = 1, override_order: Any = None
+    ) -> np.ndarray[Any, Any]:
+        self._items += 1
+        if self._items > limits.GGUF_HEADER_ITEMS_MAX:
+            raise ValueError("the header has too many items")
+        end = int(offset) + np.dtype(dtype).itemsize * int(count)
+        if end > len(self.data):
+            raise ValueError("the file is truncated")
+        array: np.ndarray[Any, Any] = super()._get(int(offset), dtype, count, override_order)
+        return array
+
+    def _build_fields(self, offs: int, count: int) -> int:
+        if int(count) > limits.GGUF_FIELDS_MAX:
+            raise ValueError("the header has too many fields")
+        return int(super()._build_fields(offs, count))
+
+    def _build_tensor_info(self, offs: int, count: int) -> tuple[int, list[Any]]:
+        if not 0 < int(count) <= limits.GGUF_TENSORS_MAX:
+            raise ValueError("the header has no tensors or too many")
+        end, fields = super()._build_tensor_info(offs, count)
+        return end, fields
+
+    def value(self, key: str) -> Any:
+        """The value of a field, or None."""
+        field = self.fields.get(key)
+        return None if field is None else field.contents()
+
+    def text(self, key: str) -> str:
+        """The value of a text field; "" when it is absent or something else."""
+        value = self.value(key)
+        return value if isinstance(value, str) else ""
+
+    def architecture_number(self, key: str) -> int:
+        """A whole number >= 1 of the architecture's own fields, such as context_length."""
+        value = self.value(f"{self.text('general.architecture')}.{key}")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{key} is missing or not a positive number")
+        return value
+
+    def check(self) -> None:
+        """ValueError for what llama.cpp does not survive."""
+        architecture = self.text("general.architecture")
+        if not architecture:
+            raise ValueError("general.architecture is missing")
+        self.architecture_number("context_length")
+        self.architecture_number("embedding_length")
+        if self.architecture_number("block_count") > limits.GGUF_BLOCKS_MAX:
+            raise ValueError("block_count is too large")
+        epsilon = self.value(f"{architecture}.attention.layer_norm_rms_epsilon")
+        if epsilon is not None and not (math.isfinite(epsilon) and 0 <= epsilon < 1):
+            raise ValueError("layer_norm_rms_epsilon is not a small positive number")
+        tokens = self.fields.get("tokenizer.ggml.tokens")
+        if tokens is None or not tokens.data:
+            raise ValueError("the vocabulary is missing")
+        distinct = {tokens.parts[index].tobytes() for index in tokens.data}
+        if len(distinct) != len(tokens.data):
+            raise ValueError("the vocabulary has duplicate tokens")
+
+    def quantization(self) -> str:
+        """The name of general.file_type ("F16", "Q4_K_M", ...), or the largest tensor's."""
+        number = self.value("general.file_type")
+        try:
+            name = gguf.LlamaFileType(number).name
+        except ValueError:
+            largest = max(self.tensors, key=lambda tensor: tensor.n_bytes)
+            name = largest.tensor_type.name
+        return str(name).removeprefix("MOSTLY_").removeprefix("ALL_")
+
+
+def _sha256(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _slug(name: str) -> str:
+    """Lower case letters, digits, dots, dashes and underscores: fit to be typed."""
+    slug = re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-.")
+    return slug[: limits.MODEL_NAME_CHARS_MAX]
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, ValueError) and error.args:
+        return str(error.args[0])
+    return f"broken header ({type(error).__name__})"

@@ -1,0 +1,177 @@
+"""What the daemon and a model's worker say to each other, and how it lies on the pipe.
+
+A frame is a length (4 bytes, big-endian), then msgpack of one message: an array whose first
+item is its type number. Decoding checks types and bounds in both directions. Both ends are
+always of the same version, so there is no versioning. Must not know trio or llama.cpp. Rule:
+the engine page of the docs.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import Annotated
+
+import msgspec
+
+from protocol import limits
+from protocol.fields import FinishReason, GenerationParameters, Prompt
+
+_LENGTH = struct.Struct(">I")
+Handle = Annotated[int, msgspec.Meta(ge=0, le=limits.U63_MAX)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=limits.U63_MAX)]
+
+
+class FrameError(Exception):
+    """The other end wrote something that is no frame; the pipe can't be used further."""
+
+
+class Speed(msgspec.Struct, frozen=True, array_like=True):
+    """Measured: ns to read one token of a prompt, and ns of a step that decodes 1, 2, ...
+    sequences (index 0 is one sequence); 0 where nothing was measured yet."""
+
+    prefill_ns: Count
+    step_ns: tuple[Count, ...]
+
+
+class Load(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """First to the worker: which file, and how to run it."""
+
+    path: str
+    threads: int
+    places: int
+    context_tokens: int
+    chunk_tokens: int
+    queue_jobs: int
+
+
+class Submit(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """A job; `handle` is the daemon's number for it."""
+
+    handle: Handle
+    prompt: Prompt
+    parameters: GenerationParameters
+
+
+class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """Stop a job; unknown and finished ones are ignored."""
+
+    handle: Handle
+
+
+class Ready(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """The model is loaded and has passed its self-test."""
+
+    context_tokens: int
+    engine: str
+    settings: str
+    speed: Speed
+
+
+class Failed(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """The worker can't go on; it exits."""
+
+    code: str
+    detail: str
+
+
+class JobStarted(msgspec.Struct, frozen=True, array_like=True, tag=20):
+    """The prompt was taken and has this many tokens."""
+
+    handle: Handle
+    input_tokens: Count
+
+
+class JobTokens(msgspec.Struct, frozen=True, array_like=True, tag=21):
+    """More text of a job, and how many tokens made it."""
+
+    handle: Handle
+    text: str
+    count: Count
+
+
+class JobFinished(msgspec.Struct, frozen=True, array_like=True, tag=22):
+    """The job is over, and its place is free."""
+
+    handle: Handle
+    reason: FinishReason
+    output_tokens: Count
+
+
+class JobFailed(msgspec.Struct, frozen=True, array_like=True, tag=23):
+    """The job was refused or failed; its place is free."""
+
+    handle: Handle
+    code: str
+    detail: str
+
+
+JobEvent = JobStarted | JobTokens | JobFinished | JobFailed
+
+
+class Report(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """What happened since the last report; also the worker's sign of life."""
+
+    events: list[JobEvent]
+    speed: Speed
+
+
+ToWorker = Load | Submit | Cancel
+FromWorker = Ready | Failed | Report
+
+_encoder = msgspec.msgpack.Encoder()
+_to_worker = msgspec.msgpack.Decoder(ToWorker)
+_from_worker = msgspec.msgpack.Decoder(FromWorker)
+
+
+def encode(message: ToWorker | FromWorker) -> bytes:
+    """A whole frame. FrameError when it is longer than ENGINE_FRAME_BYTES_MAX."""
+    body = _encoder.encode(message)
+    if len(body) > limits.ENGINE_FRAME_BYTES_MAX:
+        raise FrameError(f"a frame of {len(body)} bytes")
+    return _LENGTH.pack(len(body)) + body
+
+
+def check(message: ToWorker) -> None:
+    """FrameError unless the worker could read this message: types and bounds of every field."""
+    try:
+        decode_to_worker(encode(message)[_LENGTH.size :])
+    except (UnicodeEncodeError, TypeError, OverflowError) as error:
+        raise FrameError(str(error)) from None
+
+
+def decode_to_worker(body: bytes) -> ToWorker:
+    """A message for the worker. FrameError on anything else."""
+    try:
+        message: ToWorker = _to_worker.decode(body)
+    except msgspec.MsgspecError as error:
+        raise FrameError(str(error)) from None
+    return message
+
+
+def decode_from_worker(body: bytes) -> FromWorker:
+    """A message of the worker. FrameError on anything else."""
+    try:
+        message: FromWorker = _from_worker.decode(body)
+    except msgspec.MsgspecError as error:
+        raise FrameError(str(error)) from None
+    return message
+
+
+class FrameBuffer:
+    """Cuts a stream of bytes into the bodies of frames."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def push(self, data: bytes) -> Iterator[bytes]:
+        """Add bytes; yields the bodies that are complete. FrameError on an absurd length."""
+        self._bytes += data
+        while len(self._bytes) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._bytes)
+            if length > limits.ENGINE_FRAME_BYTES_MAX:
+                raise FrameError(f"a frame of {length} bytes")
+            end = _LENGTH.size + length
+            if len(self._bytes) < end:
+                return
+            body = bytes(self._bytes[_LENGTH.size : end])
+            del self._bytes[:end]
+            yield body

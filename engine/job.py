@@ -1,0 +1,98 @@
+"""One running job on the daemon's side: from the worker's events to the caller's.
+
+Knows nothing of processes. Rule: engine/interface.py.
+"""
+
+from collections import deque
+
+import trio
+
+from engine.frames import JobEvent, JobFailed, JobFinished, JobStarted, JobTokens, Ready
+from engine.interface import EngineEvent, Finished, JobSpec, Started, Tokens
+from protocol.errors import CODES, EngineError
+from protocol.units import NS_PER_S
+
+
+def now_ns() -> int:
+    """Trio's clock in ns."""
+    return int(trio.current_time() * NS_PER_S)
+
+
+class RunningJob:
+    """A job between submission and its last event."""
+
+    def __init__(self, spec: JobSpec, ready: Ready) -> None:
+        self.spec = spec
+        self.is_over = False
+        self.has_started = False
+        self.input_tokens = 0
+        self.output_tokens = 0
+        self._ready = ready
+        self._submitted_ns = now_ns()
+        self._first_ns = 0
+        # Bounded by the job's own tokens: at most one event for each.
+        self._events: deque[EngineEvent] = deque()
+        self._failure: EngineError | None = None
+        self._changed = trio.Event()
+
+    @property
+    def submitted_ns(self) -> int:
+        """When it was submitted, by trio's clock."""
+        return self._submitted_ns
+
+    @property
+    def tokens_left(self) -> int:
+        """How many tokens it may still make."""
+        return self.spec.parameters.output_tokens_max - self.output_tokens
+
+    @property
+    def unread_tokens(self) -> int:
+        """Tokens of its prompt that may still have to be read."""
+        return 0 if self._first_ns else self.input_tokens
+
+    def take(self, event: JobEvent) -> None:
+        """Record what the worker says of this job."""
+        match event:
+            case JobStarted():
+                self.has_started = True
+                self.input_tokens = event.input_tokens
+                self._events.append(Started(event.input_tokens))
+            case JobTokens():
+                self._first_ns = self._first_ns or now_ns()
+                self.output_tokens += event.count
+                self._events.append(Tokens(event.text, event.count))
+            case JobFinished():
+                self.is_over = True
+                self._events.append(self._finished(event))
+            case JobFailed():
+                code = event.code if event.code in CODES else "engine.crashed"
+                self.fail(EngineError(code, event.detail))
+        self._changed.set()
+
+    def _finished(self, event: JobFinished) -> Finished:
+        end_ns = now_ns()
+        return Finished(
+            reason=event.reason,
+            input_tokens=self.input_tokens,
+            output_tokens=event.output_tokens,
+            ttft_ns=(self._first_ns or end_ns) - self._submitted_ns,
+            duration_ns=end_ns - self._submitted_ns,
+            engine=self._ready.engine,
+            settings=self._ready.settings,
+        )
+
+    def fail(self, error: EngineError) -> None:
+        """End the job with an error, after the events that came before it."""
+        if not self.is_over:
+            self.is_over = True
+            self._failure = error
+            self._changed.set()
+
+    async def next_event(self) -> EngineEvent:
+        """The next event in order; raises the EngineError of a failed job after the last."""
+        while not self._events:
+            if self._failure is not None:
+                raise self._failure
+            self._changed = trio.Event()
+            await self._changed.wait()
+        return self._events.popleft()

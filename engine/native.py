@@ -1,0 +1,236 @@
+"""llama.cpp through its C functions: one model, one context, one thread. No policy.
+
+Short calls keep the GIL (`PyDLL`); `llama_decode` and loading release it. Almost every bad
+argument makes the library abort, so what comes here has been checked before, and every
+length is checked again. Must not know jobs, pipes or trio. Rule: the engine page of the docs.
+"""
+
+import ctypes
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import numpy as np
+import numpy.typing as npt
+
+from protocol.errors import EngineError
+
+# Warnings are for people who debug the library; only its errors go to the diagnosis.
+LOG_LEVEL_ERROR = 4
+BATCH_TOKENS = 2048
+
+_short_calls = ctypes.PyDLL(llama_cpp.llama_cpp._lib._name)
+
+
+def _short(name: str) -> Any:
+    """A function of the library that keeps the GIL while it runs."""
+    typed = getattr(llama_cpp, name)
+    function = getattr(_short_calls, name)
+    function.argtypes, function.restype = typed.argtypes, typed.restype
+    return function
+
+
+_tokenize = _short("llama_tokenize")
+_token_to_piece = _short("llama_token_to_piece")
+_seq_rm = _short("llama_memory_seq_rm")
+_get_logits = _short("llama_get_logits")
+_sampler_sample = _short("llama_sampler_sample")
+
+
+@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]  # llama_cpp is not typed
+def _log(level: int, text: bytes, _user_data: object) -> None:
+    if level == LOG_LEVEL_ERROR:
+        sys.stderr.write(text.decode("utf-8", "replace"))
+
+
+def start_backend() -> None:
+    """Once in a process, before any model."""
+    llama_cpp.llama_log_set(_log, ctypes.c_void_p(0))
+    llama_cpp.llama_backend_init()
+
+
+def build_name() -> str:
+    """Which build of the library makes the tokens; at most 128 characters."""
+    device = "gpu" if llama_cpp.llama_supports_gpu_offload() else "cpu"
+    return f"llama-cpp-python {llama_cpp.__version__} {device}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sequence's share of a step: `tokens` at `position`; logits after the last or not."""
+
+    sequence: int
+    position: int
+    tokens: Sequence[int]
+    wants_logits: bool
+
+
+class Vocabulary:
+    """The tokeniser of a model; texts in, token numbers out, and back."""
+
+    def __init__(self, model: Any) -> None:
+        self._vocab = llama_cpp.llama_model_get_vocab(model)
+        self.size: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        self._buffer = ctypes.create_string_buffer(1024)
+        numbers = range(self.size)
+        self.pieces = [self._piece(token) for token in numbers]
+        self.longest_piece_bytes = max(map(len, self.pieces), default=1) or 1
+        self.end_tokens = frozenset(
+            token for token in numbers if llama_cpp.llama_vocab_is_eog(self._vocab, token)
+        )
+        control = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+        self.control_tokens = {
+            self.name(token): token
+            for token in numbers
+            if llama_cpp.llama_vocab_get_attr(self._vocab, token) & control
+        }
+        self.control_tokens.pop("", None)
+        bos = int(llama_cpp.llama_vocab_bos(self._vocab))
+        self.begin_token = bos if bos >= 0 else None
+        self.begins_texts = bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))
+        self.begin_text = self.name(bos)
+        self.end_text = self.name(int(llama_cpp.llama_vocab_eos(self._vocab)))
+
+    def name(self, token: int) -> str:
+        """A token as the vocabulary writes it; "" for a number that is none."""
+        if not 0 <= token < self.size:
+            return ""
+        raw = llama_cpp.llama_vocab_get_text(self._vocab, token) or b""
+        return str(raw.decode("utf-8", "replace"))
+
+    def _piece(self, token: int) -> bytes:
+        length = _token_to_piece(self._vocab, token, self._buffer, 1024, 0, False)
+        return self._buffer.raw[: max(0, length)]
+
+    def tokenize(self, text: str) -> list[int]:
+        """The tokens of plain text: nothing in it becomes a control token."""
+        raw = text.encode("utf-8")
+        if not raw:
+            return []
+        room = len(raw) + 16
+        for _ in range(2):
+            tokens = (llama_cpp.llama_token * room)()
+            count = _tokenize(self._vocab, raw, len(raw), tokens, room, False, False)
+            if count >= 0:
+                return list(tokens[:count])
+            room = -count  # the buffer was too short, and this is what it needs
+        raise EngineError("engine.bad_spec", "the text can't be made into tokens")
+
+
+class NativeModel:
+    """A loaded model with a context of `places` sequences of `context_tokens` each.
+
+    EngineError `engine.bad_model` when llama.cpp refuses the file or the memory.
+    """
+
+    def __init__(self, path: Path, *, places: int, context_tokens: int, threads: int) -> None:
+        parameters = llama_cpp.llama_model_default_params()
+        parameters.check_tensors = True
+        parameters.n_gpu_layers = -1 if llama_cpp.llama_supports_gpu_offload() else 0
+        self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
+        if not self._model:
+            raise EngineError("engine.bad_model", f"{path}: llama.cpp can't load it")
+        self.vocabulary = Vocabulary(self._model)
+        template = llama_cpp.llama_model_chat_template(self._model, None)
+        self.chat_template = template.decode("utf-8", "replace") if template else ""
+        self.places = places
+        self._context = self._make_context(places, context_tokens, threads)
+        if not self._context:
+            raise EngineError("engine.bad_model", f"{path}: no memory for its context")
+        # llama.cpp rounds the context up; what was asked for is what is promised.
+        self.context_tokens = min(context_tokens, int(llama_cpp.llama_n_ctx_seq(self._context)))
+        self._memory = llama_cpp.llama_get_memory(self._context)
+        self._make_batch()
+
+    def _make_context(self, places: int, context_tokens: int, threads: int) -> Any:
+        parameters = llama_cpp.llama_context_default_params()
+        parameters.n_ctx = places * context_tokens
+        parameters.n_batch = BATCH_TOKENS
+        parameters.n_ubatch = 512
+        parameters.n_seq_max = places
+        parameters.n_threads = parameters.n_threads_batch = threads
+        # Each sequence has its own cells: faster than shared ones, and what is computed for
+        # one depends less on its neighbours.
+        parameters.kv_unified = False
+        # On wherever the device can: without it a CPU loses a tenth to a third.
+        parameters.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
+        parameters.no_perf = True
+        return llama_cpp.llama_init_from_model(self._model, parameters)
+
+    def _make_batch(self) -> None:
+        """A llama_batch over numpy memory, so that it is filled by slices."""
+        self._tokens = np.zeros(BATCH_TOKENS, np.int32)
+        self._positions = np.zeros(BATCH_TOKENS, np.int32)
+        self._sequences = np.zeros(BATCH_TOKENS, np.int32)
+        self._wanted = np.zeros(BATCH_TOKENS, np.int8)
+        self._one_each = np.ones(BATCH_TOKENS, np.int32)
+        steps = np.arange(BATCH_TOKENS, dtype=np.uint64) * self._sequences.itemsize
+        self._sequence_pointers = np.uint64(self._sequences.ctypes.data) + steps
+        pointer = ctypes.POINTER
+        self._batch = llama_cpp.llama_batch(
+            0,
+            self._tokens.ctypes.data_as(pointer(ctypes.c_int32)),
+            None,
+            self._positions.ctypes.data_as(pointer(ctypes.c_int32)),
+            self._one_each.ctypes.data_as(pointer(ctypes.c_int32)),
+            self._sequence_pointers.ctypes.data_as(pointer(pointer(ctypes.c_int32))),
+            self._wanted.ctypes.data_as(pointer(ctypes.c_int8)),
+        )
+
+    def decode(self, rows: Sequence[Row]) -> list[int]:
+        """Compute one step; the batch index of each row that wants logits, in order.
+
+        At most BATCH_TOKENS tokens together. EngineError `engine.crashed` when the library
+        reports a failure: the context can't be trusted afterwards.
+        """
+        end = 0
+        indices: list[int] = []
+        for row in rows:
+            start, end = end, end + len(row.tokens)
+            self._check(row, end)
+            self._tokens[start:end] = row.tokens
+            self._positions[start:end] = np.arange(
+                row.position, row.position + len(row.tokens), dtype=np.int32
+            )
+            self._sequences[start:end] = row.sequence
+            self._wanted[start:end] = 0
+            if row.wants_logits:
+                self._wanted[end - 1] = 1
+                indices.append(end - 1)
+        self._batch.n_tokens = end
+        status = llama_cpp.llama_decode(self._context, self._batch)
+        if status:
+            raise EngineError("engine.crashed", f"llama_decode returned {status}")
+        return indices
+
+    def _check(self, row: Row, end: int) -> None:
+        """Our own bugs must not reach C, where they abort or corrupt."""
+        assert end <= BATCH_TOKENS
+        assert row.tokens
+        assert 0 <= row.sequence < self.places
+        assert row.position + len(row.tokens) <= self.context_tokens
+        assert min(row.tokens) >= 0
+        assert max(row.tokens) < self.vocabulary.size
+
+    def logits(self, rows: int) -> npt.NDArray[np.float32]:
+        """The logits of the last step: (rows, vocabulary) in order; valid until the next."""
+        pointer = _get_logits(self._context)
+        return np.ctypeslib.as_array(pointer, (rows, self.vocabulary.size))
+
+    def sample(self, chain: Any, index: int) -> int:
+        """A token by a sampler chain, from the row at this batch index."""
+        return int(_sampler_sample(chain, self._context, index))
+
+    def forget(self, sequence: int) -> None:
+        """Empty a sequence."""
+        assert 0 <= sequence < self.places
+        _seq_rm(self._memory, sequence, -1, -1)
+
+    def close(self) -> None:
+        """Free the memory; the object must not be used afterwards."""
+        llama_cpp.llama_free(self._context)
+        llama_cpp.llama_model_free(self._model)

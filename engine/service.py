@@ -1,0 +1,67 @@
+"""The worker's loop: messages in, a step, events out, for one loaded model.
+
+Runs in the worker's only thread. Must not know trio or the market. Rule: the engine page of
+the docs.
+"""
+
+from pathlib import Path
+
+from engine import native
+from engine.batcher import Batcher
+from engine.frames import Cancel, Load, Ready, Submit
+from engine.pipe import Outbox, Pipe
+from engine.prompts import PromptReader
+from engine.selftest import calibrate
+from engine.speed import Speedometer
+
+
+class Service:
+    """A model, loaded and tested. EngineError `engine.bad_model` when it can't be."""
+
+    def __init__(self, path: Path, load: Load, pipe: Pipe) -> None:
+        self._pipe = pipe
+        self._outbox = Outbox()
+        native.start_backend()
+        model = native.NativeModel(
+            path, places=load.places, context_tokens=load.context_tokens, threads=load.threads
+        )
+        prompts = PromptReader(model.vocabulary, model.chat_template, model.context_tokens)
+        self._speedometer = Speedometer(load.places)
+        calibrate(model, prompts, self._speedometer)
+        self._batcher = Batcher(
+            model,
+            prompts,
+            self._speedometer,
+            self._outbox.add,
+            chunk_tokens=load.chunk_tokens,
+            queue_jobs=load.queue_jobs,
+        )
+        settings = (
+            f"context={model.context_tokens} places={load.places} chunk={load.chunk_tokens}"
+            f" threads={load.threads} flash=auto kv=f16"
+        )
+        speed = self._speedometer.speed()
+        self._ready = Ready(model.context_tokens, native.build_name(), settings, speed)
+
+    def serve(self) -> None:
+        """Until the input ends. EngineError `engine.crashed` when the model can't go on."""
+        self._pipe.send(self._ready)
+        while not self._pipe.is_closed:
+            may_step = self._batcher.is_busy and not self._outbox.is_full
+            self._pipe.wait(0 if may_step else None)
+            for message in self._pipe.receive():
+                if isinstance(message, Submit):
+                    self._batcher.submit(message)
+                elif isinstance(message, Cancel):
+                    self._batcher.cancel(message.handle)
+            if may_step:
+                self._batcher.step()
+            self._report()
+
+    def _report(self) -> None:
+        """Send what happened once the daemon has read what was sent before."""
+        self._pipe.flush()
+        if self._pipe.is_clear:
+            report = self._outbox.report(self._speedometer.speed())
+            if report is not None:
+                self._pipe.send(report)

@@ -1,0 +1,52 @@
+"""How the operator wants models run: one frozen dataclass, checked when it is made.
+
+Knows nothing of llama.cpp or processes. Rule: the engine page of the docs.
+"""
+
+import os
+from dataclasses import dataclass
+
+from protocol import limits
+from protocol.errors import ConfigError
+
+
+def available_threads() -> int:
+    """The processors that this process may run on; at least 1."""
+    return max(1, len(os.sched_getaffinity(0)))
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaSettings:
+    """Options of one model's worker. ConfigError `config.bad_value` when out of range.
+
+    `n_threads` 0 takes every processor that the process may run on. `places` is how many
+    sequences decode at once; each holds `context_tokens` (0: the model's own, up to a bound).
+    `prefill_chunk_tokens` bounds how much of new prompts one step reads beside running jobs:
+    smaller keeps their gaps short, larger starts the newcomer sooner. `queue_jobs` may wait.
+    """
+
+    n_threads: int = 0
+    places: int = 4
+    context_tokens: int = 0
+    prefill_chunk_tokens: int = 256
+    queue_jobs: int = 16
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "n_threads": (0, limits.ENGINE_THREADS_MAX),
+            "places": (1, limits.ENGINE_PLACES_MAX),
+            "context_tokens": (0, limits.INPUT_TOKENS_MAX),
+            "prefill_chunk_tokens": (
+                limits.ENGINE_CHUNK_TOKENS_MIN,
+                limits.ENGINE_CHUNK_TOKENS_MAX,
+            ),
+            "queue_jobs": (0, limits.ENGINE_QUEUE_JOBS_MAX),
+        }
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or not low <= value <= high:
+                raise ConfigError("config.bad_value", f"{name} {value} is not in {low}..{high}")
+
+    def threads(self) -> int:
+        """The compute threads to use; at least 1."""
+        return self.n_threads or available_threads()

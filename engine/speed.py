@@ -1,0 +1,83 @@
+"""How fast a model is here: measured step by step, and what to promise from it.
+
+Pure. Measures go into a `Speedometer` in the worker; the daemon turns the `Speed` that it
+reports into estimates. Must not know pipes or llama.cpp. Rule: the engine page of the docs.
+"""
+
+from collections.abc import Sequence
+
+from engine.frames import Speed
+from engine.interface import Estimate
+from protocol.units import NS_PER_S
+
+# A new measure weighs 1/8: a few steps forget an outlier, a few dozen follow a change.
+WEIGHT = 8
+# Fewer prompt tokens than this in a step cost too little to be told from the rest of it.
+PREFILL_TOKENS_MIN = 16
+
+
+class Speedometer:
+    """Running means of one model's steps, for 1..`places` decoding sequences."""
+
+    def __init__(self, places: int) -> None:
+        self._prefill_ns = 0
+        self._step_ns = [0] * places
+
+    def record(self, decoding: int, prefill_tokens: int, duration_ns: int) -> None:
+        """One step: how many sequences decoded, how many tokens of prompts it read."""
+        if not prefill_tokens:
+            self._step_ns[decoding - 1] = _mean(self._step_ns[decoding - 1], duration_ns)
+        elif prefill_tokens >= PREFILL_TOKENS_MIN:
+            rest_ns = self._step_ns[decoding - 1] if decoding else 0
+            each_ns = max(1, duration_ns - rest_ns) // prefill_tokens
+            self._prefill_ns = _mean(self._prefill_ns, max(1, each_ns))
+
+    def speed(self) -> Speed:
+        """The means now."""
+        return Speed(self._prefill_ns, tuple(self._step_ns))
+
+
+def _mean(mean_ns: int, new_ns: int) -> int:
+    return mean_ns + (new_ns - mean_ns) // WEIGHT if mean_ns else new_ns
+
+
+def step_ns(speed: Speed, decoding: int) -> int:
+    """Time of a step with `decoding` sequences (1..places): measured, or from its neighbours.
+
+    Between two measured loads a straight line; outside of them the nearest. 0 when nothing
+    was measured.
+    """
+    known = [(load, each) for load, each in enumerate(speed.step_ns, 1) if each]
+    below = [item for item in known if item[0] <= decoding]
+    above = [item for item in known if item[0] >= decoding]
+    if not below or not above:
+        return below[-1][1] if below else above[0][1] if above else 0
+    (low, low_ns), (high, high_ns) = below[-1], above[0]
+    if low == high:
+        return low_ns
+    return low_ns + (high_ns - low_ns) * (decoding - low) // (high - low)
+
+
+def estimate(
+    speed: Speed, *, input_tokens: int, unread_tokens: int, tokens_left: Sequence[int]
+) -> Estimate:
+    """What to promise a job that arrives now.
+
+    `unread_tokens` of earlier prompts are read first. `tokens_left` has, for each job in a
+    place or waiting, how many tokens it may still make, in order of arrival: when no place is
+    free, the newcomer waits for the shortest of them, a promise on the safe side.
+    """
+    places = len(speed.step_ns)
+    step = step_ns(speed, min(places, len(tokens_left) + 1))
+    wait_ns = _wait_steps(places, tokens_left) * step_ns(speed, places)
+    ttft_ns = wait_ns + (unread_tokens + input_tokens) * speed.prefill_ns + step
+    return Estimate(ttft_ns, 1000 * NS_PER_S // step if step else 0)
+
+
+def _wait_steps(places: int, tokens_left: Sequence[int]) -> int:
+    """Steps until a newcomer has a place, if every job before it makes all of its tokens."""
+    ends = [0] * places
+    for left in tokens_left:
+        ends.sort()
+        ends[0] += left
+    return min(ends)
