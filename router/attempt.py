@@ -1,0 +1,147 @@
+"""One award of one request, as its payer checks it: every chunk, total and receipt.
+
+Pure: it verifies and counts, and never decides what to do about it. Rule: protocol/README.md,
+"Chunks" and "Receipts".
+"""
+
+from dataclasses import dataclass
+
+from protocol import signing
+from protocol.channel import LANE_TRANSITIONS as TRANSITIONS
+from protocol.channel import Channel, Lane, LaneEvent, LaneState
+from protocol.crypto import Verify
+from protocol.errors import RemoteError
+from protocol.fields import GenerationParameters
+from protocol.machine import apply
+from protocol.messages import Accept, Chunk, Receipt, Request, Result
+from protocol.transcript import transcript_next
+from router.actions import SessionKey
+from router.auction import ScoredBid
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A lane that we pay for. `live` is False once its answer is no longer wanted: chunks in
+    flight are still checked and paid, their text is dropped."""
+
+    request: bytes
+    ask: Request
+    parameters: GenerationParameters
+    commitment: bytes
+    scored: ScoredBid
+    session: SessionKey
+    channel: Channel
+    lane: Lane
+    transcript: bytes
+    input_tokens: int = 0
+    output_tokens: int = 0
+    live: bool = True
+
+    @property
+    def provider(self) -> bytes:
+        """The payee's public key."""
+        return self.channel.payee
+
+    def take_accept(self, network: str, message: Accept, verify: Verify) -> None:
+        """RemoteError `channel.bad_signature`, `channel.wrong_state`."""
+        signed = signing.accept_bytes(
+            network,
+            self.channel.cid,
+            self.channel.deposit_ucr,
+            self.lane.lane,
+            self.scored.signed.digest,
+        )
+        if not verify(self.provider, signed, message.signature):
+            raise RemoteError("channel.bad_signature", "accept")
+        self.lane.state = apply(
+            TRANSITIONS, self.lane.state, LaneEvent.ACCEPT, "channel.wrong_state"
+        )
+
+    def take_chunk(self, network: str, chunk: Chunk, verify: Verify) -> None:
+        """Check a chunk and count it as received; nothing changes when it is refused.
+
+        RemoteError: `channel.wrong_state`, `chunk.out_of_order`, `chunk.too_many_tokens`,
+        `chunk.wrong_total`, `chunk.wrong_hash`, `chunk.bad_signature`.
+        """
+        state = apply(TRANSITIONS, self.lane.state, LaneEvent.CHUNK, "channel.wrong_state")
+        if chunk.sequence != self.lane.chunks + 1:
+            expected = self.lane.chunks + 1
+            raise RemoteError("chunk.out_of_order", f"{chunk.sequence}, expected {expected}")
+        self._check_counts(chunk)
+        due = self.lane.price_ucr(chunk.input_tokens, chunk.output_tokens)
+        if chunk.due_ucr != due:
+            raise RemoteError("chunk.wrong_total", f"{chunk.due_ucr} ucr, {due} expected")
+        transcript = transcript_next(
+            self.transcript,
+            chunk.sequence,
+            chunk.text,
+            chunk.input_tokens,
+            chunk.output_tokens,
+            chunk.due_ucr,
+        )
+        if chunk.transcript != transcript:
+            raise RemoteError("chunk.wrong_hash")
+        signed = signing.chunk_bytes(
+            network, self.channel.cid, self.lane.lane, chunk.sequence, transcript
+        )
+        if not verify(self.provider, signed, chunk.signature):
+            raise RemoteError("chunk.bad_signature")
+        self.lane.state = state
+        self.lane.chunks, self.lane.due_ucr = chunk.sequence, due
+        self.transcript = transcript
+        self.input_tokens, self.output_tokens = chunk.input_tokens, chunk.output_tokens
+
+    def _check_counts(self, chunk: Chunk) -> None:
+        if chunk.input_tokens > self.ask.input_tokens_max:
+            raise RemoteError("chunk.too_many_tokens", f"{chunk.input_tokens} in")
+        if self.lane.chunks and chunk.input_tokens != self.input_tokens:
+            raise RemoteError("chunk.wrong_total", "the prompt's length changed")
+        if chunk.output_tokens > self.parameters.output_tokens_max:
+            raise RemoteError("chunk.too_many_tokens", f"{chunk.output_tokens} out")
+        if chunk.output_tokens < self.output_tokens:
+            raise RemoteError("chunk.wrong_total", "the output's length fell")
+
+    def check_result(self, network: str, result: Result, verify: Verify) -> bytes:
+        """The receipt's id, when the receipt says exactly what was delivered.
+
+        RemoteError: `receipt.mismatch` (naming the field), `receipt.bad_signature`.
+        """
+        receipt = result.receipt
+        expected = {
+            "request_id": self.request,
+            "bid_id": self.scored.signed.digest,
+            "cid": self.channel.cid,
+            "lane": self.lane.lane,
+            "payer": self.channel.payer,
+            "payee": self.provider,
+            "prompt_commitment": self.commitment,
+            "transcript": self.transcript,
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "chunks": self.lane.chunks,
+            "price_ucr": self.lane.due_ucr,
+        }
+        for name, value in expected.items():
+            if getattr(receipt, name) != value:
+                raise RemoteError("receipt.mismatch", name)
+        if not self.lane.chunks:
+            raise RemoteError("receipt.mismatch", "no chunk was delivered")
+        self._check_profile(receipt)
+        identity = signing.receipt_id(receipt)
+        signed = signing.receipt_bytes(network, identity)
+        if not verify(self.provider, signed, result.signature):
+            raise RemoteError("receipt.bad_signature")
+        return identity
+
+    def _check_profile(self, receipt: Receipt) -> None:
+        if receipt.profile.model_digest != self.scored.bid.model_digest:
+            raise RemoteError("receipt.mismatch", "model_digest")
+        if receipt.profile.parameters != self.parameters:
+            raise RemoteError("receipt.mismatch", "parameters")
+
+    def abort(self) -> None:
+        """The lane ends without a receipt; what was delivered stays due."""
+        if self.lane.state is not LaneState.ABORTED:
+            self.lane.state = apply(
+                TRANSITIONS, self.lane.state, LaneEvent.ABORT, "channel.wrong_state"
+            )

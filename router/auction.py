@@ -1,0 +1,75 @@
+"""Which bid wins: scores in integers by the weights that the request committed to.
+
+Scores are normalised by the request's own price cap and time budget, so a bid's score does
+not depend on who else bids; ties fall by hash. Pure. Rule: protocol/README.md, "Ranking".
+"""
+
+from dataclasses import dataclass
+
+from protocol import crypto
+from protocol.envelope import Signed
+from protocol.errors import RemoteError
+from protocol.messages import Bid, Request
+from protocol.units import cost_ucr
+
+SCORE_UNIT = 1_000_000
+NS_MILLI_TOKENS = 10**12  # tokens_per_s_milli counts tokens in 1,000 s = 10^12 ns
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredBid:
+    """A verified bid with what it would cost and take at worst; a lower score is better."""
+
+    signed: Signed
+    bid: Bid
+    cost_max_ucr: int
+    latency_ns: int
+    score: int
+    tie: bytes
+
+
+def expected_latency_ns(bid: Bid, output_tokens: int) -> int:
+    """Promised time to the last of `output_tokens`, in ns."""
+    return bid.ttft_ns + output_tokens * NS_MILLI_TOKENS // bid.tokens_per_s_milli
+
+
+def score_bid(request: Signed, signed: Signed) -> ScoredBid:
+    """Score a bid against its request (both verified)."""
+    ask: Request = request.message
+    bid: Bid = signed.message
+    cost = cost_ucr(
+        ask.input_tokens_max, ask.output_tokens_max, bid.input_price_ucr, bid.output_price_ucr
+    )
+    latency = expected_latency_ns(bid, ask.output_tokens_max)
+    budget_ns = max(1, ask.deadline_ns - request.sent_at_ns)
+    price_part = ask.strategy.price_weight * cost * SCORE_UNIT // max(1, ask.price_max_ucr)
+    latency_part = ask.strategy.latency_weight * latency * SCORE_UNIT // budget_ns
+    tie = crypto.digest(request.digest, signed.sender)
+    return ScoredBid(signed, bid, cost, latency, price_part + latency_part, tie)
+
+
+def check_bid(request: Signed, scored: ScoredBid, now_ns: int) -> None:
+    """RemoteError when the bid can't be taken: `request.price_too_low`, `bid.unacceptable`.
+
+    None of these is an offence.
+    """
+    ask: Request = request.message
+    bid, provider = scored.bid, scored.signed.sender
+    filters = ask.filters
+    if filters.providers_only and provider not in filters.providers_only:
+        raise RemoteError("bid.unacceptable", "provider not asked for", penalize=False)
+    if provider in filters.providers_ignored:
+        raise RemoteError("bid.unacceptable", "provider ignored", penalize=False)
+    if filters.model_digest and bid.model_digest != filters.model_digest:
+        raise RemoteError("bid.unacceptable", "another model file", penalize=False)
+    if bid.expires_at_ns <= now_ns:
+        raise RemoteError("bid.unacceptable", "expired", penalize=False)
+    if scored.cost_max_ucr > ask.price_max_ucr:
+        raise RemoteError("request.price_too_low", f"{scored.cost_max_ucr} ucr", penalize=False)
+    if now_ns + scored.latency_ns > ask.deadline_ns:
+        raise RemoteError("bid.unacceptable", "too slow for the deadline", penalize=False)
+
+
+def rank(bids: list[ScoredBid]) -> list[ScoredBid]:
+    """Best first; equal scores in the order of a hash that no bidder can choose."""
+    return sorted(bids, key=lambda scored: (scored.score, scored.tie))

@@ -1,0 +1,74 @@
+"""What the cores of one node share: identity, ledger, timers, and the actions being collected.
+
+Has no clock: `now_ns` is that of the input being handled. `entropy` supplies secret bytes.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from protocol import wire
+from protocol.crypto import Signer, Verify, verify
+from protocol.framing import frame
+from protocol.records import encode_record
+from router.actions import Action, Append, Deliver, Note, Penalize, Send, SessionKey
+from router.ledger import Ledger
+from router.timers import Timers
+
+
+class Context:
+    """One node's shared state; a core calls these and never builds an action list itself."""
+
+    def __init__(
+        self,
+        signer: Signer,
+        network: str,
+        ledger: Ledger,
+        entropy: Callable[[int], bytes],
+        check: Verify = verify,
+    ) -> None:
+        self.signer = signer
+        self.network = network
+        self.ledger = ledger
+        self.entropy = entropy
+        self.verify = check
+        self.timers = Timers()
+        self.addresses: tuple[str, ...] = ()
+        self.now_ns = 0
+        self._actions: list[Action] = []
+
+    @property
+    def public_key(self) -> bytes:
+        """This node's identity, 32 bytes."""
+        return self.signer.public_key
+
+    def take_actions(self) -> list[Action]:
+        """What was collected since the last call, in order."""
+        taken, self._actions = self._actions, []
+        return taken
+
+    def act(self, action: Action) -> None:
+        """Add an action as it is."""
+        self._actions.append(action)
+
+    def append(self, record: Any) -> None:
+        """Fold a record into the ledger and log it: nothing after this leaves before it is
+        durable."""
+        number, payload = encode_record(record)
+        self.ledger.apply(record)
+        self._actions.append(Append(number, payload))
+
+    def send(self, session: SessionKey, message: Any) -> None:
+        """Send a message on a job stream."""
+        self._actions.append(Send(session, frame(wire.encode(message))))
+
+    def deliver(self, ask_id: int, event: Any) -> None:
+        """Tell a local asker."""
+        self._actions.append(Deliver(ask_id, event))
+
+    def penalize(self, peer: bytes, code: str) -> None:
+        """The peer broke the protocol."""
+        self._actions.append(Penalize(peer, code))
+
+    def note(self, event: str, **fields: Any) -> None:
+        """One log line."""
+        self._actions.append(Note(event, tuple(fields.items())))

@@ -1,0 +1,264 @@
+"""One peer, without clock, socket or disk: dispatches inputs to the cores, returns actions.
+
+The daemon and the simulator drive this same object. Their part of the bargain: actions of one
+input run in order, and nothing after an Append leaves before that record is durable.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from protocol import limits, messages, wire
+from protocol.channel import ChannelState, Role
+from protocol.crypto import Signer, Verify, verify
+from protocol.envelope import Signed
+from protocol.errors import RemoteError
+from protocol.framing import FrameReader
+from router import actions as act
+from router import events
+from router.actions import Action, Input, SessionKey
+from router.admission import Admission
+from router.anchor import Anchor, MutualCredit
+from router.context import Context
+from router.ledger import Ledger
+from router.provider import Provider
+from router.requester import Requester
+
+CONTROL_ASK = -1  # events that belong to no request: channels closing
+
+
+class Node:
+    """A requester and a provider over one ledger, one log and one set of timers."""
+
+    def __init__(
+        self,
+        signer: Signer,
+        network: str,
+        ledger: Ledger,
+        *,
+        entropy: Callable[[int], bytes],
+        anchor: Anchor | None = None,
+        check: Verify = verify,
+    ) -> None:
+        self.context = Context(signer, network, ledger, entropy, check)
+        self.admission = Admission(network, check)
+        self.requester = Requester(self.context)
+        self.provider = Provider(self.context, anchor or MutualCredit(limits.DEPOSIT_UCR_MAX))
+        self._readers: dict[SessionKey, FrameReader] = {}
+        self._closing: list[bytes] = []
+
+    # --- the driver's side -----------------------------------------------------------------
+
+    def admit(self, data: bytes, now_ns: int) -> Signed:
+        """Whether gossip may be forwarded: the verified message, else RemoteError."""
+        return self.admission.admit(data, now_ns)
+
+    @property
+    def sessions(self) -> tuple[SessionKey, ...]:
+        """The job streams that are up."""
+        return tuple(self._readers)
+
+    def next_timer(self) -> int | None:
+        """When `handle_timer` wants to be called next, Unix ns; None for never."""
+        return self.context.timers.next_at_ns()
+
+    def handle_timer(self, now_ns: int) -> list[Action]:
+        """Run every timer that is due."""
+        self.context.now_ns = now_ns
+        while (key := self.context.timers.pop_due(now_ns)) is not None:
+            if key.kind == "unpaid":
+                self.provider.unpaid(key.subject)
+            else:
+                self.requester.handle_timer(key)
+        return self.context.take_actions()
+
+    def receive(self, item: Input, now_ns: int) -> list[Action]:
+        """Handle one input at `now_ns`; never raises for what a peer did."""
+        self.context.now_ns = now_ns
+        peer, session = b"", None
+        if isinstance(item, act.SessionData):
+            peer, session = item.session.peer, item.session
+        elif isinstance(item, act.BidReceived):
+            peer = item.peer
+        elif isinstance(item, act.GossipReceived):
+            peer = item.signed.sender
+        try:
+            self._dispatch(item)
+        except RemoteError as error:
+            self._offence(peer, session, error)
+        return self.context.take_actions()
+
+    def _offence(self, peer: bytes, session: SessionKey | None, error: RemoteError) -> None:
+        if not error.penalize:
+            self.context.note("input.ignored", peer_id=peer, code=error.code, detail=error.detail)
+            return
+        self.context.note("peer.offence", peer_id=peer, code=error.code, detail=error.detail)
+        self.context.penalize(peer, error.code)
+        if session is not None:
+            self.context.act(act.CloseSession(session, error.code))
+            self._session_closed(session, error.code)
+
+    # --- inputs ----------------------------------------------------------------------------
+
+    def _dispatch(self, item: Input) -> None:
+        match item:
+            case act.SessionData():
+                self._session_data(item.session, item.data)
+            case act.JobTokens():
+                self.provider.job_tokens(item.job_id, item.pieces)
+            case act.GossipReceived():
+                self._gossip(item.signed)
+            case act.BidReceived():
+                self._bid(item.peer, item.data)
+            case act.BidUndelivered():
+                self.provider.bid_undelivered(wire.decode(item.data))
+            case act.SessionOpened():
+                self._session_opened(item.session)
+            case act.SessionClosed():
+                self._session_closed(item.session, item.code)
+            case act.OffersChanged():
+                self.provider.offers = {offer.name: offer for offer in item.offers}
+            case act.JobStarted():
+                self.provider.job_started(item.job_id, item.input_tokens)
+            case act.JobFinished():
+                self.provider.job_finished(item)
+            case act.JobBroke():
+                self.provider.job_broke(item.job_id, item.code)
+            case act.Ask():
+                self.requester.ask(item)
+            case act.CancelAsk():
+                self.requester.cancel(item.ask_id)
+            case act.CloseChannels():
+                self._close_channels(item.cids)
+            case act.Drain():
+                self.provider.drain()
+
+    def _gossip(self, signed: Signed) -> None:
+        if signed.sender == self.context.public_key:
+            return
+        if isinstance(signed.message, messages.Request):
+            self.provider.take_request(signed)
+        elif isinstance(signed.message, messages.SealedBid):
+            self.requester.take_bid(signed.sender, signed.message)
+
+    def _bid(self, peer: bytes, data: bytes) -> None:
+        message = wire.decode(data, limits.SEALED_BID_BYTES_MAX + 64)
+        if not isinstance(message, messages.SealedBid):
+            raise RemoteError("session.protocol", "not a bid")
+        self.requester.take_bid(peer, message)
+
+    # --- sessions --------------------------------------------------------------------------
+
+    def _session_opened(self, session: SessionKey) -> None:
+        if session in self._readers:
+            self._session_closed(session, "session.closed")
+        if len(self._readers) >= limits.SESSIONS_MAX:
+            self.context.act(act.CloseSession(session, "admission.full"))
+            return
+        self._readers[session] = FrameReader()
+        if session.outbound:
+            self.requester.session_opened(session.peer)
+            self._close_waiting(session)
+
+    def _session_closed(self, session: SessionKey, code: str) -> None:
+        self._readers.pop(session, None)
+        if session.outbound:
+            self.requester.session_closed(session.peer, code)
+        else:
+            self.provider.session_closed(session.peer)
+
+    def _session_data(self, session: SessionKey, data: bytes) -> None:
+        reader = self._readers.get(session)
+        if reader is None:
+            return  # closed by us while these bytes were on their way
+        for body in reader.feed(data):
+            message = wire.decode(body)
+            if session.outbound:
+                self._from_payee(session, message)
+                self._close_waiting(session)
+            else:
+                self._from_payer(session, message)
+            if session not in self._readers:
+                return
+
+    def _from_payee(self, session: SessionKey, message: Any) -> None:
+        delivery, payer = self.requester.delivery, self.requester.payer
+        match message:
+            case messages.Chunk():
+                delivery.take_chunk(session, message)
+            case messages.Accept():
+                delivery.take_accept(session, message)
+            case messages.VoucherAck():
+                pass  # the payer's own log already holds the total
+            case messages.NeedVoucher():
+                delivery.take_need(session, message)
+            case messages.Result():
+                delivery.take_result(session, message)
+            case messages.JobFailed():
+                delivery.take_failed(session, message)
+            case messages.Refuse():
+                delivery.take_refuse(session, message)
+            case messages.Reestablish():
+                payer.take_reestablish(session, message)
+                self.requester.dispatch(session.peer)
+            case messages.CloseAck():
+                self._closed(payer.take_close_ack(session, message).cid)
+            case _:
+                raise RemoteError("session.protocol", type(message).__name__)
+
+    def _from_payer(self, session: SessionKey, message: Any) -> None:
+        provider = self.provider
+        match message:
+            case messages.Voucher():
+                provider.voucher_taken(provider.payee.take_voucher(session, message))
+            case messages.Award():
+                provider.take_award(session, message)
+            case messages.ReceiptAck():
+                provider.take_receipt_ack(session, message)
+            case messages.Cancel():
+                provider.take_cancel(session, message)
+            case messages.CloseRequest():
+                self._refusing(session, message.cid, provider.payee.take_close, message)
+            case messages.Reestablish():
+                self._refusing(session, message.cid, provider.payee.take_reestablish, message)
+            case _:
+                raise RemoteError("session.protocol", type(message).__name__)
+
+    def _refusing(
+        self, session: SessionKey, cid: bytes, take: Callable[..., None], message: Any
+    ) -> None:
+        try:
+            take(session, message)
+        except RemoteError as error:
+            self.context.send(session, messages.Refuse(cid, error.code))
+            raise
+
+    # --- closing channels ------------------------------------------------------------------
+
+    def _close_channels(self, cids: tuple[bytes, ...]) -> None:
+        for channel in list(self.context.ledger.channels.values()):
+            if channel.role is not Role.PAYER or not channel.is_open:
+                continue
+            if cids and channel.cid not in cids:
+                continue
+            if channel.cid not in self._closing:
+                self._closing.append(channel.cid)
+            session = SessionKey(channel.peer, outbound=True)
+            if session in self._readers:
+                self._close_waiting(session)
+            else:
+                self.requester.connect(channel.peer, ())
+
+    def _close_waiting(self, session: SessionKey) -> None:
+        for cid in list(self._closing):
+            channel = self.context.ledger.channels[cid]
+            ready = channel.state is ChannelState.READY and not channel.lanes
+            if channel.peer == session.peer and ready:
+                self._closing.remove(cid)
+                self.requester.payer.close(session, channel)
+
+    def _closed(self, cid: bytes) -> None:
+        channel = self.context.ledger.channels[cid]
+        settled = channel.settled_ucr or 0
+        refund = channel.deposit_ucr - settled
+        self.context.deliver(CONTROL_ASK, events.ChannelSettled(cid, settled, refund))
+        self.context.note("channel.closed", cid=cid, settled_ucr=settled, refund_ucr=refund)

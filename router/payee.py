@@ -1,0 +1,224 @@
+"""The earning side of channels: taking opens and vouchers, reserving, closing.
+
+Write-ahead: chunks are sent only up to a durable reservation, and a voucher counts as paid
+only once it is durable (both by the order of actions). What is sent and not covered by a
+voucher never exceeds W. Rule: the design's "Money".
+"""
+
+from protocol import limits, signing
+from protocol.channel import CHANNEL_TRANSITIONS as TRANSITIONS
+from protocol.channel import Channel, ChannelEvent, ChannelState, Lane, Role
+from protocol.errors import RemoteError
+from protocol.machine import apply
+from protocol.messages import Award, Bid, CloseAck, CloseRequest, Reestablish, Voucher, VoucherAck
+from protocol.records import ChannelClosed, ChannelOpened, LaneClosed, Reserved, VoucherAccepted
+from router.actions import SessionKey
+from router.anchor import Anchor
+from router.context import Context
+from router.payer import COOPERATIVE, step
+
+
+class Payee:
+    """Channels that this node earns through."""
+
+    def __init__(self, context: Context, anchor: Anchor) -> None:
+        self._context = context
+        self._anchor = anchor
+
+    def deposit_max_ucr(self, payer: bytes) -> int:
+        """What a bid to `payer` may offer as the largest deposit."""
+        return self._anchor.deposit_max_ucr(self._context.ledger, payer)
+
+    def find(self, session: SessionKey, cid: bytes) -> Channel:
+        """An open channel of this payer. RemoteError `channel.unknown`."""
+        channel = self._context.ledger.channel(cid)
+        if (
+            channel is None
+            or channel.role is not Role.PAYEE
+            or channel.payer != session.peer
+            or not channel.is_open
+        ):
+            raise RemoteError("channel.unknown", cid.hex()[:16], penalize=False)
+        return channel
+
+    def check_open(self, payer: bytes, award: Award, bid: Bid) -> ChannelOpened:
+        """The record that an award's opening would make; nothing changes yet.
+
+        RemoteError: `channel.bad_terms`, `channel.over_limit`, `channel.too_many`,
+        `channel.bad_signature`.
+        """
+        opening, context = award.open, self._context
+        assert opening is not None
+        if opening.terms != bid.terms or opening.payee_salt != bid.payee_salt:
+            raise RemoteError("channel.bad_terms")
+        cid = signing.channel_id(
+            context.network,
+            payer,
+            context.public_key,
+            opening.payer_salt,
+            opening.payee_salt,
+            opening.terms,
+        )
+        if cid != award.cid:
+            raise RemoteError("channel.bad_terms", "the id does not follow from the terms")
+        if cid in context.ledger.channels:
+            raise RemoteError("channel.wrong_state", "already open", penalize=False)
+        if opening.deposit_ucr > min(self.deposit_max_ucr(payer), bid.terms.deposit_max_ucr):
+            raise RemoteError("channel.over_limit", penalize=False)
+        with_peer = context.ledger.with_peer(payer, Role.PAYEE)
+        too_many = len(with_peer) >= limits.CHANNELS_PER_PEER_MAX
+        if too_many or len(context.ledger.channels) >= limits.CHANNELS_MAX:
+            raise RemoteError("channel.too_many", penalize=False)
+        signed = signing.open_bytes(
+            context.network, cid, opening.deposit_ucr, opening.opened_at_ns
+        )
+        if not context.verify(payer, signed, opening.signature):
+            raise RemoteError("channel.bad_signature", "open")
+        return ChannelOpened(
+            payer=payer,
+            payee=context.public_key,
+            payer_salt=opening.payer_salt,
+            payee_salt=opening.payee_salt,
+            terms=opening.terms,
+            deposit_ucr=opening.deposit_ucr,
+            opened_at_ns=opening.opened_at_ns,
+        )
+
+    def check_voucher(
+        self, payer: bytes, voucher: Voucher, deposit_ucr: int, best_ucr: int
+    ) -> None:
+        """RemoteError: `channel.bad_signature`, `channel.over_deposit`, `channel.bad_lanes`,
+        and `channel.stale_total`, which is no offence (a repeat after a reconnect)."""
+        context = self._context
+        signed = signing.voucher_bytes(
+            context.network, voucher.cid, voucher.total_ucr, voucher.lanes
+        )
+        if not context.verify(payer, signed, voucher.signature):
+            raise RemoteError("channel.bad_signature", "voucher")
+        if voucher.total_ucr > deposit_ucr:
+            raise RemoteError("channel.over_deposit", f"{voucher.total_ucr} of {deposit_ucr} ucr")
+        numbers = [claim.lane for claim in voucher.lanes]
+        if numbers != sorted(set(numbers)):
+            raise RemoteError("channel.bad_lanes", "not in rising order")
+        if voucher.total_ucr <= best_ucr:
+            raise RemoteError("channel.stale_total", penalize=False)
+
+    def take_voucher(self, session: SessionKey, voucher: Voucher) -> Channel:
+        """Log a better voucher and acknowledge it. Codes of `check_voucher` and `find`."""
+        channel = self.find(session, voucher.cid)
+        apply(TRANSITIONS, channel.state, ChannelEvent.VOUCHER, "channel.wrong_state")
+        self.check_voucher(session.peer, voucher, channel.deposit_ucr, channel.total_ucr)
+        self._context.append(VoucherAccepted(voucher))
+        self._context.send(session, VoucherAck(channel.cid, channel.total_ucr))
+        self._context.note("voucher.accepted", peer_id=session.peer, total_ucr=voucher.total_ucr)
+        return channel
+
+    def reserve(self, channel: Channel, lane: Lane, due_ucr: int, ahead_ucr: int) -> bool:
+        """Make sure that `lane` may have sent up to `due_ucr`; False when W forbids it.
+
+        Reserves `ahead_ucr` more where the window has room, so that most chunks need no
+        record of their own.
+        """
+        if due_ucr <= lane.reserved_ucr:
+            return True
+        others = channel.reserved_ucr - max(lane.due_ucr, lane.reserved_ucr)
+        limit = channel.send_limit_ucr - others
+        if due_ucr > limit:
+            return False
+        target = min(limit, due_ucr + ahead_ucr)
+        self._context.append(Reserved(channel.cid, lane.lane, target))
+        return True
+
+    def take_reestablish(self, session: SessionKey, message: Reestablish) -> None:
+        """The payer is back: settle each broken lane at what it received, show our best.
+
+        RemoteError `channel.unknown`, `channel.wrong_state`, `channel.bad_lanes`.
+        """
+        context = self._context
+        if self._closed_already(session, message.cid):
+            return
+        channel = self.find(session, message.cid)
+        apply(TRANSITIONS, channel.state, ChannelEvent.REESTABLISH, "channel.wrong_state")
+        claims = {claim.lane: claim for claim in message.lanes}
+        for claim in message.lanes:
+            known = channel.lanes.get(claim.lane)
+            most = known.due_ucr if known else channel.closed.get(claim.lane)
+            if claim.lane and most is not None and claim.due_ucr > most:
+                raise RemoteError("channel.bad_lanes", "more than was sent")
+        for number, lane in list(channel.lanes.items()):
+            claimed = claims.get(number)
+            due = lane.due_ucr if claimed is None else claimed.due_ucr
+            chunks = lane.chunks if claimed is None else claimed.chunks
+            context.append(
+                LaneClosed(channel.cid, number, chunks, due, "session.closed", context.now_ns)
+            )
+        for number, due in list(channel.closed.items()):
+            claimed = claims.get(number)
+            if claimed is not None and claimed.due_ucr < due:
+                context.append(
+                    LaneClosed(
+                        channel.cid,
+                        number,
+                        claimed.chunks,
+                        claimed.due_ucr,
+                        "session.closed",
+                        context.now_ns,
+                    )
+                )
+        step(channel, ChannelEvent.REESTABLISH)
+        answer = Reestablish(channel.cid, channel.total_ucr, channel.claims(), channel.voucher)
+        context.send(session, answer)
+
+    def take_close(self, session: SessionKey, message: CloseRequest) -> None:
+        """Agree to a close at the total that we have too.
+
+        RemoteError: `channel.unknown`, `channel.wrong_state` (lanes still run),
+        `channel.bad_signature`, `channel.close_mismatch`, `channel.unpaid`.
+        """
+        context = self._context
+        if self._closed_already(session, message.cid):
+            return
+        channel = self.find(session, message.cid)
+        if channel.lanes or channel.state is not ChannelState.READY:
+            raise RemoteError("channel.wrong_state", "lanes are open", penalize=False)
+        signed = signing.close_bytes(context.network, channel.cid, message.total_ucr)
+        if not context.verify(channel.payer, signed, message.signature):
+            raise RemoteError("channel.bad_signature", "close")
+        if message.total_ucr != channel.due_ucr:
+            detail = f"{message.total_ucr} proposed, {channel.due_ucr} due"
+            raise RemoteError("channel.close_mismatch", detail, penalize=False)
+        if channel.total_ucr < message.total_ucr:
+            raise RemoteError("channel.unpaid", penalize=False)
+        step(channel, ChannelEvent.CLOSE_REQUEST)
+        signature = context.signer.sign(
+            signing.close_ack_bytes(context.network, channel.cid, message.total_ucr)
+        )
+        context.append(
+            ChannelClosed(
+                channel.cid,
+                message.total_ucr,
+                COOPERATIVE,
+                context.now_ns,
+                message.signature,
+                signature,
+            )
+        )
+        context.send(session, CloseAck(channel.cid, message.total_ucr, signature))
+        context.note("channel.closed", cid=channel.cid, settled_ucr=message.total_ucr)
+
+    def _closed_already(self, session: SessionKey, cid: bytes) -> bool:
+        """The payer missed our agreement to close: say it again."""
+        context = self._context
+        channel = context.ledger.channel(cid)
+        if channel is None or channel.settled_ucr is None or channel.payer != session.peer:
+            return False
+        signature = context.signer.sign(
+            signing.close_ack_bytes(context.network, cid, channel.settled_ucr)
+        )
+        context.send(session, CloseAck(cid, channel.settled_ucr, signature))
+        return True
+
+    def lost(self, payer: bytes) -> None:
+        """The stream from this payer is gone."""
+        for channel in self._context.ledger.with_peer(payer, Role.PAYEE):
+            step(channel, ChannelEvent.LOST)

@@ -1,0 +1,94 @@
+"""What a provider answers a request with: a bid, or silence and the reason for it. Pure.
+
+A bid that can't win is not sent: a storm of hopeless bids is how such a market fails.
+"""
+
+from protocol import limits
+from protocol.envelope import Signed
+from protocol.errors import RemoteError
+from protocol.fields import ChannelTerms, Prompt
+from protocol.messages import Bid, Request
+from protocol.units import cost_ucr
+from router.actions import ModelOffer
+from router.auction import expected_latency_ns
+
+
+def _text_bytes(prompt: Prompt) -> int:
+    return sum(len(message.content.encode()) for message in prompt.messages)
+
+
+def input_tokens_bucket(prompt: Prompt) -> int:
+    """The bound that a request states for a prompt: a power of two, at least 512.
+
+    A byte-level tokenizer never makes more tokens than bytes; a template adds its own. The
+    power of two tells gossip little about the prompt.
+    """
+    bound = _text_bytes(prompt) + limits.TEMPLATE_TOKENS_MAX + 8 * len(prompt.messages)
+    return min(limits.INPUT_TOKENS_MAX, max(512, 1 << (bound - 1).bit_length()))
+
+
+def input_tokens_estimate(prompt: Prompt) -> int:
+    """A likely prompt length, for the first voucher: paying the bound would be lending money.
+
+    When it is too low, the provider asks for the difference before the first chunk.
+    """
+    return _text_bytes(prompt) // 2 + 8 * len(prompt.messages)
+
+
+def window_ucr(offer: ModelOffer) -> int:
+    """W for a newcomer: the price of one full chunk."""
+    return max(1, cost_ucr(0, limits.CHUNK_TOKENS_MAX, 0, offer.output_price_ucr))
+
+
+def quote(
+    offer: ModelOffer,
+    request: Signed,
+    provider: bytes,
+    *,
+    deposit_max_ucr: int,
+    payee_salt: bytes,
+    addresses: tuple[str, ...],
+    now_ns: int,
+) -> Bid:
+    """The bid for `request`. RemoteError, not an offence, is the reason for silence:
+    `bid.unacceptable`, `request.price_too_low`, `channel.over_limit`, `request.expired`.
+    """
+    ask: Request = request.message
+    filters = ask.filters
+    if ask.deadline_ns <= now_ns:
+        raise RemoteError("request.expired", penalize=False)
+    if filters.providers_only and provider not in filters.providers_only:
+        raise RemoteError("bid.unacceptable", "not asked for", penalize=False)
+    if provider in filters.providers_ignored:
+        raise RemoteError("bid.unacceptable", "ignored", penalize=False)
+    if filters.model_digest and filters.model_digest != offer.digest:
+        raise RemoteError("bid.unacceptable", "another model file", penalize=False)
+    if ask.output_tokens_max >= offer.context_tokens:
+        raise RemoteError("bid.unacceptable", "more output than context", penalize=False)
+    cost = cost_ucr(
+        ask.input_tokens_max, ask.output_tokens_max, offer.input_price_ucr, offer.output_price_ucr
+    )
+    if cost > ask.price_max_ucr:
+        raise RemoteError("request.price_too_low", penalize=False)
+    if cost > deposit_max_ucr:
+        raise RemoteError("channel.over_limit", penalize=False)
+    bid = Bid(
+        request_id=request.digest,
+        model_digest=offer.digest,
+        input_price_ucr=offer.input_price_ucr,
+        output_price_ucr=offer.output_price_ucr,
+        ttft_ns=offer.ttft_ns + offer.ttft_ns_per_input_token * ask.input_tokens_max,
+        tokens_per_s_milli=max(1, offer.tokens_per_s_milli),
+        expires_at_ns=min(ask.deadline_ns, now_ns + limits.BID_LIFETIME_NS),
+        terms=ChannelTerms(
+            window_ucr=window_ucr(offer),
+            deposit_max_ucr=deposit_max_ucr,
+            lifetime_ns=limits.CHANNEL_LIFETIME_NS,
+            challenge_ns=limits.CHALLENGE_NS,
+        ),
+        payee_salt=payee_salt,
+        addresses=addresses,
+    )
+    if now_ns + expected_latency_ns(bid, ask.output_tokens_max) > ask.deadline_ns:
+        raise RemoteError("bid.unacceptable", "too slow for the deadline", penalize=False)
+    return bid
