@@ -15,6 +15,7 @@ from libp2p.tools.anyio_service import background_trio_service
 
 from peer.libp2p_adapter import hardening
 from peer.libp2p_adapter.addresses import parse_address, public_key_of
+from peer.libp2p_adapter.exchange import Exchange
 from peer.libp2p_adapter.host import create_host
 from peer.libp2p_adapter.links import Links
 from peer.libp2p_adapter.pubsub import TopicPubsub
@@ -23,6 +24,7 @@ from peer.libp2p_adapter.session import Session
 from peer.libp2p_adapter.streams import Streams, bid_reader
 from protocol import crypto, limits
 from protocol.errors import LocalError, NetworkError
+from router.peering import PeerBook
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -89,6 +91,19 @@ class Network:
         self._pubsub = TopicPubsub(self._host, self._router, topic, self._judge)
         self._links = Links(self._host, self._peer_changed, now_ns)
         self._streams = Streams(self._host, settings.network)
+        self._exchange = Exchange(
+            PeerBook(settings.network, signer.public_key, peers_wanted=settings.peers_wanted),
+            self._links,
+            self._streams,
+            self._pubsub,
+            network=settings.network,
+            signer=signer,
+            addresses=lambda: self.addresses,
+            connections_max=settings.connections_max,
+            now_ns=now_ns,
+            rng=rng,
+        )
+        self._exchange.add_bootstrap(settings.bootstrap)
         self._streams.serve("job", self._serve_session)
         self._streams.serve("bid", bid_reader(self._bid_came))
 
@@ -159,6 +174,7 @@ class Network:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._links.run)
             nursery.start_soon(self._streams.run)
+            nursery.start_soon(self._exchange.run)
             task_status.started()
             await self._stop.wait()
             nursery.cancel_scope.cancel()

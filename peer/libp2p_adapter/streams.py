@@ -4,7 +4,8 @@ Must not know messages: sessions carry bytes, bids are whole frames.
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -39,6 +40,10 @@ class Streams:
         """The protocol of this network called job, bid or peers."""
         return f"/peerd/{self._network}/{name}/1.0.0"
 
+    def has_session(self, peer: bytes) -> bool:
+        """Whether a job session with `peer` is open, whoever opened it."""
+        return self._open[(peer, "job")] > 0 or self._open[(peer, "job inbound")] > 0
+
     # --- inbound --------------------------------------------------------------------------
 
     def serve(self, name: str, handle: Callable[[Session], Awaitable[None]]) -> None:
@@ -49,19 +54,25 @@ class Streams:
 
         async def accept(stream: Any) -> None:
             peer = public_key_of(stream.muxed_conn.peer_id)
-            key = (peer, name)
-            if not peer or self._open[key] >= limits.STREAMS_PER_PEER_AND_PROTOCOL_MAX:
+            kind = f"{name} inbound"
+            if not peer or self._open[(peer, kind)] >= limits.STREAMS_PER_PEER_AND_PROTOCOL_MAX:
                 await stream.reset()
                 return
-            self._open[key] += 1
-            try:
+            with self._counted(peer, kind):
                 await self._serve_one(Session(peer, stream), handle)
-            finally:
-                self._open[key] -= 1
-                if not self._open[key]:
-                    del self._open[key]
 
         self._host.set_stream_handler(self.protocol_id(name), accept)
+
+    @contextmanager
+    def _counted(self, peer: bytes, name: str) -> Iterator[None]:
+        """Count a stream while it is open; zero counts are not kept."""
+        self._open[(peer, name)] += 1
+        try:
+            yield
+        finally:
+            self._open[(peer, name)] -= 1
+            if not self._open[(peer, name)]:
+                del self._open[(peer, name)]
 
     async def _serve_one(
         self, session: Session, handle: Callable[[Session], Awaitable[None]]
@@ -85,8 +96,12 @@ class Streams:
             # Negotiation raises a dozen types without a common base.
             raise NetworkError("network.unreachable", type(error).__name__) from error
         session = Session(peer, stream)
-        self._nursery.start_soon(session.run)
+        self._nursery.start_soon(self._run_counted, session, name)
         return session
+
+    async def _run_counted(self, session: Session, name: str) -> None:
+        with self._counted(session.peer, name):
+            await session.run()
 
     async def send_bid(self, peer: bytes, data: bytes) -> None:
         """One bid to a connected peer, over a stream that stays open for the next.
