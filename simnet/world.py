@@ -7,6 +7,7 @@ flood over a connected random graph; the calibrated router comes with the simula
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -248,9 +249,8 @@ class World:
             target = self.peers[other]
             copies = 2 if self._network.below(100) < self.settings.duplicate_percent else 1
             for _ in range(copies):
-                self.clock.after(
-                    self._latency_ns(), lambda t=target: self._gossip(t, data, origin)
-                )
+                arrive = partial(self._gossip, target, data, origin)
+                self.clock.after(self._latency_ns(), arrive)
 
     def _gossip(self, peer: Peer, data: bytes, origin: Peer) -> None:
         if not peer.alive or peer is origin:
@@ -282,9 +282,8 @@ class World:
             self._arrival_ns(peer, target),
             lambda: self.give(target, act.SessionOpened(inbound)),
         )
-        self.clock.after(
-            2 * self._latency_ns(), lambda: self.give(peer, act.SessionOpened(session))
-        )
+        opened = act.SessionOpened(session)
+        self.clock.after(2 * self._latency_ns(), lambda: self.give(peer, opened))
 
     def _send(self, peer: Peer, session: SessionKey, data: bytes) -> None:
         target = self.by_key[session.peer]
@@ -362,12 +361,8 @@ class World:
             for outbound in (True, False):
                 session = SessionKey(peer.signer.public_key, outbound)
                 if other.alive and session in other.node.sessions:
-                    self.clock.after(
-                        self._latency_ns(),
-                        lambda o=other, s=session: self.give(
-                            o, act.SessionClosed(s, "session.closed")
-                        ),
-                    )
+                    closed = act.SessionClosed(session, "session.closed")
+                    self.clock.after(self._latency_ns(), partial(self.give, other, closed))
 
     def restart(self, peer: Peer) -> None:
         """Start a crashed node from its log."""
