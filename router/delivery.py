@@ -26,11 +26,12 @@ from router import events
 from router.actions import SessionKey
 from router.attempt import Attempt
 from router.context import Context
+from router.job import Job
 from router.payer import Payer, headroom_ucr, step
 from router.timers import TimerKey
 
 if TYPE_CHECKING:
-    from router.requester import Job, Requester
+    from router.requester import Requester
 
 
 class Delivery:
@@ -53,7 +54,7 @@ class Delivery:
             raise RemoteError("chunk.unknown_lane", penalize=False)
         return attempt
 
-    def _job(self, attempt: Attempt) -> "Job | None":
+    def _job(self, attempt: Attempt) -> Job | None:
         job = self._requester.job(attempt.request)
         return job if job is not None and job.attempt is attempt else None
 
@@ -82,13 +83,13 @@ class Delivery:
             return
         job.step(JobEvent.CHUNK)
         text = events.Text(
-            chunk.text, chunk.output_tokens, chunk.due_ucr, self._requester.elapsed_ns(job)
+            chunk.text, chunk.output_tokens, chunk.due_ucr, job.elapsed_ns(self._context.now_ns)
         )
         context.deliver(job.ask.ask_id, text)
         self._watch(attempt)
         self._pay(job, attempt)
 
-    def _pay(self, job: "Job", attempt: Attempt) -> None:
+    def _pay(self, job: Job, attempt: Attempt) -> None:
         """Keep the vouchers between half a chunk and a chunk ahead of what is due."""
         channel = attempt.channel
         left = attempt.parameters.output_tokens_max - attempt.output_tokens
@@ -98,7 +99,7 @@ class Delivery:
         target = channel.due_ucr + headroom
         self._send_voucher(job, attempt, target)
 
-    def _send_voucher(self, job: "Job", attempt: Attempt, target_ucr: int) -> None:
+    def _send_voucher(self, job: Job, attempt: Attempt, target_ucr: int) -> None:
         channel = attempt.channel
         step(channel, ChannelEvent.VOUCHER)
         voucher = self._payer.issue(channel, target_ucr, job.ask.advance_max_ucr)
@@ -106,9 +107,9 @@ class Delivery:
             self._context.send(attempt.session, voucher)
             self.tell_paid(job, voucher)
 
-    def tell_paid(self, job: "Job", voucher: Voucher) -> None:
+    def tell_paid(self, job: Job, voucher: Voucher) -> None:
         """Report a voucher to its asker and the log."""
-        at_ns = self._requester.elapsed_ns(job)
+        at_ns = job.elapsed_ns(self._context.now_ns)
         paid = events.Paid(voucher.cid, voucher.total_ucr, at_ns)
         self._context.deliver(job.ask.ask_id, paid)
         self._context.note("voucher.sent", request_id=job.id, total_ucr=voucher.total_ucr)
@@ -145,7 +146,7 @@ class Delivery:
         if job is None:
             return
         job.step(JobEvent.RESULT)
-        done = events.Done(result.receipt, identity, self._requester.elapsed_ns(job))
+        done = events.Done(result.receipt, identity, job.elapsed_ns(self._context.now_ns))
         context.deliver(job.ask.ask_id, done)
         self._requester.forget(job)
 
@@ -159,7 +160,7 @@ class Delivery:
         if job is None:
             return
         if job.state is JobState.AWARDED:
-            self._requester.next_bid(job, code)
+            self._requester.awarding.next_bid(job, code)
         else:
             self._requester.fail(job, code, "the provider ended the job")
 
@@ -172,15 +173,15 @@ class Delivery:
                 self._refused(job, job.attempt, code)
             return
         self._payer.take_refuse(session, message.subject, code)
-        self._requester.dispatch(session.peer)
+        self._requester.awarding.dispatch(session.peer)
 
-    def _refused(self, job: "Job", attempt: Attempt, code: str) -> None:
+    def _refused(self, job: Job, attempt: Attempt, code: str) -> None:
         if attempt.lane.state is not LaneState.OFFERED:
             raise RemoteError("session.protocol", "refused after accepting")
         self._close_lane(attempt, code)
         if attempt.channel.state is ChannelState.OPENING and not attempt.channel.lanes:
             self._payer.refused(attempt.channel)
-        self._requester.next_bid(job, code)
+        self._requester.awarding.next_bid(job, code)
 
     def abandon(self, attempt: Attempt) -> None:
         """The answer is no longer wanted: ask the provider to stop."""
@@ -236,7 +237,7 @@ class Delivery:
             return
         attempt.live = False
         if job.state is JobState.AWARDED:
-            self._requester.next_bid(job, error.code)
+            self._requester.awarding.next_bid(job, error.code)
         else:
             self._requester.fail(job, error.code, error.detail)
 

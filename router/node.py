@@ -66,7 +66,7 @@ class Node:
         self.context.now_ns = now_ns
         while (key := self.context.timers.pop_due(now_ns)) is not None:
             if key.kind == "unpaid":
-                self.provider.unpaid(key.subject)
+                self.provider.serving.unpaid(key.subject)
             else:
                 self.requester.handle_timer(key)
         return self.context.take_actions()
@@ -104,7 +104,7 @@ class Node:
             case act.SessionData():
                 self._session_data(item.session, item.data)
             case act.JobTokens():
-                self.provider.job_tokens(item.job_id, item.pieces)
+                self.provider.serving.job_tokens(item.job_id, item.pieces)
             case act.GossipReceived():
                 self._gossip(item.signed)
             case act.BidReceived():
@@ -118,11 +118,11 @@ class Node:
             case act.OffersChanged():
                 self.provider.offers = {offer.name: offer for offer in item.offers}
             case act.JobStarted():
-                self.provider.job_started(item.job_id, item.input_tokens)
+                self.provider.serving.job_started(item.job_id, item.input_tokens)
             case act.JobFinished():
-                self.provider.job_finished(item)
+                self.provider.serving.job_finished(item)
             case act.JobBroke():
-                self.provider.job_broke(item.job_id, item.code)
+                self.provider.serving.job_broke(item.job_id, item.code)
             case act.Ask():
                 self.requester.ask(item)
             case act.CancelAsk():
@@ -156,13 +156,13 @@ class Node:
             return
         self._readers[session] = FrameReader()
         if session.outbound:
-            self.requester.session_opened(session.peer)
+            self.requester.awarding.session_opened(session.peer)
             self._close_waiting(session)
 
     def _session_closed(self, session: SessionKey, code: str) -> None:
         self._readers.pop(session, None)
         if session.outbound:
-            self.requester.session_closed(session.peer, code)
+            self.requester.awarding.session_closed(session.peer, code)
         else:
             self.provider.session_closed(session.peer)
 
@@ -199,7 +199,7 @@ class Node:
                 delivery.take_refuse(session, message)
             case messages.Reestablish():
                 payer.take_reestablish(session, message)
-                self.requester.dispatch(session.peer)
+                self.requester.awarding.dispatch(session.peer)
             case messages.CloseAck():
                 self._closed(payer.take_close_ack(session, message).cid)
             case _:
@@ -209,13 +209,13 @@ class Node:
         provider = self.provider
         match message:
             case messages.Voucher():
-                provider.voucher_taken(provider.payee.take_voucher(session, message))
+                provider.serving.voucher_taken(provider.payee.take_voucher(session, message))
             case messages.Award():
                 provider.take_award(session, message)
             case messages.ReceiptAck():
                 provider.take_receipt_ack(session, message)
             case messages.Cancel():
-                provider.take_cancel(session, message)
+                provider.serving.take_cancel(session, message)
             case messages.CloseRequest():
                 self._refusing(session, message.cid, provider.payee.take_close, message)
             case messages.Reestablish():
@@ -246,7 +246,7 @@ class Node:
             if session in self._readers:
                 self._close_waiting(session)
             else:
-                self.requester.connect(channel.peer, ())
+                self.requester.awarding.connect(channel.peer, ())
 
     def _close_waiting(self, session: SessionKey) -> None:
         for cid in list(self._closing):

@@ -32,7 +32,7 @@ class Payer:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    def find(self, scored: ScoredBid, deadline_ns: int, advance_max_ucr: int) -> Channel | None:
+    def find(self, scored: ScoredBid, deadline_ns: int) -> Channel | None:
         """The oldest channel with the bidder that can carry the job, or None."""
         for channel in self._context.ledger.with_peer(scored.signed.sender, Role.PAYER):
             if (
@@ -40,7 +40,6 @@ class Payer:
                 and channel.expires_at_ns() > deadline_ns
                 and channel.spendable_ucr >= scored.cost_max_ucr
                 and len(channel.lanes) < limits.LANES_PER_CHANNEL_MAX - 1
-                and channel.terms.window_ucr + advance_max_ucr > 0
             ):
                 return channel
         return None

@@ -4,49 +4,31 @@ Sans-IO. The engine is a source of inputs and a taker of StartJob and CancelJob.
 design's "Life of a job".
 """
 
-from collections import OrderedDict, deque
-from dataclasses import dataclass, field
+from collections import OrderedDict
 
 from protocol import crypto, limits, signing, transcript
 from protocol.channel import (
-    LANE_TRANSITIONS,
-    Channel,
     ChannelEvent,
     ChannelState,
-    Lane,
-    LaneEvent,
     LaneState,
 )
 from protocol.envelope import Signed, sign_envelope
 from protocol.errors import RemoteError
-from protocol.fields import GenerationParameters, GenerationProfile
-from protocol.machine import apply
 from protocol.messages import (
-    Accept,
     Award,
     Bid,
-    Cancel,
-    Chunk,
-    JobFailed,
-    NeedVoucher,
-    Receipt,
     ReceiptAck,
     Refuse,
     Request,
-    Result,
     SealedBid,
 )
 from protocol.records import (
-    LaneClosed,
     LaneOpened,
     ReceiptCountersigned,
-    ReceiptSigned,
     VoucherAccepted,
 )
 from protocol.wire import encode
 from router.actions import (
-    CancelJob,
-    JobFinished,
     ModelOffer,
     Publish,
     SendBid,
@@ -57,41 +39,9 @@ from router.anchor import Anchor
 from router.context import Context
 from router.payee import Payee
 from router.payer import step
+from router.provider_job import PlacedBid
 from router.quoting import quote
-from router.timers import TimerKey
-
-
-@dataclass(frozen=True, slots=True)
-class PlacedBid:
-    """A promise that an award may collect on until it expires."""
-
-    request: Signed
-    signed: Signed
-    model: str
-
-
-@dataclass(slots=True)
-class ProviderJob:
-    """A lane that we serve: what the engine made, and how much of it was sent."""
-
-    job_id: bytes
-    placed: PlacedBid
-    session: SessionKey
-    channel: Channel
-    lane: Lane
-    parameters: GenerationParameters
-    commitment: bytes
-    transcript: bytes
-    started_at_ns: int
-    input_tokens: int | None = None
-    output_tokens: int = 0
-    pieces: deque[tuple[str, int]] = field(default_factory=deque)
-    finished: JobFinished | None = None
-
-    def step(self, event: LaneEvent) -> None:
-        """Move the lane by its table."""
-        state = self.lane.state
-        self.lane.state = apply(LANE_TRANSITIONS, state, event, "channel.wrong_state")
+from router.serving import Serving
 
 
 class Provider:
@@ -102,13 +52,8 @@ class Provider:
         self.payee = Payee(context, anchor)
         self.offers: dict[str, ModelOffer] = {}
         self._bids: OrderedDict[bytes, PlacedBid] = OrderedDict()
-        self._jobs: dict[bytes, ProviderJob] = {}
+        self.serving = Serving(context, self.payee)
         self.draining = False
-
-    @property
-    def running(self) -> int:
-        """Jobs that have not ended."""
-        return len(self._jobs)
 
     # --- bidding ---------------------------------------------------------------------------
 
@@ -150,8 +95,8 @@ class Provider:
 
     def _free_places(self, offer: ModelOffer) -> int:
         """Jobs of this model that would start at once."""
-        busy = sum(job.placed.model == offer.name for job in self._jobs.values())
-        return min(offer.places - busy, limits.JOBS_RUNNING_MAX - len(self._jobs))
+        busy = self.serving.running_of(offer.name)
+        return min(offer.places - busy, limits.JOBS_RUNNING_MAX - self.serving.running)
 
     def _expire_bids(self) -> None:
         while self._bids:
@@ -257,209 +202,9 @@ class Provider:
         )
         if voucher is not None:
             context.append(VoucherAccepted(voucher))
-        self._start(job_id, session, award, placed, channel)
-
-    def _start(
-        self,
-        job_id: bytes,
-        session: SessionKey,
-        award: Award,
-        placed: PlacedBid,
-        channel: Channel,
-    ) -> None:
-        context = self._context
-        commitment = placed.request.message.prompt_commitment
-        job = ProviderJob(
-            job_id=job_id,
-            placed=placed,
-            session=session,
-            channel=channel,
-            lane=channel.lanes[award.lane],
-            parameters=award.parameters,
-            commitment=commitment,
-            transcript=transcript.transcript_start(
-                context.network, award.request_id, award.bid_id, commitment
-            ),
-            started_at_ns=context.now_ns,
-        )
-        job.step(LaneEvent.ACCEPT)
-        self._jobs[job_id] = job
-        signed = signing.accept_bytes(
-            context.network, channel.cid, channel.deposit_ucr, award.lane, award.bid_id
-        )
-        context.send(session, Accept(channel.cid, award.lane, context.signer.sign(signed)))
-        context.note(
-            "award.won", request_id=award.request_id, peer_id=session.peer, lane=award.lane
-        )
-
-    # --- the engine's side -----------------------------------------------------------------
-
-    def job_started(self, job_id: bytes, input_tokens: int) -> None:
-        """The prompt's real length is known; more than the request announced ends the job."""
-        job = self._jobs.get(job_id)
-        if job is None:
-            return
-        if input_tokens > job.placed.request.message.input_tokens_max:
-            self._end(job, "award.prompt_too_large")
-            return
-        job.input_tokens = input_tokens
-        self._pump(job)
-
-    def job_tokens(self, job_id: bytes, pieces: tuple[tuple[str, int], ...]) -> None:
-        """More text from the engine."""
-        job = self._jobs.get(job_id)
-        if job is not None:
-            job.pieces.extend(pieces)
-            self._pump(job)
-
-    def job_finished(self, finished: JobFinished) -> None:
-        """The engine is done; what waits for payment is still sent as it is paid."""
-        job = self._jobs.get(finished.job_id)
-        if job is not None:
-            job.finished = finished
-            self._pump(job)
-
-    def job_broke(self, job_id: bytes, code: str) -> None:
-        """The engine failed; what was sent stays due."""
-        job = self._jobs.get(job_id)
-        if job is not None:
-            self._end(job, code)
-
-    # --- chunks ----------------------------------------------------------------------------
-
-    def _pump(self, job: ProviderJob) -> None:
-        """Send what the credit window allows; pause and ask for a voucher at its edge."""
-        if job.input_tokens is None:
-            return
-        while job.pieces or (job.finished and not job.lane.chunks):
-            text, count = self._next_chunk(job)
-            if text is None:
-                self._pause(job)
-                return
-            self._send_chunk(job, text, count)
-        if job.finished is not None:
-            self._finish(job)
-
-    def _next_chunk(self, job: ProviderJob) -> tuple[str | None, int]:
-        """The most text that may go in one chunk now, taken off the queue; None for nothing."""
-        assert job.input_tokens is not None
-        count = taken = 0
-        due = job.lane.price_ucr(job.input_tokens, job.output_tokens)
-        ahead = job.lane.price_ucr(0, limits.CHUNK_TOKENS_MAX)
-        for _, tokens in job.pieces:
-            if taken and count + tokens > limits.CHUNK_TOKENS_MAX:
-                break
-            price = job.lane.price_ucr(job.input_tokens, job.output_tokens + count + tokens)
-            if not self.payee.reserve(job.channel, job.lane, price, ahead):
-                break
-            count, taken, due = count + tokens, taken + 1, price
-        if job.pieces and not taken:
-            return None, 0
-        if not job.pieces and not self.payee.reserve(job.channel, job.lane, due, 0):
-            return None, 0
-        text = "".join(job.pieces.popleft()[0] for _ in range(taken))
-        return text, count
-
-    def _send_chunk(self, job: ProviderJob, text: str, count: int) -> None:
-        context, lane = self._context, job.lane
-        assert job.input_tokens is not None
-        if lane.state is LaneState.PAUSED:  # another lane's end made room in the window
-            self._resume(job)
-        job.step(LaneEvent.CHUNK)
-        job.output_tokens += count
-        lane.chunks += 1
-        lane.due_ucr = lane.price_ucr(job.input_tokens, job.output_tokens)
-        job.transcript = transcript.transcript_next(
-            job.transcript, lane.chunks, text, job.input_tokens, job.output_tokens, lane.due_ucr
-        )
-        signed = signing.chunk_bytes(
-            context.network, job.channel.cid, lane.lane, lane.chunks, job.transcript
-        )
-        context.send(
-            job.session,
-            Chunk(
-                cid=job.channel.cid,
-                lane=lane.lane,
-                sequence=lane.chunks,
-                text=text,
-                input_tokens=job.input_tokens,
-                output_tokens=job.output_tokens,
-                due_ucr=lane.due_ucr,
-                transcript=job.transcript,
-                signature=context.signer.sign(signed),
-            ),
-        )
-
-    def _pause(self, job: ProviderJob) -> None:
-        """Ask for a voucher that pays for the next chunk, once a pause."""
-        assert job.input_tokens is not None
-        channel, lane = job.channel, job.lane
-        tokens = sum(count for _, count in job.pieces) or 1
-        tokens = min(tokens, limits.CHUNK_TOKENS_MAX)
-        wanted = lane.price_ucr(job.input_tokens, job.output_tokens + tokens)
-        others = channel.reserved_ucr - max(lane.due_ucr, lane.reserved_ucr)
-        total = max(1, others + wanted - channel.terms.window_ucr)
-        if total <= channel.total_ucr:
-            total = channel.total_ucr + 1
-        timer = TimerKey("unpaid", job.job_id)
-        if lane.state is not LaneState.PAUSED:
-            self._context.timers.set(timer, self._context.now_ns + limits.UNPAID_TIMEOUT_NS)
-            self._context.send(job.session, NeedVoucher(channel.cid, lane.lane, total))
-            self._context.note("job.paused", request_id=lane.request_id, total_ucr=total)
-        job.step(LaneEvent.WINDOW_FULL)
-
-    def voucher_taken(self, channel: Channel) -> None:
-        """A better voucher is held: lanes that waited for it go on."""
-        for job in list(self._jobs.values()):
-            if job.channel is channel:
-                self._resume(job)
-                self._pump(job)
-
-    def _resume(self, job: ProviderJob) -> None:
-        job.step(LaneEvent.VOUCHER)
-        self._context.timers.cancel(TimerKey("unpaid", job.job_id))
-
-    def unpaid(self, job_id: bytes) -> None:
-        """A paused lane was not paid in time."""
-        job = self._jobs.get(job_id)
-        if job is not None:
-            self._end(job, "channel.unpaid")
+        self.serving.start(job_id, session, award, placed, channel)
 
     # --- the end ---------------------------------------------------------------------------
-
-    def _finish(self, job: ProviderJob) -> None:
-        context, finished = self._context, job.finished
-        assert finished is not None
-        assert job.input_tokens is not None
-        bid: Bid = job.placed.signed.message
-        receipt = Receipt(
-            request_id=job.lane.request_id,
-            bid_id=job.lane.bid_id,
-            cid=job.channel.cid,
-            lane=job.lane.lane,
-            payer=job.channel.payer,
-            payee=context.public_key,
-            prompt_commitment=job.commitment,
-            transcript=job.transcript,
-            input_tokens=job.input_tokens,
-            output_tokens=job.output_tokens,
-            chunks=job.lane.chunks,
-            price_ucr=job.lane.due_ucr,
-            started_at_ns=job.started_at_ns,
-            ttft_ns=finished.ttft_ns,
-            duration_ns=finished.duration_ns,
-            finish_reason=finished.reason,
-            profile=GenerationProfile(
-                finished.engine, bid.model_digest, job.parameters, finished.settings
-            ),
-        )
-        identity = signing.receipt_id(receipt)
-        signature = context.signer.sign(signing.receipt_bytes(context.network, identity))
-        job.step(LaneEvent.RESULT)
-        context.append(ReceiptSigned(receipt, signature))
-        context.send(job.session, Result(receipt, signature))
-        context.note("receipt.signed", request_id=job.lane.request_id, receipt_id=identity)
-        self._forget(job)
 
     def take_receipt_ack(self, session: SessionKey, ack: ReceiptAck) -> None:
         """The payer's counter-signature. RemoteError `channel.unknown`,
@@ -475,37 +220,11 @@ class Provider:
         context.append(ReceiptCountersigned(ack.cid, ack.lane, ack.receipt_id, ack.signature))
         context.note("receipt.countersigned", receipt_id=ack.receipt_id, peer_id=session.peer)
 
-    def take_cancel(self, session: SessionKey, cancel: Cancel) -> None:
-        """The payer wants no more; what was sent stays due."""
-        for job in list(self._jobs.values()):
-            same_lane = (job.channel.cid, job.lane.lane) == (cancel.cid, cancel.lane)
-            if same_lane and job.session == session:
-                self._end(job, "engine.cancelled")
-
-    def session_closed(self, payer: bytes) -> None:
-        """The payer's stream is gone: its jobs stop, its lanes wait to be re-established."""
-        for job in list(self._jobs.values()):
-            if job.session.peer == payer:
-                self._context.act(CancelJob(job.job_id))
-                self._forget(job)
-        self.payee.lost(payer)
-
     def drain(self) -> None:
         """Take no new work."""
         self.draining = True
 
-    def _end(self, job: ProviderJob, code: str) -> None:
-        """Stop a lane without a receipt."""
-        context, lane = self._context, job.lane
-        context.act(CancelJob(job.job_id))
-        job.step(LaneEvent.ABORT)
-        context.append(
-            LaneClosed(job.channel.cid, lane.lane, lane.chunks, lane.due_ucr, code, context.now_ns)
-        )
-        context.send(job.session, JobFailed(job.channel.cid, lane.lane, code))
-        context.note("job.failed", request_id=lane.request_id, code=code, due_ucr=lane.due_ucr)
-        self._forget(job)
-
-    def _forget(self, job: ProviderJob) -> None:
-        self._context.timers.cancel(TimerKey("unpaid", job.job_id))
-        self._jobs.pop(job.job_id, None)
+    def session_closed(self, payer: bytes) -> None:
+        """The payer's stream is gone: its jobs stop, its lanes wait to be re-established."""
+        self.serving.session_closed(payer)
+        self.payee.lost(payer)

@@ -1,0 +1,217 @@
+"""Awarding a request to the best bid that is left: stream, channel, lane, first voucher.
+
+A failure before the first chunk leads to the next bid, at most AWARDS_PER_REQUEST_MAX in all.
+Sans-IO. Rule: the design's "Life of a job".
+"""
+
+from collections.abc import Callable, Iterable
+
+from protocol import limits, signing
+from protocol.channel import ChannelEvent, ChannelState
+from protocol.errors import RemoteError
+from protocol.job import JobEvent, JobState
+from protocol.messages import Award
+from protocol.records import LaneOpened
+from protocol.transcript import transcript_start
+from router import events
+from router.actions import OpenSession, SessionKey
+from router.attempt import Attempt
+from router.auction import ScoredBid
+from router.context import Context
+from router.delivery import Delivery
+from router.job import Job
+from router.payer import Payer, headroom_ucr, step
+from router.quoting import input_tokens_estimate
+from router.timers import TimerKey
+
+
+class Awarding:
+    """Awards of this node's requests, and the streams that carry them."""
+
+    def __init__(
+        self,
+        context: Context,
+        payer: Payer,
+        delivery: Delivery,
+        jobs: Callable[[], Iterable[Job]],
+        fail: Callable[[Job, str, str], None],
+    ) -> None:
+        self._context = context
+        self._payer = payer
+        self._delivery = delivery
+        self._jobs = jobs
+        self._fail = fail
+        self._sessions: dict[bytes, bool] = {}  # provider -> whether the stream is up
+
+    def next_bid(self, job: Job, code: str) -> None:
+        """The attempt failed before its first chunk: try the next bid, or give up."""
+        context = self._context
+        provider = job.candidate.signed.sender if job.candidate else b""
+        job.last_code = code
+        job.candidate = job.attempt = None
+        job.step(JobEvent.NEXT_BID)
+        retrying = events.Retrying(provider, code, job.elapsed_ns(self._context.now_ns))
+        context.deliver(job.ask.ask_id, retrying)
+        context.note("award.failed", request_id=job.id, peer_id=provider, code=code)
+        self.next(job)
+
+    def next(self, job: Job) -> None:
+        """Try the best bid that is left, or give up."""
+        context = self._context
+        while job.queue and job.attempts < limits.AWARDS_PER_REQUEST_MAX:
+            scored = job.queue.pop(0)
+            if scored.bid.expires_at_ns <= context.now_ns:
+                job.last_code = "award.unknown_bid"
+                continue
+            job.candidate = scored
+            job.attempts += 1
+            provider = scored.signed.sender
+            context.timers.set(
+                TimerKey("accept", job.id), context.now_ns + limits.ACCEPT_TIMEOUT_NS
+            )
+            if self._sessions.get(provider):
+                self._award(job, scored)
+            else:
+                self.connect(provider, scored.bid.addresses)
+            return
+        code = job.last_code if job.attempts <= 1 else "request.all_failed"
+        self._fail(job, code or "request.all_failed", f"last reason: {job.last_code}")
+
+    def connect(self, provider: bytes, addresses: tuple[str, ...]) -> None:
+        """Open the job stream to a provider, unless it is up or on its way."""
+        if provider not in self._sessions:
+            self._sessions[provider] = False
+            session = SessionKey(provider, outbound=True)
+            self._context.act(OpenSession(session, addresses))
+
+    def session_opened(self, provider: bytes) -> None:
+        """A stream that we asked for is up: re-establish what is detached, award what waits."""
+        self._sessions[provider] = True
+        session = SessionKey(provider, outbound=True)
+        for channel in self._payer.detached(provider):
+            self._payer.reestablish(session, channel)
+        self.dispatch(provider)
+
+    def session_closed(self, provider: bytes, code: str) -> None:
+        """The stream is gone: waiting jobs try elsewhere, running ones end."""
+        self._sessions.pop(provider, None)
+        self._delivery.session_closed(provider)
+        for job in list(self._jobs()):
+            if job.candidate is None or job.candidate.signed.sender != provider:
+                continue
+            if job.state is JobState.STREAMING:
+                self._fail(job, "provider.vanished", "mid-stream; what arrived is paid")
+            elif job.state in (JobState.CONNECTING, JobState.AWARDED):
+                vanished = "provider.vanished"
+                self.next_bid(job, code if job.state is JobState.CONNECTING else vanished)
+
+    def dispatch(self, provider: bytes) -> None:
+        """Send the awards that waited for this provider's stream or channel."""
+        for job in list(self._jobs()):
+            scored = job.candidate
+            waiting = job.state is JobState.CONNECTING and scored is not None
+            if waiting and scored is not None and scored.signed.sender == provider:
+                self._award(job, scored)
+
+    def _award(self, job: Job, scored: ScoredBid) -> None:
+        """Lane and first voucher, logged; then the award, with a new channel's opening."""
+        ask, request = job.ask, job.request.message
+        channel = self._payer.find(scored, request.deadline_ns)
+        if channel is not None and channel.state is ChannelState.DETACHED:
+            return  # `dispatch` comes again when the re-establish is through
+        opening = None
+        try:
+            if channel is None:
+                channel, opening = self._payer.open(scored, ask.deposit_ucr)
+            step(channel, ChannelEvent.LANE_OPEN)
+        except RemoteError as error:
+            self.next_bid(job, error.code)
+            return
+        attempt = self._open_lane(job, scored, channel)
+        start = headroom_ucr(scored, input_tokens_estimate(ask.prompt), request.output_tokens_max)
+        voucher = self._payer.issue(channel, channel.due_ucr + start, ask.advance_max_ucr)
+        self._context.send(attempt.session, self._award_message(job, attempt, opening, voucher))
+        job.step(JobEvent.CONNECTED)
+        job.attempt = attempt
+        self._delivery.add(attempt)
+        self._tell_award(job, attempt, opening is not None)
+        if voucher is not None:
+            self._delivery.tell_paid(job, voucher)
+
+    def _open_lane(self, job: Job, scored: ScoredBid, channel: Channel) -> Attempt:
+        context = self._context
+        number = channel.lane_last + 1
+        bid_id = scored.signed.digest
+        context.append(
+            LaneOpened(
+                cid=channel.cid,
+                lane=number,
+                request_id=job.id,
+                bid_id=bid_id,
+                model=job.ask.model,
+                input_price_ucr=scored.bid.input_price_ucr,
+                output_price_ucr=scored.bid.output_price_ucr,
+                opened_at_ns=context.now_ns,
+                bid=scored.signed.data,
+            )
+        )
+        commitment = job.request.message.prompt_commitment
+        return Attempt(
+            request=job.id,
+            ask=job.request.message,
+            parameters=job.ask.parameters,
+            commitment=commitment,
+            scored=scored,
+            session=SessionKey(scored.signed.sender, outbound=True),
+            channel=channel,
+            lane=channel.lanes[number],
+            transcript=transcript_start(context.network, job.id, bid_id, commitment),
+        )
+
+    def _award_message(
+        self, job: Job, attempt: Attempt, opening: ChannelOpen | None, voucher: Voucher | None
+    ) -> Award:
+        context, lane = self._context, attempt.lane
+        signed = signing.award_bytes(
+            context.network,
+            job.id,
+            lane.bid_id,
+            attempt.channel.cid,
+            lane.lane,
+            attempt.commitment,
+            attempt.parameters,
+        )
+        return Award(
+            request_id=job.id,
+            bid_id=lane.bid_id,
+            cid=attempt.channel.cid,
+            lane=lane.lane,
+            prompt=job.ask.prompt,
+            prompt_key=job.prompt_key,
+            parameters=attempt.parameters,
+            open=opening,
+            voucher=voucher,
+            signature=context.signer.sign(signed),
+        )
+
+    def _tell_award(self, job: Job, attempt: Attempt, opened: bool) -> None:
+        context, channel = self._context, attempt.channel
+        awarded = events.Awarded(
+            provider=attempt.provider,
+            attempt=job.attempts,
+            cid=channel.cid,
+            opened_channel=opened,
+            deposit_ucr=channel.deposit_ucr,
+            at_ns=job.elapsed_ns(context.now_ns),
+        )
+        context.deliver(job.ask.ask_id, awarded)
+        context.note(
+            "award.sent", request_id=job.id, peer_id=attempt.provider, lane=attempt.lane.lane
+        )
+
+    def give_up(self, job: Job) -> None:
+        """The provider didn't start in time; it may be slow, so its lane is cancelled."""
+        code = "award.timeout" if job.state is JobState.AWARDED else "provider.unreachable"
+        if job.attempt is not None:
+            self._delivery.abandon(job.attempt)
+        self.next_bid(job, code)

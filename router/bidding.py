@@ -1,0 +1,96 @@
+"""Collecting sealed bids until the window ends, or until waiting longer is not worth it.
+
+Sans-IO; ranks nothing itself. Rule: the design's "Life of a job"; protocol/README.md, "Bids".
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from protocol import crypto, limits
+from protocol.envelope import open_envelope
+from protocol.errors import RemoteError
+from protocol.job import JobState
+from protocol.messages import Bid, SealedBid
+from protocol.units import NS_PER_MS
+from router import events
+from router.auction import ScoredBid, check_bid, score_bid
+from router.context import Context
+from router.job import Job
+from router.timers import TimerKey
+
+# Early close: with this many bids, and no better one for this long, waiting is not worth it.
+EARLY_CLOSE_BIDS: Final = 3
+EARLY_CLOSE_GAP_NS: Final = 30 * NS_PER_MS
+
+
+class Bidding:
+    """The open windows of this node's requests; `close` is called when one should end."""
+
+    def __init__(self, context: Context, close: Callable[[Job], None]) -> None:
+        self._context = context
+        self._close = close
+
+    def take(self, job: Job, peer: bytes, sealed: SealedBid) -> None:
+        """A sealed bid from `peer`. RemoteError with the `bid.` codes and the envelope's."""
+        if job.state is not JobState.BIDDING:
+            raise RemoteError("bid.late", penalize=False)
+        if len(job.bidders) >= limits.BIDS_PER_REQUEST_MAX:
+            raise RemoteError("bid.too_many", penalize=False)
+        context = self._context
+        signed = open_envelope(
+            crypto.unseal(job.ephemeral_seed, sealed.sealed),
+            context.network,
+            context.now_ns,
+            allowed=(Bid,),
+            verify=context.verify,
+        )
+        bid: Bid = signed.message
+        if signed.sender != peer or bid.request_id != job.id or peer == context.public_key:
+            raise RemoteError("bid.unacceptable", "not the bidder's own bid for this request")
+        if peer in job.bidders:
+            raise RemoteError("envelope.replayed", "a second bid", penalize=False)
+        scored = score_bid(job.request, signed)
+        code = ""
+        try:
+            check_bid(job.request, scored, context.now_ns)
+        except RemoteError as error:
+            code = error.code
+        job.bidders[peer] = code
+        self._tell_bid(job, scored, code)
+        if not code:
+            self._keep_bid(job, scored)
+
+    def _tell_bid(self, job: Job, scored: ScoredBid, code: str) -> None:
+        bid = scored.bid
+        seen = events.BidSeen(
+            provider=scored.signed.sender,
+            input_price_ucr=bid.input_price_ucr,
+            output_price_ucr=bid.output_price_ucr,
+            ttft_ns=bid.ttft_ns,
+            tokens_per_s_milli=bid.tokens_per_s_milli,
+            cost_max_ucr=scored.cost_max_ucr,
+            score=scored.score,
+            at_ns=job.elapsed_ns(self._context.now_ns),
+            code=code,
+        )
+        self._context.deliver(job.ask.ask_id, seen)
+
+    def _keep_bid(self, job: Job, scored: ScoredBid) -> None:
+        job.bids.append(scored)
+        if job.best is None or (scored.score, scored.tie) < (job.best.score, job.best.tie):
+            job.best = scored
+            early = TimerKey("early", job.id)
+            self._context.timers.set(early, self._context.now_ns + EARLY_CLOSE_GAP_NS)
+        only = job.ask.filters.providers_only
+        if only and len(job.bidders) >= len(only):
+            self._close(job)
+
+    def early_close(self, job: Job) -> None:
+        """No better bid for a while: close, if there are bids enough to choose from."""
+        if job.state is not JobState.BIDDING:
+            return
+        if len(job.bids) >= EARLY_CLOSE_BIDS:
+            self._close(job)
+        else:
+            early = TimerKey("early", job.id)
+            self._context.timers.set(early, self._context.now_ns + EARLY_CLOSE_GAP_NS)
