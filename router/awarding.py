@@ -7,10 +7,11 @@ Sans-IO. Rule: the design's "Life of a job".
 from collections.abc import Callable, Iterable
 
 from protocol import limits, signing
-from protocol.channel import ChannelEvent, ChannelState
+from protocol.channel import Channel, ChannelEvent, ChannelState
 from protocol.errors import RemoteError
+from protocol.fields import ChannelOpen
 from protocol.job import JobEvent, JobState
-from protocol.messages import Award
+from protocol.messages import Award, Voucher
 from protocol.records import LaneOpened
 from protocol.transcript import transcript_start
 from router import events
