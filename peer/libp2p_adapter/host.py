@@ -34,7 +34,15 @@ DIAL_TIMEOUT_S = limits.DIAL_TIMEOUT_NS / NS_PER_S
 
 
 class NodeSwarm(Swarm):  # type: ignore[misc]
-    """Connections, without the leak of inbound slots."""
+    """Connections, without the leak of inbound slots and without dials of its own."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # It aims at half the high watermark, whatever the low one says, and logs each round.
+        self.auto_connector.maybe_connect = self._connect_nobody
+
+    async def _connect_nobody(self) -> None:
+        """Stands in for the auto-connector, which dials every address it ever heard of."""
 
     async def upgrade_inbound_raw_conn(self, raw_conn: Any, maddr: Any) -> Any:
         """Accept a connection, and hold its inbound slot only as long as it lives.
@@ -47,7 +55,7 @@ class NodeSwarm(Swarm):  # type: ignore[misc]
         raise SwarmException("the inbound connection has ended")
 
     async def dial_peer(self, peer_id: Any) -> Any:
-        """Never dial by itself: `Dialler` chooses the addresses.
+        """Never dial by itself: `Links` chooses the addresses.
 
         Stock dials one TCP address only, drops loopback ones when there are others, waits
         250 ms after success (swarm.py:936), and refuses a peer for 60 s after one failure.
@@ -70,7 +78,6 @@ class NodeHost(BasicHost):  # type: ignore[misc]
 def _connection_config(connections_max: int) -> ConnectionConfig:
     return ConnectionConfig(
         max_connections=connections_max,
-        # No auto-connector: it dials every address that it ever heard of.
         min_connections=0,
         low_watermark=0,
         high_watermark=connections_max,

@@ -124,15 +124,21 @@ class Links(INotifee):  # type: ignore[misc]
         if self._nursery is not None:
             self._nursery.start_soon(self._close, connection)
 
-    async def _close(self, connection: Any) -> None:
+    async def _close(self, closable: Any) -> None:
         try:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSE_TIMEOUT_S):
-                await connection.close()
+                await closable.close()
         except Exception as error:  # noqa: BLE001 - a connection that is broken anyhow
             log.debug("peer.close_failed", error=type(error).__name__)
 
     async def close_all(self) -> None:
-        """Close every connection, all at once: each takes libp2p 0.2 s."""
+        """Close every listener, then every connection, all at once: each takes 0.2 s.
+
+        Stock's own end does it under cancellation, so that listeners stay open.
+        """
+        async with trio.open_nursery() as nursery:
+            for listener in list(self._swarm.listeners.values()):
+                nursery.start_soon(self._close, listener)
         async with trio.open_nursery() as nursery:
             for connection in self._swarm.get_connections():
                 nursery.start_soon(self._close, connection)

@@ -147,13 +147,54 @@ class TopicPubsub(Pubsub):  # type: ignore[misc]
         super().handle_subscription(origin_id, sub_message)
         self._signal()
 
+    # --- our streams to them --------------------------------------------------------------
+
     async def _handle_new_peer(self, peer_id: ID) -> None:
+        """Open our gossip stream to a peer that connected.
+
+        Stock skips one that reconnected before the end of its old connection was noticed, and
+        writes to the old stream for ever; and if the peer's subscription came first, its place
+        in the mesh waits for a heartbeat.
+        """
+        self._drop_stale(peer_id)
         await super()._handle_new_peer(peer_id)
+        if self.has_joined(peer_id):
+            await self.router.on_peer_subscribed(peer_id, self._topic)
         self._signal()
 
+    def _drop_stale(self, peer: ID) -> bool:
+        stream = self.peers.get(peer)
+        if stream is None or not stream.muxed_conn.event_shutting_down.is_set():
+            return False
+        self._drop(peer)
+        return True
+
+    def _drop(self, peer: ID) -> None:
+        if self.peers.pop(peer, None) is not None:
+            self.peer_queues.pop(peer).close()
+            self.router.remove_peer(peer)
+
     def _handle_dead_peer(self, peer_id: ID) -> None:
-        super()._handle_dead_peer(peer_id)
+        """Our stream to a peer broke, or its connection.
+
+        Stock forgets its subscriptions even when it is still connected; it does not repeat
+        them, and is never written to again.
+        """
+        self._clear_pending_announce_retries_for_peer(peer_id)
+        self._drop(peer_id)
+        if self._peer_is_connected(peer_id):
+            self._schedule_peer_stream_retry(peer_id)
+        else:
+            self._forget_all_subscriptions(peer_id)
         self._signal()
+
+    async def handle_dead_peer_queue(self) -> None:
+        """Take note of connections that ended, even when the peer has another one."""
+        async with self.dead_peer_receive_channel:
+            self.event_handle_dead_peer_queue_started.set()
+            async for peer in self.dead_peer_receive_channel:
+                if self._drop_stale(peer) or not self._peer_is_connected(peer):
+                    self._handle_dead_peer(peer)
 
     # --- in -------------------------------------------------------------------------------
 
@@ -177,7 +218,6 @@ class TopicPubsub(Pubsub):  # type: ignore[misc]
         except Exception as error:
             # protobuf's errors have no common base: reset the stream, keep the host.
             await stream.reset()
-            self._handle_dead_peer(peer)
             raise RpcError(type(error).__name__) from error
 
     async def _take(self, body: bytes, peer: ID) -> None:
@@ -233,4 +273,5 @@ class TopicPubsub(Pubsub):  # type: ignore[misc]
                     rpc = queue._queue.pop() if len(out) < WRITE_BYTES else None
                 await stream.write(bytes(out))
         except (StreamError, IOException, RawConnError):
-            self._handle_dead_peer(peer_id)
+            if self.peers.get(peer_id) is stream:
+                self._handle_dead_peer(peer_id)
