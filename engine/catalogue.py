@@ -62,19 +62,18 @@ def read_model(path: Path) -> ModelFile:
     try:
         header = _Header(path)
         header.check()
-        digest = _sha256(path)
+        info = ModelInfo(
+            name=_slug(header.text("general.name")) or _slug(path.stem) or "model",
+            digest=_sha256(path),
+            context_tokens=header.architecture_number("context_length"),
+            quantization=header.quantization(),
+            size_bytes=mark[2],
+        )
     except OSError as error:
         raise bad_model(path, error.strerror or "unreadable") from None
     # The reader is fed by whoever made the file: it fails in every way that parsing can.
     except (ValueError, KeyError, IndexError, TypeError, OverflowError, MemoryError) as error:
         raise bad_model(path, _reason(error)) from None
-    info = ModelInfo(
-        name=_slug(header.text("general.name")) or _slug(path.stem) or "model",
-        digest=digest,
-        context_tokens=header.architecture_number("context_length"),
-        quantization=header.quantization(),
-        size_bytes=mark[2],
-    )
     return ModelFile(path, info, "tokenizer.chat_template" in header.fields, mark)
 
 
@@ -167,6 +166,8 @@ def _slug(name: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, UnicodeError):
+        return "a text in the header is not UTF-8"
     if isinstance(error, ValueError) and error.args:
         return str(error.args[0])
     return f"broken header ({type(error).__name__})"

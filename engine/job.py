@@ -24,7 +24,6 @@ class RunningJob:
     def __init__(self, spec: JobSpec, ready: Ready) -> None:
         self.spec = spec
         self.is_over = False
-        self.has_started = False
         self.input_tokens = 0
         self.output_tokens = 0
         self._ready = ready
@@ -54,7 +53,6 @@ class RunningJob:
         """Record what the worker says of this job."""
         match event:
             case JobStarted():
-                self.has_started = True
                 self.input_tokens = event.input_tokens
                 self._events.append(Started(event.input_tokens))
             case JobTokens():

@@ -52,6 +52,10 @@ class LlamaEngine:
         """The models whose worker is up."""
         return tuple(model.info for model in self._models if model.info is not None)
 
+    async def wait_serving(self, model: str) -> None:
+        """Until the model's worker is up: after a crash, until it was restarted."""
+        await self._find(model).wait_serving()
+
     def worker_pid(self, model: str) -> int | None:
         """The process that runs a model, for people who look; None while it is down."""
         return self._find(model).worker_pid

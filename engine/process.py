@@ -101,9 +101,12 @@ class WorkerProcess:
 
     async def run_errors(self) -> None:
         """Keep the end of stderr for `diagnosis`, until it closes."""
-        while data := await self._errors.receive_some(READ_BYTES):
-            self._stderr = (self._stderr + data)[-limits.ENGINE_DIAGNOSIS_BYTES_MAX :]
-        self._stderr_ended.set()
+        try:
+            while data := await self._errors.receive_some(READ_BYTES):
+                self._stderr = (self._stderr + data)[-limits.ENGINE_DIAGNOSIS_BYTES_MAX :]
+        finally:
+            # Also when cancelled: nobody waits for a diagnosis then.
+            self._stderr_ended.set()
 
     async def end(self) -> None:
         """Kill it, wait until it is gone and its stderr was read; safe to repeat."""

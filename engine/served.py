@@ -39,6 +39,7 @@ class ServedModel:
         self._jobs: dict[int, RunningJob] = {}
         self._next_handle = 0
         self._failures = 0
+        self._serving = trio.Event()
 
     @property
     def name(self) -> str:
@@ -61,6 +62,11 @@ class ServedModel:
     def free_places(self) -> int:
         """How many more jobs would start at once."""
         return max(0, self._settings.places - len(self._jobs)) if self._ready else 0
+
+    async def wait_serving(self) -> None:
+        """Until the worker is up; at once when it is."""
+        while self._ready is None:
+            await self._serving.wait()
 
     def estimate(self, input_tokens: int) -> Estimate:
         """What to promise a job that arrives now."""
@@ -127,6 +133,7 @@ class ServedModel:
                         places=self._settings.places,
                         start_ms=milliseconds(now_ns() - begin_ns),
                     )
+                    self._serving.set()
                     serves()
                     error = await self._serve(worker)
                 else:
@@ -136,6 +143,7 @@ class ServedModel:
             finally:
                 was_ready = self._ready is not None
                 self._worker = self._ready = None
+                self._serving = trio.Event()
         if error is None:
             code = "engine.crashed" if was_ready else "engine.bad_model"
             where = "" if was_ready else f"{self._path}: the worker died while loading, "

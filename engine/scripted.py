@@ -1,0 +1,157 @@
+"""An engine that says what a script says, at the times that it says, by trio's clock.
+
+For tests and simulations that need determinism: no model, no process, no chance. Stop strings
+and sampling are ignored; limits, places and the queue are kept. Must not know llama.cpp. Rule:
+engine/interface.py.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import trio
+
+from engine.interface import (
+    EngineEvent,
+    Estimate,
+    Finished,
+    JobSpec,
+    ModelInfo,
+    Started,
+    Tokens,
+)
+from engine.task import TaskStatus
+from protocol.errors import EngineError
+from protocol.fields import FinishReason, Prompt
+from protocol.units import NS_PER_MS, NS_PER_S
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What every job of a model gets: pieces of text with the tokens that make each (>= 1).
+
+    The first piece comes `ttft_ns` after the job has a place, then each token takes
+    `token_ns`. With `failure` set, the job raises it after `failure_tokens` tokens.
+    """
+
+    pieces: tuple[tuple[str, int], ...] = (("Hello", 1), (" there", 1), (".", 1))
+    ttft_ns: int = 50 * NS_PER_MS
+    token_ns: int = 10 * NS_PER_MS
+    failure: str = ""
+    failure_tokens: int = 0
+
+
+def count_words(prompt: Prompt) -> int:
+    """The scripted tokeniser: one token for each word, and one for each message."""
+    return sum(1 + len(message.content.split()) for message in prompt.messages)
+
+
+class ScriptedEngine:
+    """Serves the models that `scripts` names, each with `places` and `queue_jobs`."""
+
+    def __init__(
+        self,
+        scripts: Mapping[str, Script],
+        *,
+        places: int = 4,
+        queue_jobs: int = 16,
+        context_tokens: int = 2048,
+    ) -> None:
+        self._scripts = dict(scripts)
+        self._places = places
+        self._queue_jobs = queue_jobs
+        self._context_tokens = context_tokens
+        # A semaphore of trio's serves in order of arrival.
+        self._free = {name: trio.Semaphore(places) for name in scripts}
+        self._jobs = dict.fromkeys(scripts, 0)
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Nothing to keep alive; here so that it starts like any engine."""
+        task_status.started()
+        await trio.sleep_forever()
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        """As in `Engine`; a digest is the SHA-256 of the name."""
+        return tuple(
+            ModelInfo(
+                name=name,
+                digest=hashlib.sha256(name.encode()).digest(),
+                context_tokens=self._context_tokens,
+                quantization="F16",
+                size_bytes=1,
+            )
+            for name in self._scripts
+        )
+
+    def estimate(self, model: str, input_tokens: int) -> Estimate:
+        """As in `Engine`: what the script says, and nothing for a queue."""
+        script = self._script(model)
+        return Estimate(script.ttft_ns, 1000 * NS_PER_S // max(1, script.token_ns))
+
+    def free_places(self, model: str) -> int:
+        """As in `Engine`."""
+        self._script(model)
+        return max(0, self._places - self._jobs[model])
+
+    async def run_job(self, spec: JobSpec, emit: Callable[[EngineEvent], None]) -> None:
+        """As in `Engine`; also raises the script's failure."""
+        script = self._script(spec.model)
+        input_tokens = count_words(spec.prompt)
+        if input_tokens >= self._context_tokens:
+            raise EngineError("engine.prompt_too_long", f"{input_tokens} tokens")
+        if self._jobs[spec.model] >= self._places + self._queue_jobs:
+            raise EngineError("engine.overloaded", f"{self._jobs[spec.model]} jobs")
+        submitted_at = trio.current_time()
+        self._jobs[spec.model] += 1
+        try:
+            emit(Started(input_tokens))
+            async with self._free[spec.model]:
+                await self._play(script, spec, emit, input_tokens, submitted_at)
+        finally:
+            self._jobs[spec.model] -= 1
+
+    async def _play(
+        self,
+        script: Script,
+        spec: JobSpec,
+        emit: Callable[[EngineEvent], None],
+        input_tokens: int,
+        submitted_at: float,
+    ) -> None:
+        await trio.sleep(script.ttft_ns / NS_PER_S)
+        ttft_ns = _since(submitted_at)
+        made = 0
+        reason = FinishReason.STOP
+        for text, tokens in script.pieces:
+            if script.failure and made + tokens > script.failure_tokens:
+                break
+            count = min(tokens, spec.parameters.output_tokens_max - made)
+            if made:
+                await trio.sleep(count * script.token_ns / NS_PER_S)
+            made += count
+            emit(Tokens(text, count))
+            if made >= spec.parameters.output_tokens_max:
+                reason = FinishReason.LENGTH
+                break
+        if script.failure and reason == FinishReason.STOP:
+            raise EngineError(script.failure, f"after {made} tokens, by the script")
+        emit(
+            Finished(
+                reason=reason,
+                input_tokens=input_tokens,
+                output_tokens=made,
+                ttft_ns=ttft_ns,
+                duration_ns=_since(submitted_at),
+                engine="scripted",
+                settings=f"places={self._places}",
+            )
+        )
+
+    def _script(self, model: str) -> Script:
+        if model not in self._scripts:
+            raise EngineError("engine.unknown_model", model)
+        return self._scripts[model]
+
+
+def _since(start: float) -> int:
+    return round((trio.current_time() - start) * NS_PER_S)

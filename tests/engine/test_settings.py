@@ -1,0 +1,31 @@
+"""Settings are checked when they are made."""
+
+import pytest
+
+from engine.settings import LlamaSettings
+from protocol.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"places": 0},
+        {"places": 65},
+        {"n_threads": -1},
+        {"context_tokens": -1},
+        {"prefill_chunk_tokens": 8},
+        {"prefill_chunk_tokens": 4096},
+        {"queue_jobs": -1},
+        {"places": 2.5},
+    ],
+)
+def test_a_value_out_of_range_is_named(options):
+    with pytest.raises(ConfigError) as caught:
+        LlamaSettings(**options)
+    assert caught.value.code == "config.bad_value"
+    assert next(iter(options)) in caught.value.detail
+
+
+def test_no_number_of_threads_means_all():
+    assert LlamaSettings().threads() >= 1
+    assert LlamaSettings(n_threads=3).threads() == 3
