@@ -110,6 +110,8 @@ def _quiet_logging() -> None:
     """libp2p logs each hostile packet with a traceback, and one module to the root logger,
     which the first such call configures for the whole process."""
     logging.getLogger("libp2p").setLevel(logging.CRITICAL)
+    # The one module that sets a level of its own.
+    logging.getLogger("libp2p.network.auto_connector").setLevel(logging.CRITICAL)
     swarm_connection.logging = logging.getLogger("libp2p.network.connection")
 
 

@@ -91,7 +91,7 @@ class Links(INotifee):  # type: ignore[misc]
                     reason = f"{address.text}: {type(error).__name__}"
         if scope.cancelled_caught:
             reason = "no answer in time"
-        raise NetworkError("network.unreachable", reason.splitlines()[0][:200])
+        raise NetworkError("network.unreachable", " ".join(reason.split())[:200])
 
     # --- penalties ------------------------------------------------------------------------
 
