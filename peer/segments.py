@@ -181,7 +181,7 @@ class SegmentWriter:
         self._handle = self._disk.open(segment_path(self.directory, segment), write=True)
         if self._disk.size(self._handle) > offset:
             self._disk.truncate(self._handle, offset)
-        self._disk.fdatasync(self._handle)
+            self._disk.fdatasync(self._handle)
         self._offset = offset
 
     def set_aside(self, offset: int, data: bytes) -> None:

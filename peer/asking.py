@@ -1,0 +1,91 @@
+"""What a local program asks for, checked, as the node's Ask. Amounts in ucr, times in ms."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from peer.identity import public_key
+from protocol import limits
+from protocol.errors import ConfigError
+from protocol.fields import (
+    ChatMessage,
+    Deposit,
+    GenerationParameters,
+    InferenceType,
+    ModelName,
+    Price,
+    Prompt,
+    RequestFilter,
+    Strategy,
+)
+from protocol.units import NS_PER_MS
+from router.actions import Ask
+
+
+@dataclass(frozen=True, slots=True)
+class AskOptions:
+    """One request, as the control socket and the command line give it.
+
+    `messages` are (role, content); `chat` False takes the one message as raw text.
+    `price_weight` is in 1/1000, the rest goes to latency. Provider lists hold peer ids.
+    """
+
+    model: ModelName
+    messages: Annotated[
+        tuple[tuple[str, str], ...], Meta(min_length=1, max_length=limits.CHAT_MESSAGES_MAX)
+    ]
+    chat: bool
+    max_tokens: Annotated[int, Meta(ge=1, le=limits.OUTPUT_TOKENS_MAX)]
+    temperature_milli: Annotated[int, Meta(ge=0, le=5_000)]
+    seed: Annotated[int, Meta(ge=0, le=limits.U32_MAX)]
+    stop: Annotated[tuple[str, ...], Meta(max_length=limits.STOP_STRINGS_MAX)]
+    max_price_ucr: Price
+    deposit_ucr: Deposit
+    advance_ucr: Deposit
+    bid_window_ms: Annotated[int, Meta(ge=10, le=10_000)]
+    timeout_ms: Annotated[int, Meta(ge=1, le=3_600_000)]
+    price_weight: Annotated[int, Meta(ge=0, le=1_000)]
+    providers_only: tuple[str, ...] = ()
+    providers_ignored: tuple[str, ...] = ()
+    top_k: Annotated[int, Meta(ge=0, le=1_000)] = 40
+    top_p_milli: Annotated[int, Meta(ge=0, le=1_000)] = 950
+
+
+def parse_options(data: Any) -> AskOptions:
+    """Options from a decoded JSON object. ConfigError `config.bad_value`."""
+    try:
+        return msgspec.convert(data, AskOptions)
+    except msgspec.ValidationError as error:
+        raise ConfigError("config.bad_value", str(error)) from error
+
+
+def to_ask(options: AskOptions, ask_id: int) -> Ask:
+    """The node's input for these options. ConfigError `config.bad_value` for a bad peer id."""
+    inference = InferenceType.CHAT if options.chat else InferenceType.COMPLETION
+    messages = tuple(ChatMessage(role, content) for role, content in options.messages)
+    return Ask(
+        ask_id=ask_id,
+        model=options.model,
+        prompt=Prompt(inference, messages),
+        parameters=GenerationParameters(
+            output_tokens_max=options.max_tokens,
+            temperature_milli=options.temperature_milli,
+            top_k=options.top_k,
+            top_p_milli=options.top_p_milli,
+            seed=options.seed,
+            stop=options.stop,
+        ),
+        price_max_ucr=options.max_price_ucr,
+        timeout_ns=options.timeout_ms * NS_PER_MS,
+        bid_window_ns=options.bid_window_ms * NS_PER_MS,
+        strategy=Strategy(options.price_weight, 1_000 - options.price_weight),
+        filters=RequestFilter(
+            model_digest=b"",
+            providers_only=tuple(map(public_key, options.providers_only)),
+            providers_ignored=tuple(map(public_key, options.providers_ignored)),
+        ),
+        deposit_ucr=options.deposit_ucr,
+        advance_max_ucr=options.advance_ucr,
+    )

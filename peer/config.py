@@ -1,0 +1,204 @@
+"""One TOML file to one frozen dataclass; an unknown key is an error.
+
+Flags override environment (PEERD_SECTION_KEY) overrides file. Amounts are credits in quotes
+("0.25"), so that no float ever touches money.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+import tomlkit
+from msgspec import Meta
+
+from protocol import limits
+from protocol.errors import ConfigError
+from protocol.units import UCR_PER_CREDIT, parse_credits
+
+CONFIG_FILE: Final = "config.toml"
+ENVIRONMENT_PREFIX: Final = "PEERD_"
+
+Credits = Annotated[str, Meta(max_length=20)]
+Count = Annotated[int, Meta(ge=0, le=limits.U32_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """Where to listen and whom to know; multiaddrs such as /ip4/0.0.0.0/tcp/4101."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=64, pattern="^[a-z0-9-]+$")] = "main"
+    listen: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/4101",)
+    announce: tuple[str, ...] = ()
+    bootstrap: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderConfig:
+    """What is sold: GGUF files and prices in credits per 1,000,000 tokens.
+
+    `credit_limit` is the sum of deposits believed from one payer. `steps_per_s_max` leaves
+    room on the machine: at most so many decode steps a second (0: all it can).
+    """
+
+    models: tuple[str, ...] = ()
+    input_price: Credits = "15"
+    output_price: Credits = "60"
+    credit_limit: Credits = "10"
+    places: Annotated[int, Meta(ge=1, le=64)] = 4
+    threads: Count = 0
+    context_tokens: Count = 0
+    steps_per_s_max: Count = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RequesterConfig:
+    """How requests are made unless the command says otherwise; amounts in credits."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=limits.MODEL_NAME_CHARS_MAX)] = "embedded"
+    max_price: Credits = "1"
+    deposit: Credits = "1"
+    advance: Credits = "0.1"
+    bid_window_ms: Annotated[int, Meta(ge=10, le=10_000)] = 1_000
+    timeout_s: Annotated[int, Meta(ge=1, le=3_600)] = 120
+    price_weight: Annotated[int, Meta(ge=0, le=1_000)] = 500
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """Logs go to stderr: for people on a terminal, as JSON otherwise."""
+
+    level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
+    format: Annotated[str, Meta(pattern="^(auto|console|json)$")] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings of a node."""
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    provider: ProviderConfig = field(default_factory=ProviderConfig)
+    requester: RequesterConfig = field(default_factory=RequesterConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    drain_s: Annotated[int, Meta(ge=0, le=3_600)] = 10
+
+
+def credits_of(name: str, text: str) -> int:
+    """A setting in credits as ucr. ConfigError `config.bad_value`."""
+    try:
+        amount = parse_credits(text)
+    except ValueError as error:
+        raise ConfigError("config.bad_value", f"{name}: {error}") from error
+    if amount > limits.PRICE_UCR_MAX:
+        most = limits.PRICE_UCR_MAX // UCR_PER_CREDIT
+        raise ConfigError("config.bad_value", f"{name}: more than {most} credits")
+    return amount
+
+
+def _check_keys(cls: type, data: Mapping[str, Any], where: str) -> None:
+    known = {item.name: item for item in fields(cls)}
+    for key, value in data.items():
+        name = f"{where}{key}"
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {where}{close[0]}?" if close else ""
+            raise ConfigError("config.unknown_key", f"{name}{hint}")
+        kind = known[key].default_factory
+        if isinstance(kind, type) and is_dataclass(kind):
+            if not isinstance(value, dict):
+                raise ConfigError("config.bad_value", f"{name} is a section, [{name}]")
+            _check_keys(kind, value, f"{name}.")
+
+
+def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        nested = isinstance(value, Mapping) and isinstance(under, dict)
+        merged[key] = _merge(under, value) if nested and isinstance(under, dict) else value
+    return merged
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    """PEERD_PROVIDER_INPUT_PRICE=20 becomes provider.input_price; lists are comma-separated."""
+    found: dict[str, Any] = {}
+    for item in fields(Config):
+        section = item.default_factory
+        if not (isinstance(section, type) and is_dataclass(section)):
+            text = environment.get(f"{ENVIRONMENT_PREFIX}{item.name}".upper())
+            if text is not None:
+                found[item.name] = _environment_value(item.name, item.default, text)
+            continue
+        defaults = section()
+        for setting in fields(section):
+            text = environment.get(f"{ENVIRONMENT_PREFIX}{item.name}_{setting.name}".upper())
+            if text is not None:
+                default = getattr(defaults, setting.name)
+                value = _environment_value(setting.name, default, text)
+                found.setdefault(item.name, {})[setting.name] = value
+    return found
+
+
+def _environment_value(name: str, default: Any, text: str) -> Any:
+    if isinstance(default, tuple):
+        return [part for part in text.split(",") if part]
+    if isinstance(default, int):
+        try:
+            return int(text)
+        except ValueError as error:
+            raise ConfigError("config.bad_value", f"{name}: {text!r} is no number") from error
+    return text
+
+
+def load_config(
+    path: Path | None,
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str] = os.environ,
+) -> Config:
+    """The settings of a file (None: defaults), the environment and flags, in rising order.
+
+    ConfigError: `config.unreadable`, `config.syntax`, `config.unknown_key`, `config.bad_value`.
+    """
+    data: dict[str, Any] = {}
+    if path is not None:
+        try:
+            data = tomllib.loads(path.read_text())
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError("config.syntax", f"{path}: {error}") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError("config.unreadable", f"{path}: {type(error).__name__}") from error
+        _check_keys(Config, data, "")
+    data = _merge(_merge(data, _from_environment(environment)), flags)
+    try:
+        config = msgspec.convert(data, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError("config.bad_value", str(error).replace("$.", "")) from error
+    for section in (config.provider, config.requester):
+        for item in fields(section):
+            if item.type is Credits:
+                credits_of(item.name, getattr(section, item.name))
+    return config
+
+
+def default_document() -> str:
+    """The configuration that `peerd init` writes: every setting, with what it means."""
+    document = tomlkit.document()
+    document.add(tomlkit.comment("peerd: every setting and its default. Credits in quotes."))
+    config = Config()
+    document.add("drain_s", tomlkit.item(config.drain_s))
+    for item in fields(config):
+        section = getattr(config, item.name)
+        if not is_dataclass(section):
+            continue
+        table = tomlkit.table()
+        for line in (type(section).__doc__ or "").strip().splitlines():
+            table.add(tomlkit.comment(line.strip()) if line.strip() else tomlkit.nl())
+        for setting in fields(section):
+            value = getattr(section, setting.name)
+            table.add(setting.name, list(value) if isinstance(value, tuple) else value)
+        document.add(item.name, table)
+    return tomlkit.dumps(document)

@@ -1,0 +1,270 @@
+"""One running node: the sans-IO Node with its journal, network, engine and local askers.
+
+Knows how the parts are wired, in which order they start and stop, and nothing of the market.
+"""
+
+import math
+import os
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+import trio
+
+from engine.interface import Engine
+from peer.clock import Clock
+from peer.driver import Driver
+from peer.jobs import Jobs
+from peer.journal import Journal, RecoveryReport
+from peer.libp2p_adapter.network import Network, NetworkSettings
+from peer.libp2p_adapter.session import Session
+from peer.links import Links
+from protocol.crypto import Signer
+from protocol.log import LogEntry
+from router import actions as act
+from router import events
+from router.anchor import MutualCredit
+from router.ledger import Ledger
+from router.node import CONTROL_ASK, Node
+
+log = structlog.get_logger()
+
+LOG_DIRECTORY = "log"
+_FLUSH_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonSettings:
+    """How one node runs. Prices are ucr per 1,000,000 tokens; `places` jobs a model at once."""
+
+    directory: Path
+    network: NetworkSettings
+    input_price_ucr: int = 0
+    output_price_ucr: int = 0
+    credit_limit_ucr: int = 0
+    places: int = 1
+
+
+class Daemon:
+    """A node that is up inside `open_daemon`'s block."""
+
+    def __init__(
+        self,
+        settings: DaemonSettings,
+        signer: Signer,
+        engine: Engine | None,
+        nursery: trio.Nursery,
+    ) -> None:
+        self.settings = settings
+        self._nursery = nursery
+        self._now_ns = Clock()
+        self.ledger = Ledger(settings.network.network, signer.public_key)
+        self.journal = Journal.open(
+            settings.directory / LOG_DIRECTORY,
+            network=settings.network.network,
+            owner=signer.public_key,
+            on_entry=self._replay,
+        )
+        self.ledger.finish_replay()
+        self.node = Node(
+            signer,
+            settings.network.network,
+            self.ledger,
+            entropy=os.urandom,
+            anchor=MutualCredit(settings.credit_limit_ucr),
+        )
+        self.driver = Driver(self.node, self.journal, self, self._now_ns)
+        self.network = Network(
+            settings.network,
+            signer,
+            validate=self.driver.gossip,
+            on_session=self._session_came,
+            on_bid=lambda peer, data: self.driver.feed(act.BidReceived(peer, data)),
+            on_peer=lambda peer, connected: None,
+            now_ns=self._now_ns,
+            rng=random.Random(os.urandom(16)),
+        )
+        self._links = Links(self.network, self.driver.feed)
+        self.jobs: Jobs | None = None
+        if engine is not None:
+            self.jobs = Jobs(
+                engine,
+                self.driver.feed,
+                input_price_ucr=settings.input_price_ucr,
+                output_price_ucr=settings.output_price_ucr,
+                places=settings.places,
+            )
+        self._asks: dict[int, trio.MemorySendChannel[Any]] = {}
+        self._next_ask = 1
+        self._settled: list[trio.MemorySendChannel[events.ChannelSettled]] = []
+
+    def _replay(self, entry: LogEntry) -> None:
+        self.ledger.replay(entry.type, entry.payload)
+
+    @property
+    def recovery(self) -> RecoveryReport:
+        """What opening the log found."""
+        return self.journal.report
+
+    def _session_came(self, session: Session) -> None:
+        self._links.accept(self._nursery, session)
+
+    # --- effects ---------------------------------------------------------------------------
+
+    def perform(self, action: act.Action) -> None:
+        """Carry out one action of the node; the driver's `Effects`."""
+        start = self._nursery.start_soon
+        match action:
+            case act.Send():
+                self._links.send(action)
+            case act.Deliver():
+                self._deliver(action)
+            case act.Publish():
+                start(self._links.publish, action.data)
+            case act.SendBid():
+                start(self._links.send_bid, action)
+            case act.OpenSession():
+                start(self._links.open, action)
+            case act.CloseSession():
+                start(self._links.close, action.session)
+            case act.StartJob():
+                assert self.jobs is not None, "an award without an engine"
+                self.jobs.start(self._nursery, action)
+            case act.CancelJob():
+                assert self.jobs is not None
+                self.jobs.cancel(action.job_id)
+            case act.Penalize():
+                log.warning("peer.penalized", peer_id=action.peer, code=action.code)
+                self.network.penalize(action.peer)
+            case _:
+                raise AssertionError(action)
+
+    def _deliver(self, action: act.Deliver) -> None:
+        if action.ask_id == CONTROL_ASK:
+            for channel in list(self._settled):
+                channel.send_nowait(action.event)
+            return
+        asker = self._asks.get(action.ask_id)
+        if asker is None:
+            return
+        asker.send_nowait(action.event)
+        if isinstance(action.event, events.TERMINAL):
+            del self._asks[action.ask_id]
+            asker.close()
+
+    # --- local askers ----------------------------------------------------------------------
+
+    def new_ask_id(self) -> int:
+        """A number for the next Ask."""
+        self._next_ask += 1
+        return self._next_ask
+
+    @asynccontextmanager
+    async def ask(self, ask: act.Ask) -> AsyncIterator[trio.MemoryReceiveChannel[Any]]:
+        """The events of one request, to its end; leaving early cancels the request."""
+        # Bounded by what a request may produce: its bids, and a few events a token.
+        send, receive = trio.open_memory_channel[Any](math.inf)
+        self._asks[ask.ask_id] = send
+        self.driver.feed(ask)
+        try:
+            async with receive:
+                yield receive
+        finally:
+            if self._asks.pop(ask.ask_id, None) is not None:
+                send.close()
+                self.driver.feed(act.CancelAsk(ask.ask_id))
+
+    async def close_channels(
+        self, cids: tuple[bytes, ...], timeout_s: float
+    ) -> list[events.ChannelSettled]:
+        """Close payer channels co-operatively; those that settled within the time."""
+        wanted = {
+            channel.cid
+            for channel in self.ledger.channels.values()
+            if channel.is_open
+            and channel.payer == self.node.context.public_key
+            and (not cids or channel.cid in cids)
+        }
+        send, receive = trio.open_memory_channel[events.ChannelSettled](math.inf)
+        self._settled.append(send)
+        settled = []
+        try:
+            self.driver.feed(act.CloseChannels(tuple(wanted)))
+            with trio.move_on_after(timeout_s):
+                while wanted:
+                    event = await receive.receive()
+                    if event.cid in wanted:
+                        wanted.discard(event.cid)
+                        settled.append(event)
+        finally:
+            self._settled.remove(send)
+        return settled
+
+    async def wait_connected(self, timeout_s: float) -> bool:
+        """Until somebody listens on the topic; False when nobody came in time."""
+        with trio.move_on_after(timeout_s):
+            await self.network.wait_topic_peers(1)
+        return self.network.topic_peers() > 0
+
+    # --- stopping --------------------------------------------------------------------------
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Take no new work and let running jobs finish; False when time ran out."""
+        self.driver.feed(act.Drain())
+        if self.jobs is None:
+            return True
+        with trio.move_on_after(timeout_s):
+            await self.jobs.wait_idle()
+            await self.driver.wait_idle()
+            return True
+        return False
+
+    async def flush(self) -> None:
+        """Let what was decided be written and sent, within a bound."""
+        with trio.move_on_after(_FLUSH_S):
+            await self.driver.wait_idle()
+            await self._links.end_all()
+
+
+@asynccontextmanager
+async def open_daemon(
+    settings: DaemonSettings, signer: Signer, engine: Engine | None = None
+) -> AsyncIterator[Daemon]:
+    """A node that is listening and gossiping for the length of the block.
+
+    `engine`, when given, is already running. Raises StorageError, NetworkError
+    `network.listen`; a log that fails later ends the block with StorageError.
+    """
+    async with trio.open_nursery() as nursery:
+        daemon = Daemon(settings, signer, engine, nursery)
+        journal = daemon.journal
+        # The journal outlives everything that appends, so it is cancelled last.
+        journal_scope = trio.CancelScope()
+        committed = trio.Event()
+
+        async def commit() -> None:
+            try:
+                with journal_scope:
+                    await journal.run()
+            finally:
+                committed.set()
+
+        try:
+            nursery.start_soon(commit)
+            await nursery.start(daemon.driver.run)
+            await nursery.start(daemon.network.run)
+            daemon.node.context.addresses = daemon.network.addresses
+            if daemon.jobs is not None:
+                nursery.start_soon(daemon.jobs.keep_offers)
+            yield daemon
+            await daemon.flush()
+        finally:
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                journal_scope.cancel()
+                await committed.wait()
+                journal.close()

@@ -1,0 +1,152 @@
+"""Values of the cores as plain JSON: peers by peer id, digests in hex, amounts in ucr.
+
+What `--json` prints and the control socket carries. Times in ms are floats for people only.
+"""
+
+from typing import Any
+
+from peer.identity import peer_id
+from protocol import signing
+from protocol.channel import Channel, Role
+from protocol.errors import CODES
+from protocol.messages import Receipt
+from protocol.units import milliseconds
+from router import events
+from router.ledger import Balance
+
+Json = dict[str, Any]
+
+
+def receipt_json(receipt: Receipt) -> Json:
+    """A receipt; `receipt_id` names it."""
+    profile = receipt.profile
+    return {
+        "receipt_id": signing.receipt_id(receipt).hex(),
+        "request_id": receipt.request_id.hex(),
+        "bid_id": receipt.bid_id.hex(),
+        "channel": receipt.cid.hex(),
+        "lane": receipt.lane,
+        "payer": peer_id(receipt.payer),
+        "payee": peer_id(receipt.payee),
+        "prompt_commitment": receipt.prompt_commitment.hex(),
+        "transcript": receipt.transcript.hex(),
+        "input_tokens": receipt.input_tokens,
+        "output_tokens": receipt.output_tokens,
+        "chunks": receipt.chunks,
+        "cost_ucr": receipt.price_ucr,
+        "started_at_ns": receipt.started_at_ns,
+        "ttft_ms": milliseconds(receipt.ttft_ns),
+        "duration_ms": milliseconds(receipt.duration_ns),
+        "finish_reason": receipt.finish_reason.name.lower(),
+        "model_sha256": profile.model_digest.hex(),
+        "engine": profile.engine,
+        "settings": profile.settings,
+    }
+
+
+def event_json(event: events.AskEvent | events.ChannelSettled) -> Json:
+    """An asker's event; `event` is its kind, `at_ms` counts from publication."""
+    match event:
+        case events.Published():
+            return {"event": "published", "request_id": event.request_id.hex()}
+        case events.BidSeen():
+            return {
+                "event": "bid",
+                "provider": peer_id(event.provider),
+                "input_price_ucr": event.input_price_ucr,
+                "output_price_ucr": event.output_price_ucr,
+                "ttft_ms": milliseconds(event.ttft_ns),
+                "tokens_per_s": event.tokens_per_s_milli / 1000,
+                "cost_max_ucr": event.cost_max_ucr,
+                "score": event.score,
+                "refused": event.code or None,
+                "at_ms": milliseconds(event.at_ns),
+            }
+        case events.Awarded():
+            return {
+                "event": "award",
+                "provider": peer_id(event.provider),
+                "attempt": event.attempt,
+                "channel": event.cid.hex(),
+                "opened_channel": event.opened_channel,
+                "deposit_ucr": event.deposit_ucr,
+                "at_ms": milliseconds(event.at_ns),
+            }
+        case events.Text():
+            return {
+                "event": "text",
+                "text": event.text,
+                "output_tokens": event.output_tokens,
+                "due_ucr": event.due_ucr,
+                "at_ms": milliseconds(event.at_ns),
+            }
+        case events.Paid():
+            return {
+                "event": "voucher",
+                "channel": event.cid.hex(),
+                "total_ucr": event.total_ucr,
+                "at_ms": milliseconds(event.at_ns),
+            }
+        case events.Retrying():
+            return {
+                "event": "retry",
+                "provider": peer_id(event.provider),
+                "code": event.code,
+                "at_ms": milliseconds(event.at_ns),
+            }
+        case events.Done():
+            at_ms = milliseconds(event.at_ns)
+            return {"event": "done", "receipt": receipt_json(event.receipt), "at_ms": at_ms}
+        case events.Failed():
+            return {
+                "event": "failed",
+                "code": event.code,
+                "detail": event.detail,
+                "meaning": CODES.get(event.code, ""),
+                "paid_ucr": event.paid_ucr,
+                "at_ms": milliseconds(event.at_ns),
+            }
+        case events.ChannelSettled():
+            return {
+                "event": "settled",
+                "channel": event.cid.hex(),
+                "settled_ucr": event.settled_ucr,
+                "refund_ucr": event.refund_ucr,
+            }
+
+
+def channel_json(channel: Channel, *, live: bool) -> Json:
+    """A channel; without a daemon (`live` False) an open one's state is not known."""
+    open_state = channel.state.value if live else "open"
+    settled = channel.settled_ucr
+    return {
+        "channel": channel.cid.hex(),
+        "role": channel.role.value,
+        "peer": peer_id(channel.peer),
+        "state": open_state if channel.is_open else channel.state.value,
+        "deposit_ucr": channel.deposit_ucr,
+        "window_ucr": channel.terms.window_ucr,
+        "voucher_total_ucr": channel.total_ucr,
+        "due_ucr": channel.due_ucr if settled is None else settled,
+        "settled_ucr": settled,
+        "refund_ucr": None if settled is None else channel.deposit_ucr - settled,
+        "open_lanes": len(channel.lanes),
+        "opened_at_ns": channel.opened_at_ns,
+        "expires_at_ns": channel.expires_at_ns(),
+    }
+
+
+def balance_json(balance: Balance) -> Json:
+    """The sums over all channels."""
+    return {
+        "spent_ucr": balance.spent_ucr,
+        "locked_ucr": balance.locked_ucr,
+        "earned_ucr": balance.earned_ucr,
+        "unpaid_ucr": balance.unpaid_ucr,
+        "net_ucr": balance.net_ucr,
+    }
+
+
+def is_payer(channel: Channel) -> bool:
+    """Whether we pay on this channel."""
+    return channel.role is Role.PAYER

@@ -1,0 +1,70 @@
+"""What the control socket offers, over a running daemon."""
+
+from typing import Any
+
+from peer.asking import parse_options, to_ask
+from peer.control import Answer, Json, Method
+from peer.daemon import Daemon
+from peer.identity import peer_id
+from peer.reports import balance_json, channel_json, event_json
+from protocol.errors import ConfigError
+
+_CLOSE_S = 10.0
+
+
+def status_json(daemon: Daemon) -> Json:
+    """Who and where this node is, what it sells, and its money."""
+    offers = daemon.node.provider.offers.values()
+    return {
+        "peer_id": daemon.network.peer_id,
+        "addresses": list(daemon.network.addresses),
+        "network": daemon.settings.network.network,
+        "peers": [peer_id(peer) for peer in daemon.network.peers],
+        "topic_peers": daemon.network.topic_peers(),
+        "models": [
+            {
+                "name": offer.name,
+                "sha256": offer.digest.hex(),
+                "context_tokens": offer.context_tokens,
+                "input_price_ucr": offer.input_price_ucr,
+                "output_price_ucr": offer.output_price_ucr,
+                "tokens_per_s": offer.tokens_per_s_milli / 1000,
+                "places": offer.places,
+            }
+            for offer in offers
+        ],
+        "running_jobs": daemon.node.provider.serving.running,
+        "open_requests": daemon.node.requester.open_jobs,
+        "records": daemon.journal.durable_sequence + 1,
+        "balance": balance_json(daemon.ledger.balance()),
+    }
+
+
+def control_methods(daemon: Daemon) -> dict[str, Method]:
+    """The methods by name: status, ask, channels, close."""
+
+    async def status(params: Json, answer: Answer) -> None:
+        await answer(status_json(daemon))
+
+    async def ask(params: Json, answer: Answer) -> None:
+        options = parse_options(params)
+        async with daemon.ask(to_ask(options, daemon.new_ask_id())) as stream:
+            async for event in stream:
+                await answer(event_json(event))
+
+    async def channels(params: Json, answer: Answer) -> None:
+        listed = [channel_json(item, live=True) for item in daemon.ledger.channels.values()]
+        await answer({"channels": listed, "balance": balance_json(daemon.ledger.balance())})
+
+    async def close(params: Json, answer: Answer) -> None:
+        for event in await daemon.close_channels(_channel_ids(params), _CLOSE_S):
+            await answer(event_json(event))
+
+    return {"status": status, "ask": ask, "channels": channels, "close": close}
+
+
+def _channel_ids(params: dict[str, Any]) -> tuple[bytes, ...]:
+    try:
+        return tuple(bytes.fromhex(text) for text in params.get("channels", ()))
+    except (TypeError, ValueError) as error:
+        raise ConfigError("config.bad_value", "channels are named in hex") from error
