@@ -41,7 +41,7 @@ async def test_a_crowd_of_waiters_shares_its_syncs() -> None:
 async def test_nothing_is_durable_before_the_sync_returned() -> None:
     disk = MemoryDisk()
     journal = open_journal(disk)
-    gate = Gate()
+    first, second = Gate(), Gate()
     reached: list[int] = []
 
     async def wait(sequence: int) -> None:
@@ -49,20 +49,24 @@ async def test_nothing_is_durable_before_the_sync_returned() -> None:
         reached.append(sequence)
 
     async with running(journal), trio.open_nursery() as nursery:
-        disk.on["fdatasync"] = gate
+        disk.on["fdatasync"] = first
         nursery.start_soon(wait, journal.append_nowait(1, b"first"))
-        await gate.wait_reached()
+        await first.wait_reached()
         assert b"first" in disk.log().content
         nursery.start_soon(wait, journal.append_nowait(1, b"second"))
-        for _ in range(50):
-            await trio.lowlevel.checkpoint()
+        await trio.testing.wait_all_tasks_blocked()
         assert (reached, journal.durable_sequence) == ([], -1)
         assert journal.head == journal.report.head
         assert b"second" not in disk.log().content
-        del disk.on["fdatasync"]
-        gate.opened.set()
-    assert sorted(reached) == [0, 1]
-    assert journal.head == list(read_entries(DIRECTORY, disk=disk))[-1].chain
+        disk.on["fdatasync"] = second
+        first.opened.set()
+        await second.wait_reached()
+        await trio.testing.wait_all_tasks_blocked()
+        assert (reached, journal.durable_sequence) == ([0], 0)
+        chains = [entry.chain for entry in read_entries(DIRECTORY, disk=disk)]
+        assert (len(chains), journal.head) == (2, chains[0])
+        second.opened.set()
+    assert (reached, journal.durable_sequence, journal.head) == ([0, 1], 1, chains[1])
 
 
 async def test_a_commit_takes_no_more_records_than_its_bound(
@@ -121,7 +125,7 @@ def test_a_closed_journal_takes_nothing_and_closes_twice() -> None:
 @pytest.mark.parametrize(
     ("name", "bound"), [("LOG_BACKLOG_RECORDS_MAX", 5), ("LOG_BACKLOG_BYTES_MAX", 5 * 50)]
 )
-def test_a_hanging_disk_piles_up_only_so_much(
+async def test_a_hanging_disk_piles_up_only_so_much(
     monkeypatch: pytest.MonkeyPatch, name: str, bound: int
 ) -> None:
     monkeypatch.setattr(limits, name, bound)
@@ -129,8 +133,10 @@ def test_a_hanging_disk_piles_up_only_so_much(
     for _ in range(5):
         journal.append_nowait(1, b"x")
     assert code_of(lambda: journal.append_nowait(1, b"x")) == "storage.backlog"
-    journal.close()
-    assert journal.durable_sequence == 4
+    async with running(journal):
+        await journal.wait_durable(4)
+        journal.append_nowait(1, b"x")
+    assert journal.durable_sequence == 5
 
 
 # --- faults -----------------------------------------------------------------------------------

@@ -55,12 +55,37 @@ def test_reading_fails_at_open() -> None:
     write_log(disk, DIRECTORY, 3)
     disk.on["pread"] = failing(errno.EIO)
     assert code_of(lambda: open_journal(disk)) == "storage.io"
+    assert disk.handles == {}
 
 
 def test_a_new_log_and_its_name_are_durable_before_it_takes_records() -> None:
     disk = MemoryDisk()
     open_journal(disk)
     assert len(disk.crash().log().content) == HEADER_BYTES
+
+
+def test_what_a_killed_process_left_unsynced_is_durable_once_it_is_replayed() -> None:
+    disk = MemoryDisk()
+    write_log(disk, DIRECTORY, 3)
+    disk.locked.clear()
+    disk.log().durable = disk.log().durable[:-60]
+    entries: list[LogEntry] = []
+    journal = open_journal(disk, entries=entries)
+    assert journal.durable_sequence == len(entries) - 1 == 2
+    assert verify_log(DIRECTORY, disk=disk.crash()).records == 3
+
+
+def test_after_a_failed_sync_a_restart_believes_the_disk_and_not_the_memory() -> None:
+    """Linux keeps what it failed to write, marked clean: read back, it would pass for durable."""
+    disk = MemoryDisk()
+    journal = open_journal(disk)
+    journal.append_nowait(1, b"never reached the disk")
+    disk.on["fdatasync"] = failing(errno.EIO)
+    assert code_of(journal.close) == "storage.io"
+    disk.on.clear()
+    entries: list[LogEntry] = []
+    again = open_journal(disk, entries=entries)
+    assert (entries, again.durable_sequence) == ([], -1)
 
 
 def test_a_second_opener_is_refused_at_once(tmp_path: Path) -> None:
@@ -121,10 +146,11 @@ async def test_rotation_in_the_middle_of_one_commit_loses_nothing_in_a_crash() -
 def test_a_record_longer_than_a_segment_gets_one_of_its_own() -> None:
     disk = MemoryDisk()
     journal = open_journal(disk, segment_bytes_max=300)
-    for payload in (b"short", bytes(1_000), b"short"):
+    for payload in (bytes(1_000), b"short", bytes(1_000), b"short"):
         journal.append_nowait(1, payload)
     journal.close()
-    assert verify_log(DIRECTORY, disk=disk).segments == 3
+    assert verify_log(DIRECTORY, disk=disk).segments == 4
+    assert disk.handles == {}
 
 
 def test_every_crash_while_a_segment_is_begun_is_recovered() -> None:
@@ -176,6 +202,14 @@ def test_a_torn_tail_is_cut_off_only_when_its_copy_is_durable() -> None:
     )
     open_journal(disk)
     assert any(name.startswith("torn-") for name in seen[0])
+
+
+def test_a_cut_off_tail_does_not_come_back_in_a_crash() -> None:
+    disk = MemoryDisk()
+    write_log(disk, DIRECTORY, 3)
+    disk.log().content = disk.log().durable = disk.log().content[:-5]
+    open_journal(disk)
+    assert verify_log(DIRECTORY, disk=disk.crash()).state == "clean"
 
 
 @pytest.mark.parametrize("segment", [0, 1])
