@@ -2,7 +2,7 @@
 
 Knows nothing of records. Each call is the system call of that name and raises its OSError;
 what an error means is the log's business. Tests and the simulator put faulty disks here.
-Rule: docs/log.md.
+Rule: protocol/log.py.
 """
 
 import errno

@@ -1,7 +1,7 @@
 """The log's driver: one writer, group commit, and the rule that a failed log is dead.
 
 Knows nothing of what a record means; the format is protocol/log.py's, the files are
-peer/segments.py's. Rule: docs/log.md.
+peer/segments.py's. Rule: protocol/log.py.
 
 A commit takes what is buffered, writes it and syncs it in a thread; what is appended meanwhile
 is the next one. There is no timer: alone, a record waits for its own sync, and in a crowd for

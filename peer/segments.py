@@ -1,7 +1,7 @@
 """The log's files: reading them, recovering them, and writing at their end; all blocking.
 
 Knows no tasks: `peer.journal` runs it in a thread. `DATA/log/` holds `00000000.log`, ... and
-what recovery set aside, `torn-<segment>-<offset>.bin`. Rule: docs/log.md.
+what recovery set aside, `torn-<segment>-<offset>.bin`. Rule: protocol/log.py.
 """
 
 import errno
@@ -146,6 +146,11 @@ class SegmentWriter:
 
     `sequence` and `head` are those of the next frame to be written. Any OSError leaves it in
     an unknown state: it must not be used again.
+
+    Files grow with what is written. Filled with zeros beforehand they would sync some 1.6 times
+    as fast, as SQLite's log does, but then pages of one commit may reach the disk in any order,
+    and a power cut in its middle would look like damage. While a file grows, its length is
+    updated after its bytes, and an incomplete commit is a torn tail.
     """
 
     def __init__(
@@ -201,6 +206,9 @@ class SegmentWriter:
 
     def commit(self, frames: list[bytes]) -> None:
         """Returns when the frames are durable, having begun new segments where one was full."""
+        if self._offset + sum(map(len, frames)) <= self._segment_bytes_max:
+            self._write(frames)
+            return
         start, end = 0, self._offset
         for index, frame in enumerate(frames):
             if end + len(frame) > self._segment_bytes_max and end > HEADER_BYTES:

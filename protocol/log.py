@@ -10,12 +10,13 @@ and the simulator's disks both run it. All integers are little-endian.
             chain = blake2b-256(body, key = previous chain)
 
 The chain before the first record is `genesis_head(network, owner)`, so the same records in two
-nodes' logs have different heads. Rule: docs/log.md; vectors in tests/vectors/log.json.
+nodes' logs have different heads. This page is the rule; vectors are in
+tests/vectors/log.json.
 
 What replay makes of damage, by the only evidence that a log has of itself:
 
-- a good frame follows the bad one: **corrupt**. What was written later was written after the
-  bad one was durable, so something was lost;
+- a good frame follows the bad one: **corrupt**. A durable record was lost, or the pages of the
+  last commit reached the disk out of order: the log can't tell which, so nothing is guessed;
 - nothing good follows, in the last segment: **torn**, an incomplete last write. A flipped bit
   in the very last record looks the same, and no reader can tell; a signed head can;
 - a good checksum with the wrong sequence or chain: **corrupt**, wherever it is.

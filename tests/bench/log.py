@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
@@ -148,9 +149,9 @@ def bare_rate(commit: Commit, batch: int, seconds: float) -> float:
     return count / elapsed
 
 
-def tasks_rate(appender: Appender, tasks: int, seconds: float) -> float:
+def tasks_rate(make: Callable[[], Appender], tasks: int, seconds: float) -> float:
     """Durable records/s of so many tasks that each append one record and wait for it."""
-    count = 0
+    appender, count = make(), 0
 
     async def work(until: float) -> None:
         nonlocal count
@@ -196,7 +197,7 @@ def measure_appends(directory: Path, seconds: float) -> list[dict[str, Any]]:
             commits = {"log": log, "raw": raw, "sqlite": sqlite}
             rates = compare(
                 {
-                    name: lambda commit=commit, batch=batch: bare_rate(commit, batch, seconds)
+                    name: partial(bare_rate, commit, batch, seconds)
                     for name, commit in commits.items()
                 }
             )
@@ -207,12 +208,12 @@ def measure_appends(directory: Path, seconds: float) -> list[dict[str, Any]]:
         for batch in BATCHES:
             appenders: dict[str, Callable[[], Appender]] = {
                 "log": lambda: journal,
-                "raw": lambda: GroupCommit(raw),
-                "sqlite": lambda: GroupCommit(sqlite),
+                "raw": partial(GroupCommit, raw),
+                "sqlite": partial(GroupCommit, sqlite),
             }
             rates = compare(
                 {
-                    name: lambda make=make, batch=batch: tasks_rate(make(), batch, seconds)
+                    name: partial(tasks_rate, make, batch, seconds)
                     for name, make in appenders.items()
                 }
             )

@@ -151,11 +151,12 @@ def open_journal(
     owner: bytes = OWNER,
     segment_bytes_max: int = limits.SEGMENT_BYTES_MAX,
 ) -> Journal:
+    replayed: list[LogEntry] = [] if entries is None else entries
     return Journal.open(
         directory,
         network=network,
         owner=owner,
-        on_entry=[].append if entries is None else entries.append,
+        on_entry=replayed.append,
         disk=disk,
         segment_bytes_max=segment_bytes_max,
     )

@@ -1,6 +1,6 @@
 """The journal's commits: nothing is called durable before it is, and an error ends it all.
 
-Source: docs/log.md.
+Source: protocol/log.py and peer/journal.py.
 """
 
 import errno

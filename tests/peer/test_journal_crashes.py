@@ -1,6 +1,6 @@
 """A crash at any point, again and again: what was durable is there, in order.
 
-Source: docs/log.md.
+Source: protocol/log.py and peer/journal.py.
 """
 
 import errno

@@ -1,6 +1,6 @@
 """The log's files: opening, rotation, recovery, damage, and reading beside a daemon.
 
-Source: docs/log.md.
+Source: protocol/log.py and peer/journal.py.
 """
 
 import errno

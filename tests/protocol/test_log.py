@@ -1,6 +1,6 @@
 """The log's format: what was written is read back, and damage is never taken for data.
 
-Source: protocol/log.py, docs/log.md; golden bytes in tests/vectors/log.json.
+Source: protocol/log.py; golden bytes in tests/vectors/log.json.
 """
 
 import json
@@ -68,7 +68,8 @@ def plain(entries: list[LogEntry]) -> Records:
 
 def with_checksum(frame: bytes) -> bytes:
     """The frame with its checksum made right again, after something in it was changed."""
-    return frame[:4] + crc32c(frame[8:]).to_bytes(4, "little") + frame[8:]
+    checksum: int = crc32c(frame[8:])
+    return frame[:4] + checksum.to_bytes(4, "little") + frame[8:]
 
 
 @given(records_lists)
