@@ -8,6 +8,7 @@ length is checked again. Must not know jobs, pipes or trio. Rule: the engine pag
 import ctypes
 import os
 import sys
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from protocol.errors import EngineError
 # Warnings are for people who debug the library; only its errors go to the diagnosis.
 LOG_LEVEL_ERROR = 4
 BATCH_TOKENS = 2048
+
+_errors: deque[str] = deque(maxlen=64)
 
 _short_calls = ctypes.PyDLL(llama_cpp.llama_cpp._lib._name)
 
@@ -44,7 +47,16 @@ _sampler_sample = _short("llama_sampler_sample")
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]  # llama_cpp is not typed
 def _log(level: int, text: bytes, _user_data: object) -> None:
     if level == LOG_LEVEL_ERROR:
-        sys.stderr.write(text.decode("utf-8", "replace"))
+        line = text.decode("utf-8", "replace")
+        _errors.append(line)
+        sys.stderr.write(line)
+
+
+def _last_failure() -> str:
+    """The first error since the last call: the others only say what followed from it."""
+    first = _errors[0].strip() if _errors else ""
+    _errors.clear()
+    return first.rpartition("error loading model: ")[2][:160] or "llama.cpp can't load it"
 
 
 def start_backend() -> None:
@@ -128,12 +140,13 @@ class NativeModel:
     """
 
     def __init__(self, path: Path, *, places: int, context_tokens: int, threads: int) -> None:
+        _errors.clear()
         parameters = llama_cpp.llama_model_default_params()
         parameters.check_tensors = True
         parameters.n_gpu_layers = -1 if llama_cpp.llama_supports_gpu_offload() else 0
         self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
         if not self._model:
-            raise EngineError("engine.bad_model", f"{path}: llama.cpp can't load it")
+            raise EngineError("engine.bad_model", f"{path}: {_last_failure()}")
         self.vocabulary = Vocabulary(self._model)
         template = llama_cpp.llama_model_chat_template(self._model, None)
         self.chat_template = template.decode("utf-8", "replace") if template else ""

@@ -4,8 +4,11 @@ What the daemon has not read yet is merged, so a slow reader gets several tokens
 Must not know models or trio. Rule: the engine page of the docs.
 """
 
+import array
+import fcntl
 import os
 import select
+import termios
 import time
 from collections.abc import Iterable
 
@@ -42,6 +45,18 @@ class Pipe:
     def is_clear(self) -> bool:
         """Whether everything that was sent has left."""
         return not self._unsent
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether the reader has taken everything; also true where the system can't tell."""
+        if self._unsent:
+            return False
+        unread = array.array("i", [0])
+        try:
+            fcntl.ioctl(self._output_fd, termios.FIONREAD, unread)
+        except OSError:
+            return True
+        return unread[0] == 0
 
     def wait(self, timeout_ns: int | None) -> None:
         """Until there is input, or room for unsent output, or the time is over (None: never)."""
@@ -87,7 +102,7 @@ class Outbox:
         self._events: list[JobEvent] = []
         self._open: dict[int, int] = {}
         self._characters = 0
-        self._sent_ns = 0
+        self._sent_ns = time.monotonic_ns()
 
     @property
     def is_full(self) -> bool:

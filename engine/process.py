@@ -17,6 +17,8 @@ import trio
 from engine.frames import FrameBuffer, FromWorker, ToWorker, decode_from_worker, encode
 from protocol import limits
 
+# -P: a directory named `engine` where the daemon happens to run is not ours.
+COMMAND = (sys.executable, "-P", "-m", "engine.worker")
 READ_BYTES = 64 * 1024
 # After the worker is gone its stderr ends at once; nothing else should hold it open.
 STDERR_END_S = 1
@@ -37,8 +39,7 @@ def _spawn() -> subprocess.Popen[bytes]:
         "GGML_NO_BACKTRACE": "1",
     }
     return subprocess.Popen(
-        # -P: a directory named `engine` where the daemon happens to run is not ours.
-        [sys.executable, "-P", "-m", "engine.worker", str(os.getpid())],
+        [*COMMAND, str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

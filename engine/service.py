@@ -47,21 +47,29 @@ class Service:
         """Until the input ends. EngineError `engine.crashed` when the model can't go on."""
         self._pipe.send(self._ready)
         while not self._pipe.is_closed:
-            may_step = self._batcher.is_busy and not self._outbox.is_full
-            self._pipe.wait(0 if may_step else None)
-            for message in self._pipe.receive():
-                if isinstance(message, Submit):
-                    self._batcher.submit(message)
-                elif isinstance(message, Cancel):
-                    self._batcher.cancel(message.handle)
-            if may_step:
-                self._batcher.step()
-            self._report()
+            self.turn()
+
+    def turn(self) -> None:
+        """Take what came, compute a step, report; blocks only when there is nothing to do."""
+        self._pipe.wait(0 if self._may_step else None)
+        for message in self._pipe.receive():
+            if isinstance(message, Submit):
+                self._batcher.submit(message)
+            elif isinstance(message, Cancel):
+                self._batcher.cancel(message.handle)
+        if self._may_step:
+            self._batcher.step()
+        self._report()
+
+    @property
+    def _may_step(self) -> bool:
+        return self._batcher.is_busy and not self._outbox.is_full
 
     def _report(self) -> None:
-        """Send what happened once the daemon has read what was sent before."""
+        """Send what happened, or let it gather while the daemon has not read the last report."""
         self._pipe.flush()
-        if self._pipe.is_clear:
-            report = self._outbox.report(self._speedometer.speed())
-            if report is not None:
-                self._pipe.send(report)
+        if not self._pipe.is_clear or (self._may_step and not self._pipe.is_drained):
+            return
+        report = self._outbox.report(self._speedometer.speed())
+        if report is not None:
+            self._pipe.send(report)

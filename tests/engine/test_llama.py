@@ -9,7 +9,9 @@ from subprocess import PIPE
 
 import pytest
 import trio
+import trio.testing
 
+from engine import process
 from engine.catalogue import read_model
 from engine.embedded import embedded_model_path
 from engine.interface import Engine, Finished, Started, Tokens
@@ -104,12 +106,10 @@ async def test_free_places_and_the_promise_follow_the_jobs(serve, job):
 
 async def test_cancelling_the_scope_stops_the_job_in_the_worker(serve, job, answer):
     async with serve(LlamaSettings(n_threads=1, places=1)) as engine:
-        cancelled = []
         with trio.CancelScope() as scope:
 
             def stop_at_first_text(event: object) -> None:
                 if isinstance(event, Tokens):
-                    cancelled.extend(engine._models[0]._jobs.values())
                     scope.cancel()
 
             await engine.run_job(job("Hello", tokens=LONG), stop_at_first_text)
@@ -117,10 +117,6 @@ async def test_cancelling_the_scope_stops_the_job_in_the_worker(serve, job, answ
         got = answer()
         await engine.run_job(job("Hello", tokens=5), got.events.append)
         assert got.finished.output_tokens == 5
-        end = cancelled[0]._events[-1]
-        assert isinstance(end, Finished)
-        assert end.reason == FinishReason.CANCELLED
-        assert end.output_tokens < LONG
 
 
 async def test_an_exception_of_the_caller_stops_the_job_too(serve, job):
@@ -204,21 +200,85 @@ async def test_a_killed_worker_fails_its_jobs_and_is_restarted(serve, job, answe
         assert got.finished.output_tokens == 5
 
 
+async def test_all_jobs_of_a_worker_fail_with_it(serve, job):
+    async with serve(LlamaSettings(n_threads=1, places=2)) as engine:
+        pid = engine.worker_pid("embedded")
+        # Stopped, so that no job can end before the kill.
+        os.kill(pid, signal.SIGSTOP)
+        errors = []
+
+        async def one(text: str) -> None:
+            with pytest.raises(EngineError) as caught:
+                await engine.run_job(job(text), lambda event: None)
+            errors.append(str(caught.value))
+
+        async with trio.open_nursery() as nursery:
+            for text in ("a", "b", "c", "d"):
+                nursery.start_soon(one, text)
+            await trio.testing.wait_all_tasks_blocked()
+            assert engine.free_places("embedded") == 0
+            os.kill(pid, signal.SIGKILL)
+        assert len(errors) == 4
+        assert all(error.startswith("engine.crashed (killed by SIGKILL") for error in errors)
+
+
+async def test_a_job_that_was_cancelled_before_a_step_makes_no_token(serve, job):
+    async with serve() as engine:
+        pid = engine.worker_pid("embedded")
+        os.kill(pid, signal.SIGSTOP)
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(engine.run_job, job("Hello", tokens=LONG), lambda event: None)
+                await trio.testing.wait_all_tasks_blocked()
+                (cancelled,) = engine._models[0]._jobs.values()
+                scope.cancel()
+        os.kill(pid, signal.SIGCONT)
+        await engine.run_job(job("Hello", tokens=5), lambda event: None)
+        assert [type(event) for event in cancelled._events] == [Started, Finished]
+        assert cancelled._events[-1].reason == FinishReason.CANCELLED
+
+
 async def test_a_worker_that_falls_silent_is_replaced(serve, job, monkeypatch):
     monkeypatch.setattr(limits, "ENGINE_SILENCE_NS_MAX", 100_000_000)
     async with serve() as engine:
-        pid = engine.worker_pid("embedded")
-
-        def freeze(event: object) -> None:
-            if isinstance(event, Started):
-                os.kill(pid, signal.SIGSTOP)
-
+        os.kill(engine.worker_pid("embedded"), signal.SIGSTOP)
         with pytest.raises(EngineError) as caught:
-            await engine.run_job(job("Hello", tokens=LONG), freeze)
+            await engine.run_job(job("Hello"), lambda event: None)
         assert caught.value.code == "engine.timeout"
         monkeypatch.undo()
         await engine.wait_serving("embedded")
         await engine.run_job(job("Hello", tokens=5), lambda event: None)
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "why"),
+    [
+        ("import os; os.abort()", "engine.bad_model", "killed by SIGABRT"),
+        ("raise SystemExit('no\\x07 luck')", "engine.bad_model", "exit status 1: no? luck"),
+        ("print('x' * 999)", "engine.crashed", "it wrote no frame"),
+        ("import signal; signal.pause()", "engine.timeout", "too long to load"),
+    ],
+)
+async def test_a_worker_that_never_serves_stops_the_start(monkeypatch, program, code, why):
+    monkeypatch.setattr(process, "COMMAND", (sys.executable, "-c", program))
+    if code == "engine.timeout":
+        monkeypatch.setattr(limits, "ENGINE_START_NS_MAX", 50_000_000)
+    with trio.fail_after(30), pytest.raises(EngineError) as caught:
+        await LlamaEngine([embedded_model_path()]).run()
+    assert caught.value.code == code
+    assert why in caught.value.detail
+
+
+async def test_the_worker_leaves_no_core_and_starts_no_debugger(serve):
+    async with serve() as engine:
+        proc = Path(f"/proc/{engine.worker_pid('embedded')}")
+        (core,) = [
+            line
+            for line in (proc / "limits").read_text().splitlines()
+            if line.startswith("Max core")
+        ]
+        assert core.split()[4:6] == ["0", "0"]
+        assert b"GGML_NO_BACKTRACE=1" in (proc / "environ").read_bytes().split(b"\0")
 
 
 async def test_ctrl_c_does_not_reach_the_worker(serve, job):
@@ -291,7 +351,17 @@ async def test_a_file_that_only_the_worker_finds_bad_stops_the_start(tmp_path):
     with trio.fail_after(30), pytest.raises(EngineError) as caught:
         await LlamaEngine([path]).run()
     assert caught.value.code == "engine.bad_model"
-    assert str(path) in caught.value.detail
+    assert caught.value.detail == f"{path}: unknown model architecture: 'lxxma'"
+
+
+async def test_weights_that_are_no_numbers_stop_the_start(tmp_path):
+    raw = bytearray(embedded_model_path().read_bytes())
+    raw[-4096:] = b"\x00\x7e" * 2048  # NaN in 16 bits
+    path = tmp_path / "nan.gguf"
+    path.write_bytes(raw)
+    with trio.fail_after(30), pytest.raises(EngineError) as caught:
+        await LlamaEngine([path]).run()
+    assert caught.value.code == "engine.bad_model"
 
 
 async def test_two_files_of_one_name_are_refused():
