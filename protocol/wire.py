@@ -115,6 +115,14 @@ def _pack(value: Any) -> bytes:
     return packed
 
 
+def _check(positional: Any, wire_type: Any) -> Any:
+    """`positional` as `wire_type`, bounds checked. msgspec.ValidationError.
+
+    `builtin_types`: else msgspec takes text for bytes and decodes it as base64.
+    """
+    return msgspec.convert(positional, wire_type, builtin_types=(bytes,))
+
+
 def encode_fields(value: Any) -> bytes:
     """The canonical bytes of a dataclass without a type number: parts, records, what is hashed.
 
@@ -124,7 +132,7 @@ def encode_fields(value: Any) -> bytes:
     assert plan.to_wire is not None
     try:
         positional = plan.to_wire(value)
-        msgspec.convert(positional, plan.wire_type)
+        _check(positional, plan.wire_type)
         return _pack(positional)
     except (msgspec.ValidationError, TypeError, ValueError, OverflowError) as error:
         raise LocalError("wire.unencodable", f"{type(value).__name__}: {error}") from error
@@ -139,7 +147,7 @@ def encode(value: Any) -> bytes:
     assert plan.to_wire is not None
     try:
         positional = plan.to_wire(value)
-        msgspec.convert(positional, plan.wire_type)
+        _check(positional, plan.wire_type)
         data = _pack((NUMBERS[type(value)], *positional))
     except (msgspec.ValidationError, TypeError, ValueError, OverflowError) as error:
         raise LocalError("wire.unencodable", f"{type(value).__name__}: {error}") from error
@@ -174,7 +182,7 @@ def _build(cls: type, positional: Any) -> Any:
     plan = _plan_of(cls)
     assert plan.from_wire is not None
     try:
-        return plan.from_wire(msgspec.convert(positional, plan.wire_type))
+        return plan.from_wire(_check(positional, plan.wire_type))
     except msgspec.ValidationError as error:
         raise RemoteError("wire.bad_field", f"{cls.__name__}: {error}") from error
 
