@@ -6,77 +6,25 @@ flood over a connected random graph; the calibrated router comes with the simula
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
-from typing import Any
 
 from protocol import limits
 from protocol.crypto import Signer, verify
 from protocol.errors import RemoteError
 from protocol.fields import FinishReason
-from protocol.units import NS_PER_MS, NS_PER_S, NS_PER_US
+from protocol.units import NS_PER_S
 from router import actions as act
-from router.actions import Action, Input, ModelOffer, SessionKey
+from router.actions import Action, Input, SessionKey
 from router.anchor import MutualCredit
 from router.ledger import Ledger
 from router.node import Node
 from simnet.clock import EventHeap
 from simnet.entropy import Entropy
+from simnet.peer import Peer, SimEngine, WorldSettings
+from simnet.streams import Latency, Streams
 
 EPOCH_NS = 1_700_000_000 * NS_PER_S
-
-
-@dataclass(frozen=True, slots=True)
-class WorldSettings:
-    """One world. Times in ns; `duplicate_percent` of frames on gossip arrive twice."""
-
-    seed: int = 1
-    network: str = "sim"
-    latency_ns_min: int = 5 * NS_PER_MS
-    latency_ns_max: int = 40 * NS_PER_MS
-    fsync_ns: int = 200 * NS_PER_US
-    degree: int = 4
-    duplicate_percent: int = 0
-    credit_limit_ucr: int = 10_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class SimEngine:
-    """A model with exact times: a fixed prefill, then `token_ns` a token of `text`."""
-
-    offer: ModelOffer
-    prefill_ns: int
-    token_ns: int
-    text: str = "virtual tokens "
-    input_tokens: int = 12
-
-
-@dataclass(slots=True)
-class Peer:
-    """One node of the world, its disk, and what its asker was told."""
-
-    index: int
-    node: Node
-    signer: Signer
-    engine: SimEngine | None
-    entropy: Entropy
-    address: str
-    log: list[tuple[int, bytes]] = field(default_factory=list)
-    durable: int = 0
-    outbox: list[tuple[int, Action]] = field(default_factory=list)
-    syncing: bool = False
-    told: list[tuple[int, Any]] = field(default_factory=list)
-    notes: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    penalized: list[tuple[bytes, str]] = field(default_factory=list)
-    jobs: dict[bytes, bool] = field(default_factory=dict)
-    timer_ns: int | None = None
-    alive: bool = True
-    incarnation: int = 0
-
-    def heard(self, kind: type) -> list[Any]:
-        """The events of one kind that askers were told, in order."""
-        return [event for _, event in self.told if isinstance(event, kind)]
 
 
 class World:
@@ -88,11 +36,14 @@ class World:
         self.peers: list[Peer] = []
         self.by_key: dict[bytes, Peer] = {}
         self._links: dict[int, list[int]] = {}
-        self._fifo: dict[tuple[int, int], int] = {}
         self._network = Entropy(settings.seed, "network")
         self._trace = blake2b(digest_size=16)
         self._memo: dict[tuple[bytes, bytes, bytes], bool] = {}
+        self._latency = Latency(settings, self._network)
+        self.streams = Streams(self.clock, self.by_key, self.give, self._latency)
+        # For tests: may change or drop what leaves for a stream; is told what each step did.
         self.frame_filter: Callable[[Peer, Peer, bytes], bytes | None] | None = None
+        self.after_step: Callable[[Peer, list[Action]], None] | None = None
 
     # --- building --------------------------------------------------------------------------
 
@@ -169,6 +120,8 @@ class World:
                 peer.outbox.append((len(peer.log), action))
         self._flush(peer)
         self._arm(peer)
+        if self.after_step is not None:
+            self.after_step(peer, actions)
 
     def _flush(self, peer: Peer) -> None:
         """Let out what no missing record holds back, in order; sync when something waits."""
@@ -215,11 +168,11 @@ class World:
             case act.SendBid():
                 self._send_bid(peer, action)
             case act.OpenSession():
-                self._open(peer, action.session)
+                self.streams.open(peer, action.session)
             case act.Send():
                 self._send(peer, action.session, action.data)
             case act.CloseSession():
-                self._hang_up(peer, action.session)
+                self.streams.hang_up(peer, action.session)
             case act.StartJob():
                 self._start_job(peer, action)
             case act.CancelJob():
@@ -233,24 +186,13 @@ class World:
             case _:
                 raise AssertionError(action)
 
-    def _latency_ns(self) -> int:
-        span = self.settings.latency_ns_max - self.settings.latency_ns_min
-        return self.settings.latency_ns_min + (self._network.below(span) if span else 0)
-
-    def _arrival_ns(self, source: Peer, target: Peer) -> int:
-        """Streams keep their order: nothing arrives before what was sent earlier."""
-        link = (source.index, target.index)
-        at_ns = max(self.clock.now_ns + self._latency_ns(), self._fifo.get(link, 0))
-        self._fifo[link] = at_ns
-        return at_ns
-
     def _forward(self, peer: Peer, data: bytes, origin: Peer) -> None:
         for other in self._links[peer.index]:
             target = self.peers[other]
             copies = 2 if self._network.below(100) < self.settings.duplicate_percent else 1
             for _ in range(copies):
                 arrive = partial(self._gossip, target, data, origin)
-                self.clock.after(self._latency_ns(), arrive)
+                self.clock.after(self._latency.next_ns(), arrive)
 
     def _gossip(self, peer: Peer, data: bytes, origin: Peer) -> None:
         if not peer.alive or peer is origin:
@@ -269,45 +211,15 @@ class World:
             self.clock.after(limits.DIAL_TIMEOUT_NS, lambda: self.give(peer, undelivered))
             return
         received = act.BidReceived(peer.signer.public_key, action.data)
-        self.clock.after(self._latency_ns(), lambda: self.give(target, received))
-
-    def _open(self, peer: Peer, session: SessionKey) -> None:
-        target = self.by_key.get(session.peer)
-        if target is None or not target.alive:
-            closed = act.SessionClosed(session, "provider.unreachable")
-            self.clock.after(limits.DIAL_TIMEOUT_NS, lambda: self.give(peer, closed))
-            return
-        inbound = SessionKey(peer.signer.public_key, outbound=False)
-        self.clock.at(
-            self._arrival_ns(peer, target),
-            lambda: self.give(target, act.SessionOpened(inbound)),
-        )
-        opened = act.SessionOpened(session)
-        self.clock.after(2 * self._latency_ns(), lambda: self.give(peer, opened))
+        self.clock.after(self._latency.next_ns(), lambda: self.give(target, received))
 
     def _send(self, peer: Peer, session: SessionKey, data: bytes) -> None:
-        target = self.by_key[session.peer]
         if self.frame_filter is not None:
-            filtered = self.frame_filter(peer, target, data)
+            filtered = self.frame_filter(peer, self.by_key[session.peer], data)
             if filtered is None:
                 return
             data = filtered
-        mirrored = SessionKey(peer.signer.public_key, not session.outbound)
-        incarnation = target.incarnation
-        self.clock.at(
-            self._arrival_ns(peer, target),
-            lambda: self._arrive(target, mirrored, data, incarnation),
-        )
-
-    def _arrive(self, target: Peer, session: SessionKey, data: bytes, incarnation: int) -> None:
-        if target.incarnation == incarnation:
-            self.give(target, act.SessionData(session, data))
-
-    def _hang_up(self, peer: Peer, session: SessionKey) -> None:
-        target = self.by_key[session.peer]
-        mirrored = SessionKey(peer.signer.public_key, not session.outbound)
-        closed = act.SessionClosed(mirrored, "session.closed")
-        self.clock.at(self._arrival_ns(peer, target), lambda: self.give(target, closed))
+        self.streams.send(peer, session, data)
 
     # --- the engine ------------------------------------------------------------------------
 
@@ -316,8 +228,14 @@ class World:
         assert engine is not None
         job_id, limit = action.job_id, action.parameters.output_tokens_max
         peer.jobs[job_id] = True
-        self.give(peer, act.JobStarted(job_id, engine.input_tokens))
         incarnation = peer.incarnation
+
+        def started() -> None:
+            if peer.incarnation == incarnation and job_id in peer.jobs:
+                self.give(peer, act.JobStarted(job_id, engine.input_tokens))
+
+        # Never inside the step that starts it: the rest of that step's actions come first.
+        self.clock.after(0, started)
 
         def token(count: int) -> None:
             if peer.incarnation != incarnation or job_id not in peer.jobs:
@@ -341,11 +259,7 @@ class World:
 
     def cut(self, one: Peer, other: Peer) -> None:
         """The streams between two peers break; both notice."""
-        for here, there in ((one, other), (other, one)):
-            for outbound in (True, False):
-                session = SessionKey(there.signer.public_key, outbound)
-                if session in here.node.sessions:
-                    self.give(here, act.SessionClosed(session, "session.closed"))
+        self.streams.cut(one, other)
 
     def crash(self, peer: Peer, lost_records: int = 0) -> None:
         """Stop a node at once; `lost_records` un-synced ones survive less."""
@@ -357,12 +271,7 @@ class World:
         peer.jobs.clear()
         peer.syncing = False
         peer.timer_ns = None
-        for other in self.peers:
-            for outbound in (True, False):
-                session = SessionKey(peer.signer.public_key, outbound)
-                if other.alive and session in other.node.sessions:
-                    closed = act.SessionClosed(session, "session.closed")
-                    self.clock.after(self._latency_ns(), partial(self.give, other, closed))
+        self.streams.died(peer)
 
     def restart(self, peer: Peer) -> None:
         """Start a crashed node from its log."""

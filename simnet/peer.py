@@ -1,0 +1,62 @@
+"""What a world is made of: its settings, engines with exact times, and peers. No behaviour."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from protocol.crypto import Signer
+from protocol.units import NS_PER_MS, NS_PER_US
+from router.actions import Action, ModelOffer
+from router.node import Node
+from simnet.entropy import Entropy
+
+
+@dataclass(frozen=True, slots=True)
+class WorldSettings:
+    """One world. Times in ns; `duplicate_percent` of frames on gossip arrive twice."""
+
+    seed: int = 1
+    network: str = "sim"
+    latency_ns_min: int = 5 * NS_PER_MS
+    latency_ns_max: int = 40 * NS_PER_MS
+    fsync_ns: int = 200 * NS_PER_US
+    degree: int = 4
+    duplicate_percent: int = 0
+    credit_limit_ucr: int = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class SimEngine:
+    """A model with exact times: a fixed prefill, then `token_ns` a token of `text`."""
+
+    offer: ModelOffer
+    prefill_ns: int
+    token_ns: int
+    text: str = "virtual tokens "
+    input_tokens: int = 12
+
+
+@dataclass(slots=True)
+class Peer:
+    """One node of the world, its disk, and what its asker was told."""
+
+    index: int
+    node: Node
+    signer: Signer
+    engine: SimEngine | None
+    entropy: Entropy
+    address: str
+    log: list[tuple[int, bytes]] = field(default_factory=list)
+    durable: int = 0
+    outbox: list[tuple[int, Action]] = field(default_factory=list)
+    syncing: bool = False
+    told: list[tuple[int, Any]] = field(default_factory=list)
+    notes: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    penalized: list[tuple[bytes, str]] = field(default_factory=list)
+    jobs: dict[bytes, bool] = field(default_factory=dict)
+    timer_ns: int | None = None
+    alive: bool = True
+    incarnation: int = 0
+
+    def heard(self, kind: type) -> list[Any]:
+        """The events of one kind that askers were told, in order."""
+        return [event for _, event in self.told if isinstance(event, kind)]
