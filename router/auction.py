@@ -1,7 +1,7 @@
 """Which bid wins: scores in integers by the weights that the request committed to.
 
 Scores are normalised by the request's own price cap and time budget, so a bid's score does
-not depend on who else bids; ties fall by hash. Pure. Rule: protocol/README.md, "Ranking".
+not depend on who else bids; ties fall to the cheaper, the faster, then by hash. Pure. Rule: protocol/README.md, "Ranking".
 """
 
 from dataclasses import dataclass
@@ -26,6 +26,11 @@ class ScoredBid:
     latency_ns: int
     score: int
     tie: bytes
+
+    @property
+    def order(self) -> tuple[int, int, int, bytes]:
+        """What bids are sorted by: where rounding makes scores equal, cheaper, then faster."""
+        return self.score, self.cost_max_ucr, self.latency_ns, self.tie
 
 
 def expected_latency_ns(bid: Bid, output_tokens: int) -> int:
@@ -71,5 +76,5 @@ def check_bid(request: Signed, scored: ScoredBid, now_ns: int) -> None:
 
 
 def rank(bids: list[ScoredBid]) -> list[ScoredBid]:
-    """Best first; equal scores in the order of a hash that no bidder can choose."""
-    return sorted(bids, key=lambda scored: (scored.score, scored.tie))
+    """Best first; equal bids in the order of a hash that no bidder can choose."""
+    return sorted(bids, key=lambda scored: scored.order)

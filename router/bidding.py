@@ -77,7 +77,7 @@ class Bidding:
 
     def _keep_bid(self, job: Job, scored: ScoredBid) -> None:
         job.bids.append(scored)
-        if job.best is None or (scored.score, scored.tie) < (job.best.score, job.best.tie):
+        if job.best is None or scored.order < job.best.order:
             job.best = scored
             early = TimerKey("early", job.id)
             self._context.timers.set(early, self._context.now_ns + EARLY_CLOSE_GAP_NS)
