@@ -41,6 +41,7 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag=1):
     context_tokens: int
     chunk_tokens: int
     queue_jobs: int
+    step_ns_min: int
 
 
 class Submit(msgspec.Struct, frozen=True, array_like=True, tag=2):

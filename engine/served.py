@@ -165,6 +165,7 @@ class ServedModel:
                 context_tokens=min(wanted, self._file.info.context_tokens),
                 chunk_tokens=self._settings.prefill_chunk_tokens,
                 queue_jobs=self._settings.queue_jobs,
+                step_ns_min=self._settings.step_ns_min(),
             )
         )
         with trio.move_on_after(limits.ENGINE_START_NS_MAX / NS_PER_S):

@@ -4,6 +4,7 @@ Runs in the worker's only thread. Must not know trio or the market. Rule: the en
 the docs.
 """
 
+import time
 from pathlib import Path
 
 from engine import native
@@ -26,7 +27,9 @@ class Service:
             path, places=load.places, context_tokens=load.context_tokens, threads=load.threads
         )
         prompts = PromptReader(model.vocabulary, model.chat_template, model.context_tokens)
-        self._speedometer = Speedometer(load.places)
+        self._step_ns_min = load.step_ns_min
+        self._next_step_ns = 0
+        self._speedometer = Speedometer(load.places, load.step_ns_min)
         calibrate(model, prompts, self._speedometer)
         self._batcher = Batcher(
             model,
@@ -51,15 +54,22 @@ class Service:
 
     def turn(self) -> None:
         """Take what came, compute a step, report; blocks only when there is nothing to do."""
-        self._pipe.wait(0 if self._may_step else None)
+        self._pipe.wait(self._rest_ns() if self._may_step else None)
         for message in self._pipe.receive():
             if isinstance(message, Submit):
                 self._batcher.submit(message)
             elif isinstance(message, Cancel):
                 self._batcher.cancel(message.handle)
-        if self._may_step:
+        if self._may_step and not self._rest_ns():
+            self._next_step_ns = time.monotonic_ns() + self._step_ns_min
             self._batcher.step()
         self._report()
+
+    def _rest_ns(self) -> int:
+        """How long the operator's pace keeps the next step back."""
+        if not self._step_ns_min:
+            return 0
+        return max(0, self._next_step_ns - time.monotonic_ns())
 
     @property
     def _may_step(self) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from protocol import limits
 from protocol.errors import ConfigError
+from protocol.units import NS_PER_S
 
 
 def available_threads() -> int:
@@ -23,6 +24,8 @@ class LlamaSettings:
     sequences decode at once; each holds `context_tokens` (0: the model's own, up to a bound).
     `prefill_chunk_tokens` bounds how much of new prompts one step reads beside running jobs:
     smaller keeps their gaps short, larger starts the newcomer sooner. `queue_jobs` may wait.
+    `steps_per_s_max` leaves the machine's owner some of it: the worker rests after each step
+    as long as that takes (0: never).
     """
 
     n_threads: int = 0
@@ -30,6 +33,7 @@ class LlamaSettings:
     context_tokens: int = 0
     prefill_chunk_tokens: int = 256
     queue_jobs: int = 16
+    steps_per_s_max: int = 0
 
     def __post_init__(self) -> None:
         ranges = {
@@ -41,11 +45,16 @@ class LlamaSettings:
                 limits.ENGINE_CHUNK_TOKENS_MAX,
             ),
             "queue_jobs": (0, limits.ENGINE_QUEUE_JOBS_MAX),
+            "steps_per_s_max": (0, limits.ENGINE_STEPS_PER_S_MAX),
         }
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if not isinstance(value, int) or not low <= value <= high:
                 raise ConfigError("config.bad_value", f"{name} {value} is not in {low}..{high}")
+
+    def step_ns_min(self) -> int:
+        """The shortest time between the starts of two steps, in ns; 0 for no pace."""
+        return NS_PER_S // self.steps_per_s_max if self.steps_per_s_max else 0
 
     def threads(self) -> int:
         """The compute threads to use; at least 1."""

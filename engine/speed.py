@@ -17,15 +17,20 @@ PREFILL_TOKENS_MIN = 16
 
 
 class Speedometer:
-    """Running means of one model's steps, for 1..`places` decoding sequences."""
+    """Running means of one model's steps, for 1..`places` decoding sequences.
 
-    def __init__(self, places: int) -> None:
+    `step_ns_min` is the pace that the operator set: no decoding step counts as shorter.
+    """
+
+    def __init__(self, places: int, step_ns_min: int = 0) -> None:
+        self._step_ns_min = step_ns_min
         self._prefill_ns = 0
         self._step_ns = [0] * places
 
     def record(self, decoding: int, prefill_tokens: int, duration_ns: int) -> None:
         """One step: how many sequences decoded, how many tokens of prompts it read."""
         if not prefill_tokens:
+            duration_ns = max(duration_ns, self._step_ns_min)
             self._step_ns[decoding - 1] = _mean(self._step_ns[decoding - 1], duration_ns)
         elif prefill_tokens >= PREFILL_TOKENS_MIN:
             rest_ns = self._step_ns[decoding - 1] if decoding else 0

@@ -8,14 +8,14 @@ it owns the node. Knows nothing of the market.
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 import trio
 
-from protocol.errors import ConfigError, NetworkError, PeerdError
+from protocol.errors import CODES, ConfigError, NetworkError, PeerdError
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -142,10 +142,13 @@ async def _serve_client(stream: trio.SocketStream, methods: dict[str, Method]) -
         await answer({"end": True, **error_json(error)})
 
 
-async def call_control(directory: Path, method: str, params: Json) -> AsyncIterator[Json]:
-    """Call a running daemon; yields its answers, the last one with `end`.
+async def call_control(
+    directory: Path, method: str, params: Json, on_line: Callable[[Json], None]
+) -> None:
+    """Call a running daemon and pass on its answers, as they come.
 
-    NetworkError `control.unavailable` when no daemon answers, or it goes away meanwhile.
+    NetworkError: `control.unavailable` when no daemon answers or it goes away meanwhile, else
+    the code of the daemon's error.
     """
     path = socket_path(directory)
     try:
@@ -158,9 +161,29 @@ async def call_control(directory: Path, method: str, params: Json) -> AsyncItera
         try:
             await stream.send_all(request.encode() + b"\n")
             while (value := await lines.next()) is not None:
-                yield value
+                if "error" in value:
+                    raise NetworkError(_known(value["error"]), str(value.get("detail", "")))
                 if value.get("end"):
                     return
+                on_line(value)
         except trio.BrokenResourceError as error:
             raise NetworkError("control.unavailable", "the daemon went away") from error
         raise NetworkError("control.unavailable", "the daemon went away")
+
+
+async def daemon_answers(directory: Path) -> bool:
+    """Whether a daemon serves this data directory; a killed one leaves its socket behind."""
+    path = socket_path(directory)
+    if not path.exists():
+        return False
+    try:
+        stream = await trio.open_unix_socket(os.fspath(path))
+    except OSError:
+        return False
+    await stream.aclose()
+    return True
+
+
+def _known(code: Any) -> str:
+    """The daemon may be newer than this command."""
+    return code if code in CODES else "control.bad_request"

@@ -172,6 +172,7 @@ ENGINE_CONTEXT_TOKENS_DEFAULT: Final = 4_096
 ENGINE_CHUNK_TOKENS_MIN: Final = 16
 ENGINE_CHUNK_TOKENS_MAX: Final = 2_048
 ENGINE_QUEUE_JOBS_MAX: Final = 256
+ENGINE_STEPS_PER_S_MAX: Final = 100_000
 # One job to the worker: a prompt of text; a million tokens at four bytes.
 ENGINE_FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
 # Loading reads the file once: 100 GB from a slow disk.

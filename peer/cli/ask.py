@@ -1,0 +1,153 @@
+"""`peerd ask`: through the running daemon, or as an ephemeral node when there is none."""
+
+import json
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import trio
+
+from peer.asking import AskOptions, parse_options, to_ask
+from peer.cli.options import data_option, json_option, network_flags, network_options
+from peer.cli.record import AskRecord
+from peer.cli.run import daemon_settings
+from peer.cli.screen import Screen
+from peer.config import CONFIG_FILE, Config, credits_of, load_config
+from peer.control import call_control, daemon_answers
+from peer.daemon import open_daemon
+from peer.identity import KEY_FILE, create_key, load_key
+from peer.logs import configure_logs
+from peer.reports import event_json
+from protocol.errors import CODES, NetworkError
+
+_CONNECT_S = 10.0
+_CLOSE_S = 5.0
+_EPHEMERAL_LISTEN = "/ip4/127.0.0.1/tcp/0"
+
+Json = dict[str, Any]
+
+
+@click.command("ask")
+@click.argument("prompt")
+@data_option
+@click.option("--model", help="The model's name.")
+@click.option("--system", help="A system message before the prompt.")
+@click.option("--raw", is_flag=True, help="Complete the text as it is, without a chat template.")
+@click.option("--max-tokens", type=int, default=256, show_default=True)
+@click.option("--temperature", type=click.FloatRange(0, 5), default=0.0, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text.")
+@click.option("--max-price", metavar="CREDITS", help="The most that this answer may cost.")
+@click.option("--deposit", metavar="CREDITS", help="Deposit of a new channel.")
+@click.option("--advance", metavar="CREDITS", help="The most to pay ahead of delivery.")
+@click.option("--window-ms", type=int, help="How long to collect bids.")
+@click.option("--timeout", type=int, metavar="SECONDS", help="Give up after this.")
+@click.option(
+    "--price-weight", type=int, help="0-1000: price counts this much, speed the rest of 1000."
+)
+@click.option("--only", multiple=True, metavar="PEER", help="Only these providers.")
+@click.option("--ignore", multiple=True, metavar="PEER", help="Never these providers.")
+@network_options
+@json_option
+def ask_command(directory: Path, prompt: str, as_json: bool, **flags: Any) -> None:
+    """Ask the market for an answer to PROMPT and pay for it as it arrives."""
+    settings = network_flags(flags)
+    path = directory / CONFIG_FILE
+    config = load_config(path if path.exists() else None, settings)
+    level = config.log.level if settings.get("log") else "error"
+    configure_logs(level, config.log.format)
+    options = _options(prompt, config, flags)
+    record = trio.run(_ask, directory, config, options, None if as_json else Screen())
+    if as_json:
+        click.echo(json.dumps(record.summary()))
+    if record.failure is not None:
+        code, detail = record.failure["code"], record.failure["detail"]
+        middle = f" ({detail})" if detail else ""
+        click.echo(f"peerd: {code}{middle}: {CODES[code]}", err=True)
+        sys.exit(1)
+
+
+def _options(prompt: str, config: Config, flags: dict[str, Any]) -> AskOptions:
+    defaults = config.requester
+
+    def pick(name: str, default: Any) -> Any:
+        return default if flags[name] is None else flags[name]
+
+    messages = [("system", flags["system"])] if flags["system"] and not flags["raw"] else []
+    return parse_options(
+        {
+            "model": pick("model", defaults.model),
+            "messages": [*messages, ("user", prompt)],
+            "chat": not flags["raw"],
+            "max_tokens": flags["max_tokens"],
+            "temperature_milli": round(flags["temperature"] * 1000),
+            "seed": flags["seed"],
+            "stop": flags["stop"],
+            "max_price_ucr": credits_of("--max-price", pick("max_price", defaults.max_price)),
+            "deposit_ucr": credits_of("--deposit", pick("deposit", defaults.deposit)),
+            "advance_ucr": credits_of("--advance", pick("advance", defaults.advance)),
+            "bid_window_ms": pick("window_ms", defaults.bid_window_ms),
+            "timeout_ms": 1_000 * pick("timeout", defaults.timeout_s),
+            "price_weight": pick("price_weight", defaults.price_weight),
+            "providers_only": flags["only"],
+            "providers_ignored": flags["ignore"],
+        }
+    )
+
+
+async def _ask(
+    directory: Path, config: Config, options: AskOptions, screen: Screen | None
+) -> AskRecord:
+    record = AskRecord()
+
+    def on_event(event: Json) -> None:
+        record.add(event)
+        if screen is not None:
+            screen.show(event)
+
+    if await daemon_answers(directory):
+        params = json.loads(json.dumps(asdict(options)))
+        await call_control(directory, "ask", params, on_event)
+    else:
+        await _as_ephemeral(directory, config, options, on_event)
+    return record
+
+
+@asynccontextmanager
+async def _node_directory(directory: Path) -> AsyncIterator[tuple[Path, bool]]:
+    """The person's own node when there is one, so that its channels are used; else one for
+    this question only, whose channel is closed at the end."""
+    if (directory / KEY_FILE).exists():
+        yield directory, False
+        return
+    with tempfile.TemporaryDirectory(prefix="peerd-ask-") as name:
+        create_key(Path(name))
+        yield Path(name), True
+
+
+async def _as_ephemeral(
+    directory: Path, config: Config, options: AskOptions, on_event: Callable[[Json], None]
+) -> None:
+    if not config.network.bootstrap:
+        raise NetworkError("request.not_connected", "no --bootstrap and no running daemon")
+    async with _node_directory(directory) as (home, temporary):
+        settings = daemon_settings(home, _quiet_listener(config))
+        async with open_daemon(settings, load_key(home)) as daemon:
+            if not await daemon.wait_connected(_CONNECT_S):
+                raise NetworkError("request.not_connected", "nobody answered")
+            async with daemon.ask(to_ask(options, daemon.new_ask_id())) as stream:
+                async for event in stream:
+                    on_event(event_json(event))
+            if temporary:
+                for settled in await daemon.close_channels((), _CLOSE_S):
+                    on_event(event_json(settled))
+
+
+def _quiet_listener(config: Config) -> Config:
+    """A node that only asks needs no open port."""
+    return replace(config, network=replace(config.network, listen=(_EPHEMERAL_LISTEN,)))

@@ -1,0 +1,78 @@
+"""A request's events collected into the one object that `--json` prints."""
+
+from typing import Any
+
+Json = dict[str, Any]
+
+
+class AskRecord:
+    """What happened to one request, from its events as JSON (`peer.reports.event_json`)."""
+
+    def __init__(self) -> None:
+        self.request_id = ""
+        self.bids: list[Json] = []
+        self.award: Json | None = None
+        self.retries: list[Json] = []
+        self.vouchers: list[Json] = []
+        self.parts: list[str] = []
+        self.receipt: Json | None = None
+        self.failure: Json | None = None
+        self._first_text_ms: float | None = None
+        self._total_ms: float | None = None
+
+    def add(self, event: Json) -> None:
+        """Take the next event in."""
+        kind = event["event"]
+        if kind == "published":
+            self.request_id = event["request_id"]
+        elif kind == "bid":
+            self.bids.append(_without_kind(event))
+        elif kind == "award":
+            self.award = _without_kind(event)
+        elif kind == "retry":
+            self.retries.append(_without_kind(event))
+        elif kind == "voucher":
+            self.vouchers.append(_without_kind(event))
+        elif kind == "text":
+            self.parts.append(event["text"])
+            if self._first_text_ms is None:
+                self._first_text_ms = event["at_ms"]
+        elif kind == "done":
+            self.receipt = event["receipt"]
+            self._total_ms = event["at_ms"]
+        elif kind == "failed":
+            self.failure = _without_kind(event)
+            self._total_ms = event["at_ms"]
+
+    @property
+    def answer(self) -> str:
+        """The text so far."""
+        return "".join(self.parts)
+
+    def summary(self) -> Json:
+        """The object; `receipt_ok` says that the receipt was checked and counter-signed."""
+        receipt = self.receipt or {}
+        return {
+            "request_id": self.request_id,
+            "bids": self.bids,
+            "award": self.award,
+            "retries": self.retries,
+            "vouchers": self.vouchers,
+            "answer": self.answer,
+            "input_tokens": receipt.get("input_tokens"),
+            "output_tokens": receipt.get("output_tokens"),
+            "cost_ucr": receipt.get("cost_ucr", (self.failure or {}).get("paid_ucr")),
+            "receipt_ok": self.receipt is not None,
+            "receipt": self.receipt,
+            "error": self.failure,
+            "timings_ms": {
+                "request_to_first_bid": min((bid["at_ms"] for bid in self.bids), default=None),
+                "request_to_award": self.award["at_ms"] if self.award else None,
+                "request_to_first_token": self._first_text_ms,
+                "total": self._total_ms,
+            },
+        }
+
+
+def _without_kind(event: Json) -> Json:
+    return {key: value for key, value in event.items() if key != "event"}

@@ -1,0 +1,138 @@
+"""`peerd run`: the daemon, until SIGTERM or SIGINT."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import click
+import structlog
+import trio
+
+from engine.embedded import embedded_model_path
+from engine.llama import LlamaEngine
+from engine.settings import LlamaSettings
+from peer.cli.options import (
+    data_option,
+    given,
+    json_option,
+    load_node,
+    network_flags,
+    network_options,
+)
+from peer.config import Config, ProviderConfig, credits_of
+from peer.control import serve_control, socket_path
+from peer.daemon import Daemon, DaemonSettings, open_daemon
+from peer.libp2p_adapter.network import NetworkSettings
+from peer.service import control_methods, status_json
+from protocol.crypto import Signer
+
+log = structlog.get_logger()
+
+EMBEDDED = "embedded"
+
+
+def daemon_settings(directory: Path, config: Config) -> DaemonSettings:
+    """A node's settings from its configuration. ConfigError `config.bad_value`."""
+    provider = config.provider
+    return DaemonSettings(
+        directory=directory,
+        network=NetworkSettings(
+            network=config.network.name,
+            listen=config.network.listen,
+            announce=config.network.announce,
+            bootstrap=config.network.bootstrap,
+        ),
+        input_price_ucr=credits_of("input_price", provider.input_price),
+        output_price_ucr=credits_of("output_price", provider.output_price),
+        credit_limit_ucr=credits_of("credit_limit", provider.credit_limit),
+        places=provider.places,
+    )
+
+
+def make_engine(provider: ProviderConfig) -> LlamaEngine | None:
+    """The engine for the configured models; None when nothing is sold."""
+    if not provider.models:
+        return None
+    paths = [
+        embedded_model_path() if model == EMBEDDED else Path(model).expanduser()
+        for model in provider.models
+    ]
+    settings = LlamaSettings(
+        n_threads=provider.threads,
+        places=provider.places,
+        context_tokens=provider.context_tokens,
+        steps_per_s_max=provider.steps_per_s_max,
+    )
+    return LlamaEngine(paths, settings)
+
+
+@click.command("run")
+@data_option
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="PATH.gguf",
+    help="A model to sell, or `embedded`; none makes a node that only asks and relays.",
+)
+@click.option("--input-price", metavar="CREDITS", help="Per 1,000,000 input tokens.")
+@click.option("--output-price", metavar="CREDITS", help="Per 1,000,000 output tokens.")
+@click.option("--credit-limit", metavar="CREDITS", help="Deposits believed from one payer.")
+@click.option("--places", type=int, help="Jobs at once, a model.")
+@click.option("--threads", type=int, help="CPU threads of a model; 0 for all.")
+@click.option("--context-tokens", type=int, help="Context of a job; 0 for the model's own.")
+@click.option("--steps-per-s-max", type=int, help="Decode steps a second at most; 0: no limit.")
+@network_options
+@json_option
+def run_command(directory: Path, as_json: bool, **flags: Any) -> None:
+    """Run the node: relay gossip, sell what --model names, serve local commands."""
+    settings = network_flags(flags)
+    settings["provider"] = given(flags)
+    signer, config = load_node(directory, settings)
+    trio.run(_run, directory, signer, config, as_json)
+
+
+async def _run(directory: Path, signer: Signer, config: Config, as_json: bool) -> None:
+    socket_path(directory)  # a path that is too long should fail before anything starts
+    engine = make_engine(config.provider)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            stop = trio.Event()
+            nursery.start_soon(_watch_signals, signals, stop, nursery.cancel_scope)
+            if engine is not None:
+                await nursery.start(engine.run)
+            async with open_daemon(daemon_settings(directory, config), signer, engine) as daemon:
+                await nursery.start(serve_control, directory, control_methods(daemon))
+                _announce(daemon, as_json)
+                await stop.wait()
+                log.info("daemon.stopping", running=daemon.node.provider.serving.running)
+                finished = await daemon.drain(config.drain_s)
+                log.info("daemon.drained", finished=finished)
+            nursery.cancel_scope.cancel()
+    log.info("daemon.stopped")
+
+
+async def _watch_signals(signals: Any, stop: trio.Event, scope: trio.CancelScope) -> None:
+    """The first signal drains, a second one stops at once."""
+    async for number in signals:
+        log.info("daemon.signal", signal=signal.Signals(number).name)
+        if stop.is_set():
+            scope.cancel()
+        stop.set()
+
+
+def _announce(daemon: Daemon, as_json: bool) -> None:
+    report = daemon.recovery
+    log.info(
+        "daemon.ready",
+        peer_id=daemon.network.peer_id,
+        records=report.records,
+        torn_bytes=report.torn_bytes,
+    )
+    if as_json:
+        click.echo(json.dumps({"event": "ready", **status_json(daemon)}))
+        return
+    click.echo(f"peerd {daemon.network.peer_id} on network {daemon.settings.network.network}")
+    for address in daemon.network.addresses:
+        click.echo(f"  {address}")

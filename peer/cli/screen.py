@@ -1,0 +1,95 @@
+"""What a person sees while a request runs: bids, the award, the answer, the bill."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from protocol.units import format_credits
+
+Json = dict[str, Any]
+
+
+def short(identity: str) -> str:
+    """A peer id or digest that fits a line: the libp2p prefix says nothing, the end does."""
+    return identity if len(identity) <= 12 else f"…{identity[-8:]}"
+
+
+def bids_table(bids: list[Json], winner: str | None) -> Table:
+    """The bids, best score first, the winner marked."""
+    table = Table(title="bids", title_justify="left")
+    for name in (
+        "",
+        "provider",
+        "in /1M",
+        "out /1M",
+        "first token",
+        "tokens/s",
+        "at most",
+        "came",
+    ):
+        table.add_column(name, justify="left" if name in ("", "provider") else "right")
+    for bid in sorted(bids, key=lambda bid: (bid["refused"] is not None, bid["score"])):
+        mark = "✓" if bid["provider"] == winner else ("✗" if bid["refused"] else "")
+        table.add_row(
+            mark,
+            short(bid["provider"]),
+            format_credits(bid["input_price_ucr"]),
+            format_credits(bid["output_price_ucr"]),
+            f"{bid['ttft_ms']:.0f} ms",
+            f"{bid['tokens_per_s']:.0f}",
+            format_credits(bid["cost_max_ucr"]),
+            f"+{bid['at_ms']:.0f} ms",
+        )
+    return table
+
+
+class Screen:
+    """Prints a request's events: progress on stderr, the answer alone on stdout."""
+
+    def __init__(self) -> None:
+        self.progress = Console(stderr=True, highlight=False)
+        self._answer = Console(highlight=False, markup=False, soft_wrap=True)
+        self._bids: list[Json] = []
+        self._open_line = False
+
+    def show(self, event: Json) -> None:
+        """Print one event, if it says something to a person."""
+        kind = event["event"]
+        if kind == "bid":
+            self._bids.append(event)
+        elif kind == "award":
+            self.progress.print(bids_table(self._bids, event["provider"]))
+            self.progress.print(
+                f"awarded to {short(event['provider'])} after {event['at_ms']:.0f} ms"
+            )
+        elif kind == "text":
+            self._answer.print(event["text"], end="")
+            self._open_line = True
+        elif kind == "retry":
+            self.progress.print(f"{short(event['provider'])} failed: {event['code']}; next bid")
+        elif kind == "done":
+            self.end_answer()
+            self._bill(event)
+        elif kind == "failed":
+            self.end_answer()
+        elif kind == "settled":
+            self.progress.print(
+                f"channel closed: {format_credits(event['settled_ucr'])} credits settled, "
+                f"{format_credits(event['refund_ucr'])} back"
+            )
+
+    def end_answer(self) -> None:
+        """Finish the answer's last line."""
+        if self._open_line:
+            self._answer.print()
+            self._open_line = False
+
+    def _bill(self, event: Json) -> None:
+        receipt = event["receipt"]
+        self.progress.print(
+            f"{receipt['input_tokens']} tokens in, {receipt['output_tokens']} out · "
+            f"{format_credits(receipt['cost_ucr'])} credits · "
+            f"provider {short(receipt['payee'])} · {event['at_ms'] / 1000:.2f} s\n"
+            f"receipt {receipt['receipt_id']}"
+        )
