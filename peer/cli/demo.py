@@ -9,8 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +46,14 @@ class ProviderPlan:
     output_price: str
     steps_per_s_max: int
 
+    def flags(self) -> tuple[str, ...]:
+        """What its daemon is started with."""
+        return (
+            *("--model", "embedded", "--threads", "1", "--places", "2"),
+            *("--input-price", self.input_price, "--output-price", self.output_price),
+            *("--steps-per-s-max", str(self.steps_per_s_max)),
+        )
+
 
 PROVIDERS = (
     ProviderPlan("cheap and slow", "10", "40", 20),
@@ -55,18 +62,51 @@ PROVIDERS = (
 )
 
 
-@dataclass(slots=True)
 class Running:
-    """A daemon of the demo: its directory, process and what it said when it was ready."""
+    """A daemon of the demo: its directory, its process, and what it says when it is ready."""
 
-    directory: Path
-    process: trio.Process
-    ready: Json
+    def __init__(self, directory: Path, name: str, process: trio.Process) -> None:
+        self.directory = directory
+        self.name = name
+        self._process = process
+        self.ready: Json = {}
 
     @property
     def peer_id(self) -> str:
         """The node's peer id."""
         return str(self.ready["peer_id"])
+
+    async def wait_ready(self) -> None:
+        """Until it listens. NetworkError `control.unavailable` with the last line it logged."""
+        assert self._process.stdout is not None
+        buffer = b""
+        with trio.move_on_after(_START_S):
+            while b"\n" not in buffer:
+                data = await self._process.stdout.receive_some()
+                if not data:
+                    break
+                buffer += data
+        line, newline, _ = buffer.partition(b"\n")
+        self.ready = json.loads(line) if newline else {}
+        if self.ready.get("event") != "ready":
+            log = (self.directory / "daemon.log").read_text(errors="replace")
+            last = " ".join(log.strip().splitlines()[-1:])
+            detail = f"{self.name} did not start: {last[:200]}"
+            raise NetworkError("control.unavailable", detail)
+
+    async def stop(self) -> None:
+        """SIGTERM, which drains; SIGKILL when that takes too long."""
+        process = self._process
+        with trio.CancelScope(shield=True):
+            if process.returncode is None:
+                process.send_signal(signal.SIGTERM)
+            with trio.move_on_after(_STOP_S):
+                await process.wait()
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            if process.stdout is not None:
+                await process.stdout.aclose()
 
 
 @click.command("demo")
@@ -92,24 +132,27 @@ def demo_command(prompt: str, max_tokens: int, keep: Path | None, as_json: bool)
 
 async def _demo(home: Path, prompt: str, max_tokens: int, screen: Screen | None) -> Json:
     async with AsyncExitStack() as stack:
-        nodes: list[Running] = []
-        first = await stack.enter_async_context(_provider(home, PROVIDERS[0], ()))
+
+        async def start(name: str, bootstrap: tuple[str, ...], *flags: str) -> Running:
+            node = await _spawn(home / name.replace(" ", "-"), name, bootstrap, flags)
+            stack.push_async_callback(node.stop)
+            return node
+
+        first = await start(PROVIDERS[0].name, (), *PROVIDERS[0].flags())
+        await first.wait_ready()
         bootstrap = tuple(first.ready["addresses"][:1])
-        nodes.append(first)
-        rest: list[Running] = []
-        # The others start side by side, each under its own exit.
-        starting = [_provider(home, plan, bootstrap) for plan in PROVIDERS[1:]]
-        starting.append(_daemon(home / "requester", "requester", bootstrap, ()))
-        for manager in starting:
-            rest.append(await stack.enter_async_context(manager))
-        providers, requester = [*nodes, *rest[:-1]], rest[-1]
+        others = [await start(plan.name, bootstrap, *plan.flags()) for plan in PROVIDERS[1:]]
+        requester = await start("requester", bootstrap)
+        for node in (*others, requester):
+            await node.wait_ready()
+        providers = [first, *others]
         if screen is not None:
             _show_nodes(screen, providers, requester)
         await _wait_joined(requester, len(providers))
         record = await _ask(requester, prompt, max_tokens, screen)
         await call_control(requester.directory, "close", {}, lambda line: None)
         books = await _books([requester, *providers])
-    result = _judge(home, record, books, requester, providers)
+    result = _judge(record, books, requester, providers)
     if screen is not None:
         _show_result(screen, result)
     return result
@@ -118,20 +161,10 @@ async def _demo(home: Path, prompt: str, max_tokens: int, screen: Screen | None)
 # --- processes -----------------------------------------------------------------------------
 
 
-def _provider(home: Path, plan: ProviderPlan, bootstrap: tuple[str, ...]) -> Any:
-    flags = (
-        *("--model", "embedded", "--threads", "1", "--places", "2"),
-        *("--input-price", plan.input_price, "--output-price", plan.output_price),
-        *("--steps-per-s-max", str(plan.steps_per_s_max)),
-    )
-    return _daemon(home / plan.name.replace(" ", "-"), plan.name, bootstrap, flags)
-
-
-@asynccontextmanager
-async def _daemon(
+async def _spawn(
     directory: Path, name: str, bootstrap: tuple[str, ...], flags: tuple[str, ...]
-) -> AsyncIterator[Running]:
-    """A `peerd run` process, ready, and stopped by SIGTERM at the end."""
+) -> Running:
+    """Start a `peerd run` process on a new data directory."""
     initialize(directory)
     command = [
         *(sys.executable, "-m", "peer.cli", "run", "--json", "--log-level", "warning"),
@@ -143,42 +176,7 @@ async def _daemon(
         process = await trio.lowlevel.open_process(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
         )
-    try:
-        ready = await _read_ready(process, directory, name)
-        yield Running(directory, process, ready)
-    finally:
-        await _stop(process)
-
-
-async def _read_ready(process: trio.Process, directory: Path, name: str) -> Json:
-    assert process.stdout is not None
-    buffer = b""
-    with trio.move_on_after(_START_S):
-        while b"\n" not in buffer:
-            data = await process.stdout.receive_some()
-            if not data:
-                break
-            buffer += data
-    line, newline, _ = buffer.partition(b"\n")
-    if newline:
-        value: Json = json.loads(line)
-        if value.get("event") == "ready":
-            return value
-    tail = (directory / "daemon.log").read_text(errors="replace").strip().splitlines()[-1:]
-    raise NetworkError("control.unavailable", f"{name} did not start: {' '.join(tail)[:200]}")
-
-
-async def _stop(process: trio.Process) -> None:
-    with trio.CancelScope(shield=True):
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-        with trio.move_on_after(_STOP_S):
-            await process.wait()
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        if process.stdout is not None:
-            await process.stdout.aclose()
+    return Running(directory, name, process)
 
 
 async def _wait_joined(requester: Running, providers: int) -> None:
@@ -232,7 +230,7 @@ async def _books(nodes: list[Running]) -> list[Json]:
 
 
 def _judge(
-    home: Path, record: AskRecord, books: list[Json], requester: Running, providers: list[Running]
+    record: AskRecord, books: list[Json], requester: Running, providers: list[Running]
 ) -> Json:
     summary = record.summary()
     nodes = [requester, *providers]
@@ -292,6 +290,7 @@ def _show_nodes(screen: Screen, providers: list[Running], requester: Running) ->
 def _show_result(screen: Screen, result: Json) -> None:
     out = screen.progress
     totals = " → ".join(format_credits(item["total_ucr"]) for item in result["vouchers"])
+    out.print("(the embedded model's weights are seeded, not trained: its words mean nothing)")
     out.print(f"vouchers {totals or 'none'} credits")
     out.print()
     for name, balance in result["balances"].items():

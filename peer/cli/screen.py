@@ -39,7 +39,6 @@ def bids_table(bids: list[Json], winner: str | None) -> Table:
             f"{bid['ttft_ms']:.0f} ms",
             f"{bid['tokens_per_s']:.0f}",
             format_credits(bid["cost_max_ucr"]),
-            f"+{bid['at_ms']:.0f} ms",
         )
     return table
 
@@ -58,11 +57,13 @@ class Screen:
         kind = event["event"]
         if kind == "bid":
             self._bids.append(event)
+            refused = f" ({event['refused']})" if event["refused"] else ""
+            self.progress.print(
+                f"+{event['at_ms']:.0f} ms  bid from {short(event['provider'])}{refused}"
+            )
         elif kind == "award":
             self.progress.print(bids_table(self._bids, event["provider"]))
-            self.progress.print(
-                f"awarded to {short(event['provider'])} after {event['at_ms']:.0f} ms"
-            )
+            self.progress.print(f"+{event['at_ms']:.0f} ms  awarded to {short(event['provider'])}")
         elif kind == "text":
             self._answer.print(event["text"], end="")
             self._open_line = True
