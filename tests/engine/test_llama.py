@@ -90,17 +90,17 @@ async def test_free_places_and_the_promise_follow_the_jobs(serve, job):
         assert idle.ttft_ns > 0
         assert idle.tokens_per_s_milli > 0
         assert engine.estimate("embedded", 1000).ttft_ns > idle.ttft_ns
-        seen = []
-
-        def look(event: object) -> None:
-            if isinstance(event, Started):
-                seen.append((engine.free_places("embedded"), engine.estimate("embedded", 100)))
-
+        # Stopped, so that the jobs stay and no new measure comes.
+        os.kill(engine.worker_pid("embedded"), signal.SIGSTOP)
         async with trio.open_nursery() as nursery:
             for text in ("a", "b"):
-                nursery.start_soon(engine.run_job, job(text, tokens=500), look)
-        assert [free for free, _ in seen] == [0, 0]
-        assert all(promise.ttft_ns > 2 * idle.ttft_ns for _, promise in seen)
+                nursery.start_soon(engine.run_job, job(text, tokens=50), lambda event: None)
+            await trio.testing.wait_all_tasks_blocked()
+            assert engine.free_places("embedded") == 0
+            step_ns = 10**12 // engine.estimate("embedded", 0).tokens_per_s_milli
+            waiting_ns = engine.estimate("embedded", 100).ttft_ns - idle.ttft_ns
+            assert waiting_ns >= 50 * step_ns * 0.9
+            os.kill(engine.worker_pid("embedded"), signal.SIGCONT)
         assert engine.free_places("embedded") == 2
 
 
@@ -324,7 +324,9 @@ async def test_a_worker_dies_with_a_killed_daemon_even_in_a_step():
             daemon = await nursery.start(start)
             line = b""
             while not line.endswith(b"\n"):
-                line += await daemon.stdout.receive_some()
+                data = await daemon.stdout.receive_some()
+                assert data, "the daemon ended by itself"
+                line += data
             descriptor = os.pidfd_open(int(line))
             os.kill(int(line), signal.SIGSTOP)
             daemon.kill()

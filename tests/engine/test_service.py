@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from engine.embedded import embedded_model_path
@@ -28,6 +29,7 @@ from engine.pipe import Pipe
 from engine.service import Service
 from protocol import limits
 from protocol.fields import FinishReason
+from protocol.units import NS_PER_S
 
 LOAD = Load(
     path=str(embedded_model_path()),
@@ -36,18 +38,19 @@ LOAD = Load(
     context_tokens=512,
     chunk_tokens=64,
     queue_jobs=4,
+    step_ns_min=0,
 )
 
 
 class Daemon:
     """The other end of a service's pipes."""
 
-    def __init__(self) -> None:
+    def __init__(self, load: Load = LOAD) -> None:
         to_worker, self._out = os.pipe()
         self._in, from_worker = os.pipe()
         self.pipe = Pipe(to_worker, from_worker)
         self._buffer = FrameBuffer()
-        self.service = Service(embedded_model_path(), LOAD, self.pipe)
+        self.service = Service(embedded_model_path(), load, self.pipe)
 
     def send(self, message: Submit | Cancel) -> None:
         os.write(self._out, encode(message))
@@ -123,6 +126,17 @@ def test_a_cancel_is_taken_between_two_steps(daemon, chat, parameters):
     daemon.service.turn()
     events = [event for report in daemon.read() for event in report.events]
     assert events[-1] == JobFinished(1, FinishReason.CANCELLED, 3)
+
+
+def test_the_operators_pace_holds_steps_back_but_not_messages(chat, parameters):
+    slow = Daemon(msgspec.structs.replace(LOAD, step_ns_min=3_600 * NS_PER_S))
+    slow.send(Submit(1, chat("Hello"), parameters(400)))
+    slow.service.turn()
+    slow.send(Cancel(1))
+    slow.service.turn()
+    events = [event for report in slow.read() for event in report.events]
+    assert events[-1] == JobFinished(1, FinishReason.CANCELLED, 1)
+    slow.close()
 
 
 def test_the_end_of_the_input_ends_the_service(daemon, chat, parameters):

@@ -17,6 +17,7 @@ from protocol.errors import ConfigError
         {"prefill_chunk_tokens": 4096},
         {"queue_jobs": -1},
         {"places": 2.5},
+        {"steps_per_s_max": -1},
     ],
 )
 def test_a_value_out_of_range_is_named(options):
@@ -24,6 +25,11 @@ def test_a_value_out_of_range_is_named(options):
         LlamaSettings(**options)
     assert caught.value.code == "config.bad_value"
     assert next(iter(options)) in caught.value.detail
+
+
+def test_a_pace_is_a_time_between_steps():
+    assert LlamaSettings().step_ns_min() == 0
+    assert LlamaSettings(steps_per_s_max=50).step_ns_min() == 20_000_000
 
 
 def test_no_number_of_threads_means_all():

@@ -17,6 +17,13 @@ def test_decode_steps_are_measured_by_load():
     assert meter.speed().step_ns[0] == 11 * MS
 
 
+def test_no_step_counts_as_shorter_than_the_operators_pace():
+    meter = Speedometer(2, step_ns_min=12 * MS)
+    meter.record(1, 0, 10 * MS)
+    meter.record(2, 0, 16 * MS)
+    assert meter.speed().step_ns == (12 * MS, 16 * MS)
+
+
 def test_prefill_is_what_a_mixed_step_takes_longer():
     meter = Speedometer(2)
     meter.record(2, 0, 10 * MS)
