@@ -18,17 +18,10 @@ def short(identity: str) -> str:
 def bids_table(bids: list[Json], winner: str | None) -> Table:
     """The bids, best score first, the winner marked."""
     table = Table(title="bids", title_justify="left")
-    for name in (
-        "",
-        "provider",
-        "in /1M",
-        "out /1M",
-        "first token",
-        "tokens/s",
-        "at most",
-        "came",
-    ):
-        table.add_column(name, justify="left" if name in ("", "provider") else "right")
+    table.add_column("")
+    table.add_column("provider")
+    for name in ("in /1M", "out /1M", "first token", "tokens/s", "at most"):
+        table.add_column(name, justify="right")
     for bid in sorted(bids, key=lambda bid: (bid["refused"] is not None, bid["score"])):
         mark = "✓" if bid["provider"] == winner else ("✗" if bid["refused"] else "")
         table.add_row(
