@@ -39,14 +39,18 @@ class SeenMessages:
     def __init__(self) -> None:
         self._until: OrderedDict[bytes, int] = OrderedDict()
 
-    def add(self, digest: bytes, now_ns: int) -> None:
-        """Remember a digest. RemoteError `envelope.replayed`, `admission.full`."""
-        while self._until and next(iter(self._until.values())) <= now_ns:
+    def check(self, digest: bytes, now_ns: int) -> None:
+        """RemoteError `envelope.replayed`, `admission.full`; remembers nothing."""
+        # At the very end of its window a message is still fresh, so it is still remembered.
+        while self._until and next(iter(self._until.values())) < now_ns:
             self._until.popitem(last=False)
         if digest in self._until:
             raise RemoteError("envelope.replayed", penalize=False)
         if len(self._until) >= limits.SEEN_MESSAGES_MAX:
             raise RemoteError("admission.full", penalize=False)
+
+    def add(self, digest: bytes, now_ns: int) -> None:
+        """Remember a digest that `check` let through, for as long as it could be fresh."""
         self._until[digest] = now_ns + limits.FRESHNESS_NS + limits.CLOCK_SKEW_NS
 
 
@@ -63,12 +67,15 @@ class Admission:
         """The verified message, or RemoteError with why not.
 
         Codes: those of `open_envelope`, `envelope.replayed`, `admission.rate`, `admission.full`.
-        The rate counts verified senders only, so that nobody can use up another's.
+        The rate counts verified messages that are new, so that nobody can use up another's by
+        forging or repeating; what it keeps out is not remembered, so that one sender can't fill
+        the memory that all share.
         """
         signed = open_envelope(
             data, self._network, now_ns, allowed=(Request, SealedBid), verify=self._verify
         )
-        self._seen.add(signed.digest, now_ns)
+        self._seen.check(signed.digest, now_ns)
         if not self._rates.allow(signed.sender, now_ns):
             raise RemoteError("admission.rate", penalize=False)
+        self._seen.add(signed.digest, now_ns)
         return signed

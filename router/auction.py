@@ -1,7 +1,8 @@
 """Which bid wins: scores in integers by the weights that the request committed to.
 
 Scores are normalised by the request's own price cap and time budget, so a bid's score does
-not depend on who else bids; ties fall to the cheaper, the faster, then by hash. Pure. Rule: protocol/README.md, "Ranking".
+not depend on who else bids; ties fall to the cheaper, the faster, then by hash. Pure.
+Rule: protocol/README.md, "Ranking".
 """
 
 from dataclasses import dataclass

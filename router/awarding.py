@@ -117,7 +117,7 @@ class Awarding:
     def _award(self, job: Job, scored: ScoredBid) -> None:
         """Lane and first voucher, logged; then the award, with a new channel's opening."""
         ask, request = job.ask, job.request.message
-        channel = self._payer.find(scored, request.deadline_ns)
+        channel = self._payer.find(scored, request.deadline_ns, self._delivery.committed_ucr)
         if channel is not None and channel.state is ChannelState.DETACHED:
             return  # `dispatch` comes again when the re-establish is through
         opening = None

@@ -7,7 +7,7 @@ ended: what was in flight is still checked and paid, so that both sides agree on
 from typing import TYPE_CHECKING
 
 from protocol import limits, signing
-from protocol.channel import ChannelEvent, ChannelState, LaneState
+from protocol.channel import Channel, ChannelEvent, ChannelState, LaneState
 from protocol.errors import CODES, RemoteError
 from protocol.job import JobEvent, JobState
 from protocol.messages import (
@@ -46,6 +46,14 @@ class Delivery:
     def add(self, attempt: Attempt) -> None:
         """Watch a lane that was just awarded."""
         self._attempts[attempt.channel.cid, attempt.lane.lane] = attempt
+
+    def committed_ucr(self, channel: Channel) -> int:
+        """What the lanes that run on `channel` may still cost."""
+        return sum(
+            max(0, attempt.scored.cost_max_ucr - attempt.lane.due_ucr)
+            for attempt in self._attempts.values()
+            if attempt.channel is channel
+        )
 
     def _find(self, session: SessionKey, cid: bytes, lane: int) -> Attempt:
         attempt = self._attempts.get((cid, lane))
@@ -167,21 +175,24 @@ class Delivery:
     def take_refuse(self, session: SessionKey, message: Refuse) -> None:
         """An award, re-establish or close was not taken."""
         code = message.code if message.code in CODES else "provider.refused"
-        job = self._requester.job(message.subject)
-        if job is not None:
-            if job.state is JobState.AWARDED and job.attempt and job.attempt.session == session:
-                self._refused(job, job.attempt, code)
-            return
+        for attempt in list(self._attempts.values()):
+            if attempt.request == message.subject and attempt.session == session:
+                self._refused(attempt, code)
+                return
         self._payer.take_refuse(session, message.subject, code)
         self._requester.awarding.dispatch(session.peer)
 
-    def _refused(self, job: Job, attempt: Attempt, code: str) -> None:
+    def _refused(self, attempt: Attempt, code: str) -> None:
         if attempt.lane.state is not LaneState.OFFERED:
             raise RemoteError("session.protocol", "refused after accepting")
+        job, channel = self._job(attempt), attempt.channel
         self._close_lane(attempt, code)
-        if attempt.channel.state is ChannelState.OPENING and not attempt.channel.lanes:
-            self._payer.refused(attempt.channel)
-        self._requester.awarding.next_bid(job, code)
+        if channel.state is ChannelState.OPENING and not channel.lanes:
+            self._payer.refused(channel)
+        elif channel.state is ChannelState.READY:
+            self._payer.repeat(attempt.session, channel)
+        if job is not None:
+            self._requester.awarding.next_bid(job, code)
 
     def abandon(self, attempt: Attempt) -> None:
         """The answer is no longer wanted: ask the provider to stop."""

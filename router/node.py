@@ -202,6 +202,7 @@ class Node:
                 self.requester.awarding.dispatch(session.peer)
             case messages.CloseAck():
                 self._closed(payer.take_close_ack(session, message).cid)
+                self.requester.awarding.dispatch(session.peer)
             case _:
                 raise RemoteError("session.protocol", type(message).__name__)
 
@@ -251,12 +252,17 @@ class Node:
     def _close_waiting(self, session: SessionKey) -> None:
         for cid in list(self._closing):
             channel = self.context.ledger.channels[cid]
+            if not channel.is_open:  # refused on reconnecting: nothing was ever due
+                self._closed(cid)
+                continue
             ready = channel.state is ChannelState.READY and not channel.lanes
             if channel.peer == session.peer and ready:
                 self._closing.remove(cid)
                 self.requester.payer.close(session, channel)
 
     def _closed(self, cid: bytes) -> None:
+        if cid in self._closing:
+            self._closing.remove(cid)
         channel = self.context.ledger.channels[cid]
         settled = channel.settled_ucr or 0
         refund = channel.deposit_ucr - settled

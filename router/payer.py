@@ -4,6 +4,8 @@ Write-ahead: a voucher is signed only behind the record that issues it. At most 
 advance, is ever signed beyond what was received. Rule: the design's "Money".
 """
 
+from collections.abc import Callable
+
 from protocol import limits, signing
 from protocol.channel import CHANNEL_TRANSITIONS as TRANSITIONS
 from protocol.channel import Channel, ChannelEvent, ChannelState, Role
@@ -32,13 +34,18 @@ class Payer:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    def find(self, scored: ScoredBid, deadline_ns: int) -> Channel | None:
-        """The oldest channel with the bidder that can carry the job, or None."""
+    def find(
+        self, scored: ScoredBid, deadline_ns: int, committed_ucr: Callable[[Channel], int]
+    ) -> Channel | None:
+        """The oldest channel with the bidder that can carry the job, or None.
+
+        `committed_ucr` says what the lanes that run on a channel may still cost.
+        """
         for channel in self._context.ledger.with_peer(scored.signed.sender, Role.PAYER):
             if (
                 channel.state in (ChannelState.READY, ChannelState.DETACHED)
                 and channel.expires_at_ns() > deadline_ns
-                and channel.spendable_ucr >= scored.cost_max_ucr
+                and channel.spendable_ucr - committed_ucr(channel) >= scored.cost_max_ucr
                 and len(channel.lanes) < limits.LANES_PER_CHANNEL_MAX - 1
             ):
                 return channel
@@ -106,6 +113,16 @@ class Payer:
         voucher = self.issue(channel, channel.due_ucr, 0)
         if voucher is not None:
             self._context.send(session, voucher)
+
+    def repeat(self, session: SessionKey, channel: Channel) -> None:
+        """Send the best voucher again: the payee refused the award that it travelled in.
+
+        Logged again, since it states the lanes as they are now.
+        """
+        if channel.total_ucr:
+            claims = channel.claims()
+            self._context.append(VoucherIssued(channel.cid, channel.total_ucr, claims))
+            self._context.send(session, self._sign(channel, channel.total_ucr))
 
     def reestablish(self, session: SessionKey, channel: Channel) -> None:
         """After a reconnect: tell the payee our total and what we received a lane."""

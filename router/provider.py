@@ -172,8 +172,9 @@ class Provider:
             channel = self.payee.find(session, award.cid)
             if channel.state is not ChannelState.READY:
                 raise RemoteError("channel.wrong_state", channel.state.value, penalize=False)
-            if award.lane != channel.lane_last + 1:
-                raise RemoteError("channel.bad_lanes", "not the next lane", penalize=False)
+            # Not always the next: the lane of an award that was refused or lost is skipped.
+            if award.lane <= channel.lane_last:
+                raise RemoteError("channel.bad_lanes", "not a new lane", penalize=False)
             if len(channel.lanes) >= limits.LANES_PER_CHANNEL_MAX - 1:
                 raise RemoteError("channel.too_many", penalize=False)
             deposit, best = channel.deposit_ucr, channel.total_ucr

@@ -1,4 +1,4 @@
-"""Ranking bids: the better bid wins, whoever comes first. Source: protocol/README.md, "Ranking"."""
+"""Ranking bids: the better one wins, in any order. Source: protocol/README.md, "Ranking"."""
 
 from dataclasses import replace
 from typing import Any
