@@ -15,10 +15,9 @@ import trio
 
 from peer.journal import Journal
 from protocol import limits
-from protocol.envelope import Signed
 from protocol.errors import RemoteError, StorageError
 from protocol.units import NS_PER_S
-from router.actions import Action, Append, GossipReceived, Input, Note
+from router.actions import Action, Append, GossipReceived, Input, Note, Penalize
 from router.node import Node
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ class Driver:
         self._journal = journal
         self._effects = effects
         self._now_ns = now_ns
-        self._inputs: deque[Input] = deque()
+        self._inputs: deque[Input | None] = deque()  # None: timers are due
         self._feeding = False
         self._waiting: deque[tuple[int, Action]] = deque()
         self._watermark = journal.durable_sequence
@@ -57,18 +56,15 @@ class Driver:
         self._timer_changed = trio.Event()
         self._timer_at_ns: int | None = None
 
-    def admit(self, data: bytes) -> Signed | None:
-        """Judge one gossip message: the verified one, or None for what must not spread."""
-        try:
-            return self.node.admit(data, self._now_ns())
-        except RemoteError as error:
-            log.debug("gossip.refused", code=error.code, detail=error.detail)
-            return None
-
     def gossip(self, data: bytes, forwarder: bytes) -> bool:
         """The network's validator: take a message in and say whether it may spread."""
-        signed = self.admit(data)
-        if signed is None:
+        try:
+            signed = self.node.admit(data, self._now_ns())
+        except RemoteError as error:
+            log.debug("gossip.refused", code=error.code, detail=error.detail)
+            if error.penalize and forwarder:
+                # An honest node passes on only what it would have admitted itself.
+                self._effects.perform(Penalize(forwarder, error.code))
             return False
         if forwarder:  # our own messages come by here too
             self.feed(GossipReceived(signed))
@@ -76,13 +72,20 @@ class Driver:
 
     def feed(self, item: Input) -> None:
         """Give the node an input. Inputs that effects cause meanwhile are handled after it."""
+        self._handle(item)
+
+    def _handle(self, item: Input | None) -> None:
         self._inputs.append(item)
         if self._feeding:
             return
         self._feeding = True
         try:
             while self._inputs:
-                self._take(self.node.receive(self._inputs.popleft(), self._now_ns()))
+                following = self._inputs.popleft()
+                if following is None:
+                    self._take(self.node.handle_timer(self._now_ns()))
+                else:
+                    self._take(self.node.receive(following, self._now_ns()))
         finally:
             self._feeding = False
         self._rearm()
@@ -146,8 +149,7 @@ class Driver:
                 await self._timer_changed.wait()
                 continue
             self._timer_at_ns = None
-            self._take(self.node.handle_timer(self._now_ns()))
-            self._rearm()
+            self._handle(None)
 
     async def wait_idle(self) -> None:
         """Until all records so far are durable and nothing waits behind them."""

@@ -7,9 +7,10 @@ from peer.control import Answer, Json, Method
 from peer.daemon import Daemon
 from peer.identity import peer_id
 from peer.reports import balance_json, channel_json, event_json
-from protocol.errors import ConfigError
+from protocol.errors import ConfigError, NetworkError
 
 _CLOSE_S = 10.0
+_CONNECT_S = 5.0
 
 
 def status_json(daemon: Daemon) -> Json:
@@ -48,6 +49,8 @@ def control_methods(daemon: Daemon) -> dict[str, Method]:
 
     async def ask(params: Json, answer: Answer) -> None:
         options = parse_options(params)
+        if not await daemon.wait_connected(_CONNECT_S):
+            raise NetworkError("request.not_connected", "nobody listens on the topic")
         async with daemon.ask(to_ask(options, daemon.new_ask_id())) as stream:
             async for event in stream:
                 await answer(event_json(event))

@@ -20,11 +20,17 @@ GOSSIP_BYTES_MAX: Final = 16 * 1024
 # A session frame: the award carries the prompt. py-libp2p drops gossip over 1 MiB silently
 # and reads bodies in small pieces, so a prompt over this belongs elsewhere.
 FRAME_BYTES_MAX: Final = 512 * 1024
+# An encoded prompt: the rest of an award (voucher with all lanes, channel terms, stop strings)
+# is under 8 KiB.
+PROMPT_BYTES_MAX: Final = FRAME_BYTES_MAX - 8 * 1024
 # Unread frame bytes of one session. Stock Yamux does not enforce flow control.
 SESSION_BUFFER_BYTES_MAX: Final = 2 * FRAME_BYTES_MAX
 SEALED_BID_BYTES_MAX: Final = 4 * 1024
 # Items of any one array; the largest legal array is a request's provider filter.
 ARRAY_ITEMS_MAX: Final = 64
+
+# Type numbers of messages; one byte of msgpack.
+TYPE_NUMBER_MAX: Final = 127
 
 MODEL_NAME_CHARS_MAX: Final = 128
 ADDRESS_CHARS_MAX: Final = 256
@@ -78,11 +84,16 @@ LANE_MEMORY_NS: Final = 60 * NS_PER_S
 # --- money --------------------------------------------------------------------------------
 PRICE_UCR_MAX: Final = 10**15
 DEPOSIT_UCR_MAX: Final = 10**15
-CHANNELS_MAX: Final = 4_096
+# Open channels of a node; each is ~2 KB and one of up to CHANNELS_PER_PEER_MAX of its peer.
+CHANNELS_MAX: Final = 16_384
+# Closed channels that are still listed; older ones only count in the balance.
+CHANNELS_CLOSED_KEPT: Final = 1_024
 CHANNELS_PER_PEER_MAX: Final = 16
 LANES_PER_CHANNEL_MAX: Final = 32
 # Output tokens in one chunk; one chunk is the credit that a newcomer gets.
 CHUNK_TOKENS_MAX: Final = 32
+# Tokens that a provider treats as one: small enough that a window of one chunk always moves.
+PIECE_TOKENS_MAX: Final = 8
 CHANNEL_LIFETIME_NS: Final = 30 * 24 * 3_600 * NS_PER_S
 CHALLENGE_NS: Final = 24 * 3_600 * NS_PER_S
 

@@ -205,9 +205,12 @@ def decode(data: bytes, bytes_max: int = limits.FRAME_BYTES_MAX) -> Any:
     items = _unpack(data, bytes_max)
     if not isinstance(items, tuple) or not items or type(items[0]) is not int:
         raise RemoteError("wire.malformed", "not an array that starts with a type number")
+    if not 0 < items[0] <= limits.TYPE_NUMBER_MAX:
+        raise RemoteError("wire.malformed", "the type number is out of range")
     cls = BY_NUMBER.get(items[0])
     if cls is None:
-        raise RemoteError("wire.unknown_type", str(items[0])[:20])
+        # A newer version's message is no offence: penalising it would split the network.
+        raise RemoteError("wire.unknown_type", str(items[0])[:20], penalize=False)
     value = _build(cls, items[1:])
     if encode(value) != data:
         raise RemoteError("wire.not_canonical", cls.__name__)

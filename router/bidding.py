@@ -82,7 +82,7 @@ class Bidding:
             early = TimerKey("early", job.id)
             self._context.timers.set(early, self._context.now_ns + EARLY_CLOSE_GAP_NS)
         only = job.ask.filters.providers_only
-        if only and len(job.bidders) >= len(only):
+        if only and all(provider in job.bidders for provider in only):
             self._close(job)
 
     def early_close(self, job: Job) -> None:

@@ -7,7 +7,7 @@ no keys, clock or disk. Rule: the design's "Money".
 from dataclasses import dataclass
 from typing import Any
 
-from protocol import records
+from protocol import limits, records
 from protocol.channel import Channel, ChannelState, Lane, LaneState, Role
 from protocol.errors import LocalError, StorageError
 from protocol.signing import channel_id
@@ -40,6 +40,10 @@ class Ledger:
         self.owner = owner
         self.channels: dict[bytes, Channel] = {}
         self.receipts = 0
+        self.open_channels = 0
+        self._closed: list[bytes] = []  # oldest first, at most CHANNELS_CLOSED_KEPT
+        self._forgotten_spent_ucr = 0
+        self._forgotten_earned_ucr = 0
 
     def channel(self, cid: bytes) -> Channel | None:
         """The channel, or None."""
@@ -55,7 +59,8 @@ class Ledger:
 
     def balance(self) -> Balance:
         """The sums over all channels."""
-        spent = locked = earned = unpaid = 0
+        spent, earned = self._forgotten_spent_ucr, self._forgotten_earned_ucr
+        locked = unpaid = 0
         for channel in self.channels.values():
             due = channel.due_ucr if channel.settled_ucr is None else channel.settled_ucr
             if channel.role is Role.PAYER:
@@ -98,10 +103,7 @@ class Ledger:
                 channel = self._channel(record.cid)
                 channel.close_lane(record.lane, self._lane(record.cid, record.lane).due_ucr)
             case records.ChannelClosed():
-                channel = self._channel(record.cid)
-                channel.settled_ucr = record.settled_ucr
-                channel.lanes.clear()
-                channel.state = ChannelState.CLOSED
+                self._close(self._channel(record.cid), record.settled_ucr)
             case records.CloseAgreed():
                 self._channel(record.cid)
             case _:
@@ -146,6 +148,7 @@ class Ledger:
             record.terms,
         )
         role = Role.PAYER if record.payer == self.owner else Role.PAYEE
+        self.open_channels += 1
         self.channels[cid] = Channel(
             cid=cid,
             role=role,
@@ -155,6 +158,19 @@ class Ledger:
             deposit_ucr=record.deposit_ucr,
             opened_at_ns=record.opened_at_ns,
         )
+
+    def _close(self, channel: Channel, settled_ucr: int) -> None:
+        channel.settled_ucr = settled_ucr
+        channel.lanes.clear()
+        channel.state = ChannelState.CLOSED
+        self.open_channels -= 1
+        self._closed.append(channel.cid)
+        if len(self._closed) > limits.CHANNELS_CLOSED_KEPT:
+            oldest = self.channels.pop(self._closed.pop(0))
+            if oldest.role is Role.PAYER:
+                self._forgotten_spent_ucr += oldest.settled_ucr or 0
+            else:
+                self._forgotten_earned_ucr += oldest.settled_ucr or 0
 
     def _lane_opened(self, record: records.LaneOpened) -> None:
         channel = self._channel(record.cid)

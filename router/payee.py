@@ -67,7 +67,7 @@ class Payee:
             raise RemoteError("channel.over_limit", penalize=False)
         with_peer = context.ledger.with_peer(payer, Role.PAYEE)
         too_many = len(with_peer) >= limits.CHANNELS_PER_PEER_MAX
-        if too_many or len(context.ledger.channels) >= limits.CHANNELS_MAX:
+        if too_many or context.ledger.open_channels >= limits.CHANNELS_MAX:
             raise RemoteError("channel.too_many", penalize=False)
         signed = signing.open_bytes(
             context.network, cid, opening.deposit_ucr, opening.opened_at_ns

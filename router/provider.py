@@ -172,6 +172,8 @@ class Provider:
             channel = self.payee.find(session, award.cid)
             if channel.state is not ChannelState.READY:
                 raise RemoteError("channel.wrong_state", channel.state.value, penalize=False)
+            if channel.expires_at_ns() <= context.now_ns:
+                raise RemoteError("channel.wrong_state", "expired", penalize=False)
             # Not always the next: the lane of an award that was refused or lost is skipped.
             if award.lane <= channel.lane_last:
                 raise RemoteError("channel.bad_lanes", "not a new lane", penalize=False)

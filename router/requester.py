@@ -3,7 +3,7 @@
 Sans-IO. Knows nothing of engines or libp2p. Rule: the design's "Life of a job".
 """
 
-from protocol import crypto, limits
+from protocol import crypto, limits, wire
 from protocol.envelope import sign_envelope
 from protocol.errors import LocalError, RemoteError
 from protocol.job import JobEvent, JobState
@@ -46,6 +46,9 @@ class Requester:
             return
         ephemeral_seed, prompt_key = context.entropy(32), context.entropy(32)
         try:
+            prompt_bytes = len(wire.encode_fields(ask.prompt))
+            if prompt_bytes > limits.PROMPT_BYTES_MAX:
+                raise LocalError("wire.unencodable", f"prompt of {prompt_bytes} bytes")
             request = sign_envelope(
                 context.signer,
                 context.network,

@@ -4,6 +4,8 @@ Sans-IO. A chunk is sent only when its price is durably reserved; a lane whose p
 pauses and says what it needs. Rule: protocol/README.md, "Chunks" and "Receipts".
 """
 
+from itertools import pairwise
+
 from protocol import limits, signing, transcript
 from protocol.channel import Channel, LaneEvent, LaneState
 from protocol.fields import GenerationProfile
@@ -94,7 +96,8 @@ class Serving:
         """More text from the engine."""
         job = self._jobs.get(job_id)
         if job is not None:
-            job.pieces.extend(pieces)
+            for text, count in pieces:
+                job.pieces.extend(split_piece(text, count))
             self._pump(job)
 
     def job_finished(self, finished: JobFinished) -> None:
@@ -275,3 +278,18 @@ class Serving:
     def _forget(self, job: ProviderJob) -> None:
         self._context.timers.cancel(TimerKey("unpaid", job.job_id))
         self._jobs.pop(job.job_id, None)
+
+
+def split_piece(text: str, count: int) -> list[tuple[str, int]]:
+    """`text` of `count` tokens in pieces of at most PIECE_TOKENS_MAX tokens.
+
+    An engine that ran ahead reports many tokens at once, and a piece must fit the credit
+    window whole. Where in the text a token ends is not known, so the cuts are even.
+    """
+    if count <= limits.PIECE_TOKENS_MAX:
+        return [(text, count)]
+    cuts = [*range(0, count, limits.PIECE_TOKENS_MAX), count]
+    return [
+        (text[len(text) * start // count : len(text) * end // count], end - start)
+        for start, end in pairwise(cuts)
+    ]
