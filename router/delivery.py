@@ -226,7 +226,8 @@ class Delivery:
         self._drop(attempt)
 
     def _drop(self, attempt: Attempt) -> None:
-        self._context.timers.cancel(TimerKey("stall", attempt.request))
+        if attempt.live:  # else the timer is that of the request's next attempt
+            self._context.timers.cancel(TimerKey("stall", attempt.request))
         self._attempts.pop((attempt.channel.cid, attempt.lane.lane), None)
 
     def _watch(self, attempt: Attempt) -> None:

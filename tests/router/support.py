@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from protocol import crypto, wire
@@ -17,6 +18,7 @@ from protocol.fields import (
 )
 from protocol.framing import HEADER_BYTES, frame
 from protocol.units import NS_PER_MS, NS_PER_S
+from router import actions as act
 from router import events
 from router.actions import Ask, ModelOffer
 from simnet.peer import Peer, SimEngine, WorldSettings
@@ -193,3 +195,62 @@ def flipped(signature: bytes) -> bytes:
 def stranger(number: int = 99) -> Signer:
     """A key that is nobody's in the world."""
     return Signer(crypto.digest(b"stranger", bytes([number])))
+
+
+def when_job_starts(world: World, provider: Peer, happen: Callable[[bytes], None]) -> None:
+    """Call `happen(job_id)` once the provider gave its engine a job."""
+
+    def watch(peer: Peer, actions: list[act.Action]) -> None:
+        for action in actions:
+            if peer is provider and isinstance(action, act.StartJob):
+                world.clock.after(0, partial(happen, action.job_id))
+
+    world.after_step = watch
+
+
+def break_engine(world: World, provider: Peer, after_ns: int) -> None:
+    """The provider's engine crashes so long after it was given a job."""
+
+    def broke(job_id: bytes) -> None:
+        provider.jobs.pop(job_id, None)
+        world.give(provider, act.JobBroke(job_id, "engine.crashed"))
+
+    when_job_starts(
+        world, provider, lambda job_id: world.clock.after(after_ns, lambda: broke(job_id))
+    )
+
+
+def retried(requester: Peer) -> list[str]:
+    """Why each failed attempt failed."""
+    return [event.code for event in requester.heard(events.Retrying)]
+
+
+def awarded_to(requester: Peer) -> list[bytes]:
+    """Whom the awards went to, in order."""
+    return [event.provider for event in requester.heard(events.Awarded)]
+
+
+def complete(world: World, requester: Peer, number: int, tokens: int = 40) -> None:
+    """Ask, wait, and expect a receipt."""
+    world.give(requester, make_ask(number, tokens))
+    world.run(10 * NS_PER_S)
+    assert succeeded(requester, number), last_end(requester, number)
+
+
+def close_all(world: World, requester: Peer) -> list[events.ChannelSettled]:
+    """Ask for a close of every channel; the settlements so far."""
+    world.give(requester, act.CloseChannels(()))
+    world.run(10 * NS_PER_S)
+    return requester.heard(events.ChannelSettled)
+
+
+def refuse_once(world: World, requester: Peer, number: int, **changes: object) -> None:
+    """An ask whose award comes when the provider's engine is gone for a moment."""
+    (provider,) = [peer for peer in world.peers if peer.engine is not None]
+    assert provider.engine is not None
+    world.give(requester, make_ask(number, **changes))
+    world.run(150 * NS_PER_MS)
+    world.give(provider, act.OffersChanged(()))
+    world.run(10 * NS_PER_S)
+    assert failure(requester, number) == "provider.busy"
+    world.give(provider, act.OffersChanged((provider.engine.offer,)))

@@ -1,0 +1,179 @@
+"""The bid window: asks without bids, and when waiting ends.
+
+Source: the design's "Life of a job", 1 to 3.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from protocol import limits
+from protocol.fields import ChatMessage, InferenceType, Prompt
+from protocol.units import NS_PER_MS, NS_PER_S
+from router import events
+from router.bidding import EARLY_CLOSE_GAP_NS
+from tests.router.bids import ask_alone, deliver, ignored, request_of
+from tests.router.support import (
+    ANYBODY,
+    failure,
+    make_ask,
+    make_world,
+    stranger,
+)
+
+# --- nothing to choose from ----------------------------------------------------------------
+
+
+def test_a_model_that_nobody_serves() -> None:
+    """`request.no_bids` when the window ends, not before; nobody is blamed."""
+    world = make_world(2)
+    provider, _, requester = world.peers
+    world.give(requester, make_ask(model="other"))
+    world.run(199 * NS_PER_MS)
+    assert not requester.heard(events.Failed)
+    world.run(2 * NS_PER_MS)
+    assert failure(requester) == "request.no_bids"
+    assert ignored(provider) == ["engine.unknown_model"]
+    assert not provider.penalized
+
+
+def test_a_price_cap_under_every_offer() -> None:
+    """Honest providers stay silent; the asker hears that nobody bid."""
+    world = make_world(2)
+    provider, _, requester = world.peers
+    world.give(requester, make_ask(price_max_ucr=1))
+    world.run(NS_PER_S)
+    assert failure(requester) == "request.no_bids"
+    assert ignored(provider) == ["request.price_too_low"]
+
+
+def test_bids_over_the_price_cap() -> None:
+    """A bid over the cap is shown with its code, never awarded, and no offence."""
+    world, requester, _ = ask_alone(price_max_ucr=100)
+    deliver(world, requester, 1)
+    world.run(NS_PER_S)
+    assert failure(requester) == "request.price_too_low"
+    assert [bid.code for bid in requester.heard(events.BidSeen)] == ["request.price_too_low"]
+    assert not requester.penalized
+    assert not requester.heard(events.Awarded)
+
+
+def test_no_provider_is_there() -> None:
+    """A dead provider and an empty network look the same: `request.no_bids`."""
+    world = make_world()
+    provider, requester = world.peers
+    world.crash(provider)
+    world.give(requester, make_ask())
+    world.run(NS_PER_S)
+    assert failure(requester) == "request.no_bids"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"price_max_ucr": -1},
+        {"bid_window_ns": 0},
+        {"bid_window_ns": limits.BID_WINDOW_NS_MAX + 1},
+        {"model": ""},
+        {"prompt": Prompt(InferenceType.CHAT, ())},
+        {
+            "prompt": Prompt(
+                InferenceType.CHAT, (ChatMessage("user", "x" * limits.MESSAGE_TEXT_CHARS_MAX),) * 4
+            )
+        },
+    ],
+    ids=["price", "window short", "window long", "model", "no prompt", "prompt over a frame"],
+)
+def test_an_ask_that_cannot_be_published(changes: dict[str, Any]) -> None:
+    """The asker is told `request.invalid` at once, and nothing goes out.
+
+    Regression: a prompt too long for a frame was published, and its award brought the node down.
+    """
+    world = make_world()
+    _, requester = world.peers
+    world.give(requester, make_ask(**changes))
+    assert failure(requester) == "request.invalid"
+    world.run(NS_PER_S)
+    assert not requester.heard(events.Published)
+
+
+def test_open_requests_are_bounded() -> None:
+    """REQUESTS_OPEN_MAX, then `request.too_many`; room comes back when they end."""
+    world = make_world(0)
+    (requester,) = world.peers
+    for number in range(limits.REQUESTS_OPEN_MAX + 1):
+        world.give(requester, make_ask(number))
+    assert failure(requester, limits.REQUESTS_OPEN_MAX) == "request.too_many"
+    world.run(NS_PER_S)
+    assert failure(requester, 0) == "request.no_bids"
+    world.give(requester, make_ask(999))
+    assert len(requester.heard(events.Published)) == limits.REQUESTS_OPEN_MAX + 1
+
+
+# --- when the window closes ----------------------------------------------------------------
+
+
+def run_bids(arrivals: list[tuple[int, int]], window_ms: int = 1_000) -> float:
+    """Bids at (ms, output price in credits), each by a stranger; when the window closed, ms."""
+    world, requester, _ = ask_alone(bid_window_ns=window_ms * NS_PER_MS, timeout_ns=90 * NS_PER_S)
+    start_ns = world.clock.now_ns
+    for number, (at_ms, price) in enumerate(arrivals):
+        world.run(start_ns + at_ms * NS_PER_MS - world.clock.now_ns)
+        deliver(world, requester, number, output_price_ucr=price * 10**6)
+    state = request_of(requester).digest
+    while True:
+        job = requester.node.requester.job(state)
+        assert job is not None
+        if job.candidate is not None:
+            return (world.clock.now_ns - start_ns) / NS_PER_MS
+        world.run(NS_PER_MS)
+
+
+def test_two_bids_wait_for_the_whole_window() -> None:
+    """Fewer than three are not enough to choose from."""
+    assert run_bids([(10, 60), (20, 50)]) == 1_000
+
+
+def test_three_bids_and_no_better_one_close_the_window_early() -> None:
+    """30 ms after the best came, waiting longer is not worth it."""
+    gap_ms = EARLY_CLOSE_GAP_NS / NS_PER_MS
+    assert run_bids([(10, 50), (20, 60), (25, 70)]) == 10 + gap_ms
+
+
+def test_a_better_bid_restarts_the_early_close() -> None:
+    """While bids still get better, it waits."""
+    gap_ms = EARLY_CLOSE_GAP_NS / NS_PER_MS
+    assert run_bids([(10, 90), (20, 80), (30, 70), (55, 60)]) == 55 + gap_ms
+
+
+def test_the_early_close_waits_for_the_third_bid() -> None:
+    """The gap is checked again until there are enough bids."""
+    assert run_bids([(10, 50), (20, 60), (95, 70)]) == 100
+
+
+def test_all_who_were_asked_have_answered() -> None:
+    """With a closed list there is nobody left to wait for."""
+    asked = replace(ANYBODY, providers_only=(stranger(1).public_key, stranger(2).public_key))
+    world, requester, request = ask_alone(filters=asked)
+    deliver(world, requester, 1)
+    job = requester.node.requester.job(request.digest)
+    assert job is not None
+    assert job.candidate is None
+    deliver(world, requester, 2)
+    assert job.candidate is not None
+
+
+def test_outsiders_do_not_close_the_window() -> None:
+    """Regression: bids of peers that were not asked counted as answers of those who were."""
+    asked = replace(ANYBODY, providers_only=(stranger(1).public_key, stranger(2).public_key))
+    world, requester, request = ask_alone(filters=asked)
+    deliver(world, requester, 3)
+    deliver(world, requester, 4)
+    deliver(world, requester, 1)
+    job = requester.node.requester.job(request.digest)
+    assert job is not None
+    assert job.candidate is None
+    deliver(world, requester, 2, output_price_ucr=1)
+    assert job.candidate is not None
+    assert job.candidate.signed.sender == stranger(2).public_key
