@@ -99,6 +99,7 @@ CHALLENGE_NS: Final = 24 * 3_600 * NS_PER_S
 
 # --- log ----------------------------------------------------------------------------------
 RECORD_BYTES_MAX: Final = 64 * 1024
+RECORD_NUMBER_MAX: Final = 255  # a byte of the frame
 SEGMENT_BYTES_MAX: Final = 64 * 1024 * 1024
 # Waiters of one group commit; more only adds latency to the first of them.
 COMMIT_BATCH_RECORDS_MAX: Final = 4_096

@@ -4,9 +4,8 @@ Fields are positional on the wire, in the order written here. Knows nothing of e
 meaning: `protocol.wire` encodes, the cores of router/ act. Rule: protocol/README.md.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final
 
 from msgspec import Meta
 
@@ -32,26 +31,12 @@ from protocol.fields import (
     RequestFilter,
     Strategy,
 )
+from protocol.registry import Registry
 
-BY_NUMBER: Final[dict[int, type]] = {}
-NUMBERS: Final[dict[type, int]] = {}
-
-M = TypeVar("M")
-
-
-def message(number: int) -> Callable[[type[M]], type[M]]:
-    """Register a dataclass as the wire message `number`."""
-
-    def register(cls: type[M]) -> type[M]:
-        assert number not in BY_NUMBER, f"type number {number} is taken"
-        BY_NUMBER[number] = cls
-        NUMBERS[cls] = number
-        return cls
-
-    return register
-
-
-# --- gossip and one-shot -------------------------------------------------------------------
+_registry: Final = Registry(limits.TYPE_NUMBER_MAX)
+message = _registry.register
+BY_NUMBER: Final = _registry.by_number
+NUMBERS: Final = _registry.numbers
 
 
 @message(1)

@@ -4,9 +4,8 @@
 record does to a channel is in `router.ledger`. Rule: protocol/README.md, "The log".
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
@@ -27,23 +26,12 @@ from protocol.fields import (
     Price,
 )
 from protocol.messages import Receipt, Voucher
+from protocol.registry import Registry
 
-RECORDS: Final[dict[int, type]] = {}
-NUMBERS: Final[dict[type, int]] = {}
-
-R = TypeVar("R")
-
-
-def record(number: int) -> Callable[[type[R]], type[R]]:
-    """Register a dataclass as the log record `number` (0-255)."""
-
-    def register(cls: type[R]) -> type[R]:
-        assert number not in RECORDS, f"record number {number} is taken"
-        RECORDS[number] = cls
-        NUMBERS[cls] = number
-        return cls
-
-    return register
+_registry: Final = Registry(limits.RECORD_NUMBER_MAX)
+record = _registry.register
+RECORDS: Final = _registry.by_number
+NUMBERS: Final = _registry.numbers
 
 
 @record(1)

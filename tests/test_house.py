@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("protocol", "router", "engine", "peer", "simnet")
 
-F0 = ("units", "errors", "limits")
+F0 = ("units", "errors", "limits", "registry")
 F1 = ("fields", "messages", "wire", "envelope", "framing", "transcript", "crypto", "signing")
 F2 = ("channel", "job", "machine", "records", "log")
 
