@@ -161,6 +161,9 @@ class Delivery:
     def take_failed(self, session: SessionKey, message: JobFailed) -> None:
         """The provider ended the lane without a result."""
         attempt = self._find(session, message.cid, message.lane)
+        with self._fault(attempt):
+            if attempt.lane.state is LaneState.OFFERED:
+                raise RemoteError("session.protocol", "failed before accepting")
         code = message.code if message.code in CODES else "provider.refused"
         job = self._job(attempt)
         self._close_lane(attempt, code)

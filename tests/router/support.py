@@ -118,12 +118,18 @@ Change = Callable[[Any], Any]
 def tamper(world: World, sender: Peer, kind: type, change: Change, *, times: int = 1) -> None:
     """Replace the first `times` messages of `kind` that `sender` sends by `change(message)`.
 
-    None drops the message, a tuple sends several, bytes go out as they are.
+    None drops the message, a tuple sends several, bytes go out as they are. Again on the same
+    world: applied to what the earlier ones let through whole.
     """
+    before = world.frame_filter
     left = times
 
     def misbehave(source: Peer, _target: Peer, data: bytes) -> bytes | None:
         nonlocal left
+        if before is not None:
+            filtered = before(source, _target, data)
+            if filtered != data:
+                return filtered
         if source is not sender or not left:
             return data
         message = message_of(data)
@@ -254,3 +260,11 @@ def refuse_once(world: World, requester: Peer, number: int, **changes: object) -
     world.run(10 * NS_PER_S)
     assert failure(requester, number) == "provider.busy"
     world.give(provider, act.OffersChanged((provider.engine.offer,)))
+
+
+def assert_losses_bounded(requester: Peer, provider: Peer) -> None:
+    """The payer signed at most A over what it took; the payee sent at most W over its voucher."""
+    for channel in channels(requester):
+        assert channel.total_ucr - channel.due_ucr <= ADVANCE_UCR
+    for channel in channels(provider):
+        assert channel.due_ucr - channel.total_ucr <= W_UCR
