@@ -22,6 +22,7 @@ from peer.segments import (
     RecoveryReport,
     SegmentReader,
     SegmentWriter,
+    log_reader,
     read_entries,
     recover,
     storage_errors,
@@ -35,7 +36,14 @@ if TYPE_CHECKING:
     # libp2p installs older stubs of trio, and they shadow trio's own types, which have this.
     from trio_typing import TaskStatus
 
-__all__ = ["Journal", "LogReport", "RecoveryReport", "read_entries", "verify_log"]
+__all__ = [
+    "Journal",
+    "LogReport",
+    "RecoveryReport",
+    "log_reader",
+    "read_entries",
+    "verify_log",
+]
 
 LOCK_NAME: Final = "lock"
 _REAL_DISK: Final = RealDisk()

@@ -264,7 +264,7 @@ def recover(
 
 def read_entries(directory: Path, *, disk: Disk | None = None) -> Iterator[LogEntry]:
     """All records of a log, without its lock; StorageError "storage.corrupt" where it breaks."""
-    reader = _reader(directory, disk)
+    reader = log_reader(directory, disk=disk)
     yield from reader.entries()
     if reader.replay.outcome is ScanOutcome.CORRUPT:
         raise StorageError("storage.corrupt", reader.replay.detail)
@@ -275,13 +275,14 @@ def verify_log(directory: Path, *, disk: Disk | None = None) -> LogReport:
 
     StorageError "storage.no_log" where there is none, "storage.io" where it can't be read.
     """
-    reader = _reader(directory, disk)
+    reader = log_reader(directory, disk=disk)
     for _ in reader.entries():
         pass
     return reader.report()
 
 
-def _reader(directory: Path, disk: Disk | None) -> SegmentReader:
+def log_reader(directory: Path, *, disk: Disk | None = None) -> SegmentReader:
+    """Reads whoever's log without its lock; its replay then knows whose. `storage.no_log`."""
     if disk is None:
         disk = RealDisk()
         if not directory.is_dir():

@@ -51,7 +51,7 @@ def audit(directories: list[Path], network: str) -> Json:
                 acknowledged[signing.receipt_id(record.receipt)] = good
             elif isinstance(record, ReceiptSigned):
                 signed.add(signing.receipt_id(record.receipt))
-        for cid, channel in read_ledger(directory, network, owner).channels.items():
+        for cid, channel in read_ledger(directory, owner).channels.items():
             due = channel.due_ucr if channel.settled_ucr is None else channel.settled_ucr
             sums = (due, channel.total_ucr, channel.deposit_ucr)
             ends.setdefault(cid, {})[channel.role] = sums

@@ -14,20 +14,33 @@ from peer.cli.options import data_option, json_option, load_node
 from peer.cli.screen import short
 from peer.control import call_control, socket_path
 from peer.daemon import LOG_DIRECTORY
-from peer.journal import read_entries
+from peer.identity import peer_id
+from peer.journal import log_reader
 from peer.reports import balance_json, channel_json
-from protocol.errors import NetworkError
+from protocol.errors import NetworkError, StorageError
+from protocol.log import ScanOutcome
 from protocol.units import format_credits
 from router.ledger import Ledger
 
 Json = dict[str, Any]
 
 
-def read_ledger(directory: Path, network: str, owner: bytes) -> Ledger:
-    """The ledger that a data directory's log makes, without its lock. StorageError."""
-    ledger = Ledger(network, owner)
-    for entry in read_entries(directory / LOG_DIRECTORY):
+def read_ledger(directory: Path, owner: bytes) -> Ledger:
+    """The ledger that a data directory's log makes, on the network that the log names.
+
+    Takes no lock. StorageError, `storage.foreign` for the log of another node.
+    """
+    reader = log_reader(directory / LOG_DIRECTORY)
+    replay = reader.replay
+    ledger = Ledger("", owner)
+    for entry in reader.entries():
+        if replay.owner != owner:
+            whose = "" if replay.owner is None else f"written by node {peer_id(replay.owner)}"
+            raise StorageError("storage.foreign", whose)
+        ledger.network = replay.network or ""
         ledger.replay(entry.type, entry.payload)
+    if replay.outcome is ScanOutcome.CORRUPT:
+        raise StorageError("storage.corrupt", replay.detail)
     return ledger
 
 
@@ -36,12 +49,12 @@ def read_ledger(directory: Path, network: str, owner: bytes) -> Ledger:
 @json_option
 def channels_command(directory: Path, as_json: bool) -> None:
     """List channels: peer, state, deposit, paid, due, refund."""
-    signer, config = load_node(directory, {})
+    signer, _ = load_node(directory, {})
     listed: Json | None = None
     if socket_path(directory).exists():
         listed = trio.run(_from_daemon, directory)
     if listed is None:
-        ledger = read_ledger(directory, config.network.name, signer.public_key)
+        ledger = read_ledger(directory, signer.public_key)
         listed = {
             "channels": [channel_json(item, live=False) for item in ledger.channels.values()],
             "balance": balance_json(ledger.balance()),

@@ -13,6 +13,7 @@ from peer.daemon import LOG_DIRECTORY
 from peer.identity import peer_id
 from peer.journal import read_entries, verify_log
 from peer.reports import balance_json
+from protocol.errors import StorageError
 from protocol.records import decode_record
 
 Json = dict[str, Any]
@@ -76,7 +77,7 @@ def _brief(value: Any) -> str:
 @json_option
 def verify_command(directory: Path, as_json: bool) -> None:
     """Check every frame, the hash chain, and that the records make a ledger."""
-    signer, config = load_node(directory, {})
+    signer, _ = load_node(directory, {})
     report = verify_log(directory / LOG_DIRECTORY)
     ok = report.state != "corrupt"
     result: Json = {
@@ -87,10 +88,14 @@ def verify_command(directory: Path, as_json: bool) -> None:
         "head": report.head.hex(),
         "detail": report.detail,
     }
+    damage = StorageError("storage.corrupt", report.detail)
     if ok:
-        ledger = read_ledger(directory, config.network.name, signer.public_key)
+        ledger = read_ledger(directory, signer.public_key)
+        result["network"] = ledger.network
         result["channels"] = len(ledger.channels)
         result["balance"] = balance_json(ledger.balance())
+    else:
+        result["error"] = damage.code
     if as_json:
         click.echo(json.dumps(result))
     else:
@@ -99,4 +104,5 @@ def verify_command(directory: Path, as_json: bool) -> None:
         if report.detail:
             click.echo(report.detail)
     if not ok:
+        click.echo(f"peerd: {damage}", err=True)
         sys.exit(1)

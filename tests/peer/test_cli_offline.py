@@ -1,0 +1,88 @@
+"""Commands that read a node's log without a daemon: whose log it is, and what it says."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from click.testing import CliRunner, Result
+
+from peer.cli import peerd
+from peer.cli.identity import initialize
+from peer.daemon import LOG_DIRECTORY
+from peer.identity import load_key
+from peer.journal import Journal
+from protocol import signing
+from protocol.errors import StorageError
+from protocol.fields import ChannelTerms
+from protocol.records import ChannelOpened, LaneOpened, encode_record
+
+Invoke = Callable[..., Result]
+
+
+@pytest.fixture
+def invoke() -> Iterator[Invoke]:
+    """`peerd` in this process; its settings of the logs are undone."""
+    yield lambda *arguments: CliRunner().invoke(peerd, [str(part) for part in arguments])
+    structlog.reset_defaults()
+
+
+def write_log(directory: Path, network: str) -> None:
+    """A node whose log holds one channel with one lane, on `network`."""
+    initialize(directory)
+    owner = load_key(directory).public_key
+    terms = ChannelTerms(window_ucr=5, deposit_max_ucr=100, lifetime_ns=10**15, challenge_ns=1)
+    opened = ChannelOpened(owner, bytes(32), bytes(16), bytes(16), terms, 100, 7)
+    cid = signing.channel_id(network, owner, bytes(32), bytes(16), bytes(16), terms)
+    lane = LaneOpened(cid, 1, bytes(32), bytes(32), "embedded", 15, 60, 8, b"")
+    journal = Journal.open(
+        directory / LOG_DIRECTORY, network=network, owner=owner, on_entry=lambda entry: None
+    )
+    for record in (opened, lane):
+        journal.append_nowait(*encode_record(record))
+    journal.close()
+
+
+def test_log_of_a_network_that_a_flag_named_is_read(tmp_path: Path, invoke: Invoke) -> None:
+    """The log itself says its network: `run --network` needs no flag when the log is read."""
+    write_log(tmp_path, "elsewhere")
+    verified = invoke("log", "verify", "--data", tmp_path, "--json")
+    assert verified.exit_code == 0, verified.exception
+    report = json.loads(verified.stdout)
+    assert (report["ok"], report["network"], report["channels"]) == (True, "elsewhere", 1)
+    listed = invoke("channels", "--data", tmp_path, "--json")
+    assert listed.exit_code == 0, listed.exception
+    (channel,) = json.loads(listed.stdout)["channels"]
+    assert (channel["role"], channel["deposit_ucr"]) == ("payer", 100)
+
+
+@pytest.mark.parametrize("command", [("log", "verify"), ("channels",)])
+def test_log_of_another_node_is_foreign(
+    tmp_path: Path, invoke: Invoke, command: tuple[str, ...]
+) -> None:
+    """A log beside a key that is not its owner's is refused, not read as one's own money."""
+    write_log(tmp_path / "one", "main")
+    initialize(tmp_path / "other")
+    (tmp_path / "one" / LOG_DIRECTORY).rename(tmp_path / "other" / LOG_DIRECTORY)
+    result = invoke(*command, "--data", tmp_path / "other")
+    assert isinstance(result.exception, StorageError)
+    assert result.exception.code == "storage.foreign"
+
+
+def test_damaged_log_is_one_line_and_status_1(tmp_path: Path, invoke: Invoke) -> None:
+    """`log verify` says where the damage is, with the code, in both forms."""
+    write_log(tmp_path, "main")
+    path = tmp_path / LOG_DIRECTORY / "00000000.log"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    plain = invoke("log", "verify", "--data", tmp_path)
+    assert plain.exit_code == 1
+    assert plain.stderr.startswith("peerd: storage.corrupt (00000000.log at offset")
+    assert plain.stderr.count("\n") == 1
+    as_json = invoke("log", "verify", "--data", tmp_path, "--json")
+    assert as_json.exit_code == 1
+    report = json.loads(as_json.stdout)
+    assert (report["ok"], report["error"]) == (False, "storage.corrupt")
+    assert "offset" in report["detail"]
