@@ -5,8 +5,6 @@ all logs are verified and both sides' books compared. Exit status 0 only if ever
 """
 
 import json
-import signal
-import subprocess
 import sys
 import tempfile
 from contextlib import AsyncExitStack
@@ -18,12 +16,12 @@ import click
 import trio
 
 from peer.cli.audit import audit
-from peer.cli.identity import initialize
 from peer.cli.options import json_option
+from peer.cli.processes import Running, spawn
 from peer.cli.record import AskRecord
 from peer.cli.screen import Screen, short
 from peer.control import call_control
-from protocol.errors import NetworkError, PeerdError
+from protocol.errors import PeerdError
 from protocol.units import UCR_PER_CREDIT, format_credits
 
 Json = dict[str, Any]
@@ -32,8 +30,6 @@ PROMPT = "What is the capital of France?"
 MAX_TOKENS = 96
 _NETWORK = "demo"
 _LISTEN = "/ip4/127.0.0.1/tcp/0"
-_START_S = 40.0
-_STOP_S = 15.0
 _JOIN_S = 15.0
 
 
@@ -62,53 +58,6 @@ PROVIDERS = (
 )
 
 
-class Running:
-    """A daemon of the demo: its directory, its process, and what it says when it is ready."""
-
-    def __init__(self, directory: Path, name: str, process: trio.Process) -> None:
-        self.directory = directory
-        self.name = name
-        self._process = process
-        self.ready: Json = {}
-
-    @property
-    def peer_id(self) -> str:
-        """The node's peer id."""
-        return str(self.ready["peer_id"])
-
-    async def wait_ready(self) -> None:
-        """Until it listens. NetworkError `control.unavailable` with the last line it logged."""
-        assert self._process.stdout is not None
-        buffer = b""
-        with trio.move_on_after(_START_S):
-            while b"\n" not in buffer:
-                data = await self._process.stdout.receive_some()
-                if not data:
-                    break
-                buffer += data
-        line, newline, _ = buffer.partition(b"\n")
-        self.ready = json.loads(line) if newline else {}
-        if self.ready.get("event") != "ready":
-            log = (self.directory / "daemon.log").read_text(errors="replace")
-            last = " ".join(log.strip().splitlines()[-1:])
-            detail = f"{self.name} did not start: {last[:200]}"
-            raise NetworkError("control.unavailable", detail)
-
-    async def stop(self) -> None:
-        """SIGTERM, which drains; SIGKILL when that takes too long."""
-        process = self._process
-        with trio.CancelScope(shield=True):
-            if process.returncode is None:
-                process.send_signal(signal.SIGTERM)
-            with trio.move_on_after(_STOP_S):
-                await process.wait()
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-            if process.stdout is not None:
-                await process.stdout.aclose()
-
-
 @click.command("demo")
 @click.option("--prompt", default=PROMPT, show_default=True)
 @click.option("--max-tokens", type=click.IntRange(1, 1024), default=MAX_TOKENS, show_default=True)
@@ -134,7 +83,9 @@ async def _demo(home: Path, prompt: str, max_tokens: int, screen: Screen | None)
     async with AsyncExitStack() as stack:
 
         async def start(name: str, bootstrap: tuple[str, ...], *flags: str) -> Running:
-            node = await _spawn(home / name.replace(" ", "-"), name, bootstrap, flags)
+            node = await spawn(
+                home / name.replace(" ", "-"), name, (*_common_flags(bootstrap), *flags)
+            )
             stack.push_async_callback(node.stop)
             return node
 
@@ -158,25 +109,9 @@ async def _demo(home: Path, prompt: str, max_tokens: int, screen: Screen | None)
     return result
 
 
-# --- processes -----------------------------------------------------------------------------
-
-
-async def _spawn(
-    directory: Path, name: str, bootstrap: tuple[str, ...], flags: tuple[str, ...]
-) -> Running:
-    """Start a `peerd run` process on a new data directory."""
-    initialize(directory)
-    command = [
-        *(sys.executable, "-m", "peer.cli", "run", "--json", "--log-level", "warning"),
-        *("--data", str(directory), "--network", _NETWORK, "--listen", _LISTEN),
-        *(part for address in bootstrap for part in ("--bootstrap", address)),
-        *flags,
-    ]
-    with (directory / "daemon.log").open("wb") as errors:
-        process = await trio.lowlevel.open_process(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
-        )
-    return Running(directory, name, process)
+def _common_flags(bootstrap: tuple[str, ...]) -> tuple[str, ...]:
+    joins = tuple(part for address in bootstrap for part in ("--bootstrap", address))
+    return ("--network", _NETWORK, "--listen", _LISTEN, *joins)
 
 
 async def _wait_joined(requester: Running, providers: int) -> None:
