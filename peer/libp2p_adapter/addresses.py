@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+import ifaddr
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
@@ -125,3 +126,31 @@ def parse_dialable(texts: tuple[str, ...], peer: bytes) -> list[Address]:
         if _dialable(address) and address.peer in (b"", peer):
             found.setdefault(address.text, address)
     return list(found.values())
+
+
+def machine_hosts() -> tuple[str, ...]:
+    """This machine's own IP addresses, those that others can reach first; never link-local.
+
+    Loopback counts only where there is nothing else: strangers would dial themselves.
+    """
+    found = [
+        ipaddress.ip_address(ip.ip if isinstance(ip.ip, str) else ip.ip[0])
+        for adapter in ifaddr.get_adapters()
+        for ip in adapter.ips
+    ]
+    usable = [host for host in found if not host.is_link_local and not host.is_loopback]
+    usable.sort(key=lambda host: (not host.is_global, host.version))
+    return tuple(map(str, usable)) or ("127.0.0.1",)
+
+
+def expand_unspecified(text: str, hosts: tuple[str, ...]) -> list[str]:
+    """A listen address as others should know it: 0.0.0.0 and :: stand for all of `hosts`."""
+    address = _parse(text)
+    if address.kind in _DNS_NAMES or not ipaddress.ip_address(address.host).is_unspecified:
+        return [text]
+    version = 4 if address.kind == "ip4" else 6
+    return [
+        f"/{address.kind}/{host}/tcp/{address.port}"
+        for host in hosts
+        if ipaddress.ip_address(host).version == version
+    ]

@@ -14,7 +14,12 @@ from libp2p.peer.id import ID
 from libp2p.tools.anyio_service import background_trio_service
 
 from peer.libp2p_adapter import hardening
-from peer.libp2p_adapter.addresses import parse_address, public_key_of
+from peer.libp2p_adapter.addresses import (
+    expand_unspecified,
+    machine_hosts,
+    parse_address,
+    public_key_of,
+)
 from peer.libp2p_adapter.exchange import Exchange
 from peer.libp2p_adapter.host import create_host
 from peer.libp2p_adapter.links import Links
@@ -79,6 +84,7 @@ class Network:
         self._on_session = on_session
         self._on_bid = on_bid
         self._on_peer = on_peer
+        self._hosts: tuple[str, ...] = ()
         self._failure: Exception | None = None
         self._stop = trio.Event()
         self._listen = [parse_address(text) for text in settings.listen]
@@ -171,6 +177,7 @@ class Network:
                 self._failure = NetworkError("network.listen", address.text)
                 self._stop.set()
                 return
+        self._hosts = machine_hosts()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._links.run)
             nursery.start_soon(self._streams.run)
@@ -187,9 +194,9 @@ class Network:
         if self._announce:
             plain = [address.text for address in self._announce]
         else:
-            plain = [str(address) for address in self._host.get_transport_addrs()]
-        dialable = [text for text in plain if not _is_unspecified(text)]
-        return tuple(f"{text}/p2p/{self.peer_id}" for text in dialable[: limits.ADDRESSES_MAX])
+            listening = [str(address) for address in self._host.get_transport_addrs()]
+            plain = [text for one in listening for text in expand_unspecified(one, self._hosts)]
+        return tuple(f"{text}/p2p/{self.peer_id}" for text in plain[: limits.ADDRESSES_MAX])
 
     @property
     def peers(self) -> tuple[bytes, ...]:
@@ -241,7 +248,3 @@ class Network:
     def penalize(self, peer: bytes, duration_ns: int = limits.PENALTY_NS) -> None:
         """Disconnect `peer` and refuse it for a time."""
         self._links.penalize(peer, duration_ns)
-
-
-def _is_unspecified(text: str) -> bool:
-    return text.startswith(("/ip4/0.0.0.0/", "/ip6/::/"))

@@ -1,10 +1,14 @@
-"""Addresses: what a stranger may make us dial (LIBP2P: addresses are hostile input)."""
+"""Addresses: what a stranger may make us dial (they are hostile input)."""
+
+import ipaddress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from peer.libp2p_adapter.addresses import (
+    expand_unspecified,
+    machine_hosts,
     parse_address,
     parse_dialable,
     peer_id,
@@ -108,3 +112,24 @@ def test_hostile_text_never_raises(claims: list[str]) -> None:
 def test_what_parses_is_what_libp2p_understands(parts: list[str]) -> None:
     for address in parse_dialable(("/".join(["", *parts]),), KEY):
         assert str(address.multiaddr) == address.text
+
+
+def test_an_unspecified_host_stands_for_the_machines_own() -> None:
+    """0.0.0.0 must never be announced as it is: others would dial themselves."""
+    hosts = ("203.0.113.7", "192.168.1.5", "2001:db8::7")
+    assert expand_unspecified("/ip4/0.0.0.0/tcp/4101", hosts) == [
+        "/ip4/203.0.113.7/tcp/4101",
+        "/ip4/192.168.1.5/tcp/4101",
+    ]
+    assert expand_unspecified("/ip6/::/tcp/4101", hosts) == ["/ip6/2001:db8::7/tcp/4101"]
+    plain = "/ip4/127.0.0.1/tcp/4101"
+    assert expand_unspecified(plain, hosts) == [plain]
+
+
+def test_the_machine_has_a_host_that_is_not_link_local() -> None:
+    """Loopback is the last resort, and there is always one address to tell."""
+    hosts = machine_hosts()
+    assert hosts
+    assert all(not ipaddress.ip_address(host).is_link_local for host in hosts)
+    loopback = [ipaddress.ip_address(host).is_loopback for host in hosts]
+    assert loopback == [True] or not any(loopback)
