@@ -1,7 +1,7 @@
 """Continuous batching: sequences join and leave at every step; nothing waits for the slowest.
 
 One step feeds each decoding sequence its last token, and fills the rest with a bounded chunk
-of waiting prompts. Must not know pipes, processes or trio. Rule: the engine page of the docs.
+of waiting prompts. Must not know pipes, processes or trio. Rule: engine/README.md.
 """
 
 import time

@@ -2,7 +2,7 @@
 
 Knows nothing of llama.cpp or processes. Every failure is EngineError `engine.bad_model`.
 Beside what gguf's reader checks, it refuses what makes llama.cpp abort: duplicate tokens, no
-or too many layers, a meaningless epsilon. Rule: the engine page of the docs.
+or too many layers, a meaningless epsilon. Rule: engine/README.md.
 """
 
 import hashlib

@@ -1,7 +1,6 @@
 """Where the model that ships with the package lies.
 
-Knows nothing of engines. How it is made: engine/models/make_embedded.py. Rule: the engine page
-of the docs.
+Knows nothing of engines. How it is made: engine/models/make_embedded.py. Rule: engine/README.md.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """What the daemon asks of an engine, and what an engine answers.
 
-Knows nothing of the market or the network. Rule: the engine page of the docs.
+Knows nothing of the market or the network. Rule: engine/README.md.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,6 @@
 """The engine that runs models with llama.cpp, each in its own worker process.
 
-Must not know llama.cpp itself, the market or the network. Rule: engine/interface.py and the
-engine page of the docs.
+Must not know llama.cpp itself, the market or the network. Rule: engine/README.md.
 """
 
 from collections.abc import Callable, Sequence

@@ -2,7 +2,7 @@
 
 Short calls keep the GIL (`PyDLL`); `llama_decode` and loading release it. Almost every bad
 argument makes the library abort, so what comes here has been checked before, and every
-length is checked again. Must not know jobs, pipes or trio. Rule: the engine page of the docs.
+length is checked again. Must not know jobs, pipes or trio. Rule: engine/README.md.
 """
 
 import ctypes

@@ -1,7 +1,7 @@
 """The worker's end of the pipes: frames in and out without blocking the steps.
 
 What the daemon has not read yet is merged, so a slow reader gets several tokens in a frame.
-Must not know models or trio. Rule: the engine page of the docs.
+Must not know models or trio. Rule: engine/README.md.
 """
 
 import array

@@ -1,6 +1,6 @@
 """The daemon's end of one worker process: spawn, frames, diagnosis, end.
 
-Knows nothing of jobs or models. Rule: the engine page of the docs.
+Knows nothing of jobs or models. Rule: engine/README.md.
 """
 
 import os

@@ -4,7 +4,7 @@ A chat is rendered by the model's own template, with a placeholder for each mess
 Control tokens are recognised only in what the template wrote; what a person wrote is plain
 text whatever it looks like. Template text and messages between two control tokens are
 tokenised together, as llama.cpp would, so that joins come out the same. Must not know
-sequences or pipes. Rule: the engine page of the docs.
+sequences or pipes. Rule: engine/README.md.
 
 A model without a template gets: `System: ...`, `User: ...`, `Assistant: ...`, each followed by
 an empty line, then `Assistant:`; its answer also stops at the next `User:`.

@@ -1,6 +1,6 @@
 """A small real generation at start: proves that a model works here and how fast it is.
 
-Must not know jobs or pipes. Rule: the engine page of the docs.
+Must not know jobs or pipes. Rule: engine/README.md.
 """
 
 import time

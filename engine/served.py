@@ -1,6 +1,6 @@
 """One model of the daemon: its file, its worker and its jobs; restarted when it dies.
 
-Must not know llama.cpp, which lives in the worker. Rule: the engine page of the docs.
+Must not know llama.cpp, which lives in the worker. Rule: engine/README.md.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,6 @@
 """The worker's loop: messages in, a step, events out, for one loaded model.
 
-Runs in the worker's only thread. Must not know trio or the market. Rule: the engine page of
-the docs.
+Runs in the worker's only thread. Must not know trio or the market. Rule: engine/README.md.
 """
 
 import time

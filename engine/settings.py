@@ -1,6 +1,6 @@
 """How the operator wants models run: one frozen dataclass, checked when it is made.
 
-Knows nothing of llama.cpp or processes. Rule: the engine page of the docs.
+Knows nothing of llama.cpp or processes. Rule: engine/README.md.
 """
 
 import os

@@ -1,7 +1,7 @@
 """How fast a model is here: measured step by step, and what to promise from it.
 
 Pure. Measures go into a `Speedometer` in the worker; the daemon turns the `Speed` that it
-reports into estimates. Must not know pipes or llama.cpp. Rule: the engine page of the docs.
+reports into estimates. Must not know pipes or llama.cpp. Rule: engine/README.md.
 """
 
 from collections.abc import Sequence

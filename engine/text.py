@@ -1,8 +1,8 @@
 """From tokens' bytes to text that may be shown: whole characters, cut at stop strings.
 
 Pure. Text is held back while it could be the start of a stop string or of a character; a
-token counts when its text is released, so a count never runs ahead of the text. Rule: the
-engine page of the docs.
+token counts when its text is released, so a count never runs ahead of the text.
+Rule: engine/README.md.
 """
 
 import codecs

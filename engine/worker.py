@@ -2,8 +2,7 @@
 
 llama.cpp aborts on what it does not like, and a busy loop beside it would starve it of the
 interpreter: so it lives alone. Reads frames from its input, writes frames to its output, and
-dies with the daemon. Must not know the market, the network or trio. Rule: the engine page of
-the docs.
+dies with the daemon. Must not know the market, the network or trio. Rule: engine/README.md.
 """
 
 import ctypes

@@ -2,7 +2,7 @@
 
 One direction, payer to payee; one cumulative total, which is the nonce; lanes are accounting
 only. A `Channel` changes by nothing but `apply`ing log records (protocol.records), so a replay
-rebuilds it. Has no keys, clock or disk. Rule: the design's "Money"; protocol/README.md.
+rebuilds it. Has no keys, clock or disk. Rule: router/README.md, "Money".
 """
 
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The requester's view of one request, as a table. Rule: the design's "Life of a job"."""
+"""The requester's view of one request, as a table. Rule: router/README.md, "Life of a job"."""
 
 from enum import Enum
 from typing import Final

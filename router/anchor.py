@@ -1,6 +1,6 @@
 """What makes a deposit credible: one interface, and mutual credit as its default. Pure.
 
-A witness quorum and a contract come behind the same interface. Rule: the design's "Money".
+A witness quorum and a contract come behind the same interface. Rule: router/README.md, "Money".
 """
 
 from typing import Protocol

@@ -1,7 +1,7 @@
 """Awarding a request to the best bid that is left: stream, channel, lane, first voucher.
 
 A failure before the first chunk leads to the next bid, at most AWARDS_PER_REQUEST_MAX in all.
-Sans-IO. Rule: the design's "Life of a job".
+Sans-IO. Rule: router/README.md, "Life of a job".
 """
 
 from collections.abc import Callable, Iterable

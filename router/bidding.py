@@ -1,6 +1,6 @@
 """Collecting sealed bids until the window ends, or until waiting longer is not worth it.
 
-Sans-IO; ranks nothing itself. Rule: the design's "Life of a job"; protocol/README.md, "Bids".
+Sans-IO; ranks nothing itself. Rule: router/README.md, "Life of a job"; protocol/README.md, "Bids".
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """The node's money, as the fold of its log: channels, lanes, balances.
 
 `apply` is the only way anything changes, live or in a replay, so a restart sees what was. Has
-no keys, clock or disk. Rule: the design's "Money".
+no keys, clock or disk. Rule: router/README.md, "Money".
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,7 @@
 
 Write-ahead: chunks are sent only up to a durable reservation, and a voucher counts as paid
 only once it is durable (both by the order of actions). What is sent and not covered by a
-voucher never exceeds W. Rule: the design's "Money".
+voucher never exceeds W. Rule: router/README.md, "Money".
 """
 
 from protocol import limits, signing

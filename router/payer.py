@@ -1,7 +1,7 @@
 """The paying side of channels: choosing or opening one, issuing vouchers, closing.
 
 Write-ahead: a voucher is signed only behind the record that issues it. At most A, the asker's
-advance, is ever signed beyond what was received. Rule: the design's "Money".
+advance, is ever signed beyond what was received. Rule: router/README.md, "Money".
 """
 
 from collections.abc import Callable

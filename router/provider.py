@@ -1,7 +1,7 @@
 """The provider core: quote, bid, accept the award, run, chunk, pause when unpaid, receipt.
 
-Sans-IO. The engine is a source of inputs and a taker of StartJob and CancelJob. Rule: the
-design's "Life of a job".
+Sans-IO. The engine is a source of inputs and a taker of StartJob and CancelJob.
+Rule: router/README.md, "Life of a job".
 """
 
 from collections import OrderedDict

@@ -1,6 +1,6 @@
 """The requester core: publish, collect sealed bids, rank, award, check, pay, next bid on failure.
 
-Sans-IO. Knows nothing of engines or libp2p. Rule: the design's "Life of a job".
+Sans-IO. Knows nothing of engines or libp2p. Rule: router/README.md, "Life of a job".
 """
 
 from protocol import crypto, limits, wire

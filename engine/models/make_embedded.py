@@ -5,7 +5,7 @@ output weights hold which token follows which in the corpus, under random codes,
 layers of small random weights let the earlier text stir the choice. It answers in words of
 the corpus and knows nothing. A tilde makes it end its answer. Every weight is a small
 integer times a power of two, from SHAKE-256 and integer arithmetic, so a rebuild has the same
-bytes on every machine. Must not know the engine. Rule: the engine page of the docs.
+bytes on every machine. Must not know the engine. Rule: engine/README.md.
 
 Run: `python -m engine.models.make_embedded [path]`.
 """
