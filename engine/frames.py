@@ -2,7 +2,8 @@
 
 A frame is a length (4 bytes, big-endian), then msgpack of one message: an array whose first
 item is its type number. Decoding checks types and bounds in both directions. Both ends are
-always of the same version, so there is no versioning. Must not know trio or llama.cpp. Rule: engine/README.md.
+always of the same version, so there is no versioning. Must not know trio or llama.cpp.
+Rule: engine/README.md.
 """
 
 import struct

@@ -1,7 +1,8 @@
 """From a job's parameters to the sampler of its sequence.
 
 Greedy jobs have no chain: the highest logit wins, found by numpy. The others get llama.cpp's
-chain: top_k, top_p, temperature, seeded choice. Must not know jobs or batches. Rule: engine/README.md; llama.cpp's sampler API.
+chain: top_k, top_p, temperature, seeded choice. Must not know jobs or batches.
+Rule: engine/README.md; llama.cpp's sampler API.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """Money: integers, one rounding, exact decimals.
 
-Source: the design's "Money"; protocol/README.md, "Units and cost".
+Source: router/README.md, "Money"; protocol/README.md, "Units and cost".
 """
 
 from fractions import Fraction

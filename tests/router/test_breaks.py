@@ -1,6 +1,6 @@
 """Jobs that break off mid-stream, and askers that give up: what is due, and who agrees.
 
-Source: the design's "Life of a job", 6: mid-stream, what arrived is paid.
+Source: router/README.md, "Life of a job", 6: mid-stream, what arrived is paid.
 """
 
 import pytest

@@ -1,6 +1,6 @@
 """Channels over several jobs: reuse, two lanes at once, refusals, limits, closes.
 
-Source: the design's "Money": both ends agree on every total, and no unit appears or vanishes.
+Source: router/README.md, "Money": both ends agree on every total, and no unit appears or vanishes.
 """
 
 from protocol.channel import ChannelState

@@ -1,6 +1,7 @@
 """One requester and one provider, bytes handed across by hand: no world, no clock, no engine.
 
-Source: the design's sans-IO node: what comes out depends on what went in, not on how it was cut.
+Source: router/README.md, the driver's contract:
+what comes out depends on what went in, not on how it was cut.
 """
 
 from collections import deque

@@ -1,6 +1,6 @@
 """What a provider answers with: the bid's numbers, and each reason for silence.
 
-Source: protocol/README.md, "Bids"; the design's "Life of a job".
+Source: protocol/README.md, "Bids"; router/README.md, "Life of a job".
 """
 
 from dataclasses import replace

@@ -1,6 +1,6 @@
 """Channels over lost streams, lost frames and restarts: re-established, and as they were.
 
-Source: the design's "Money", re-establish: both ends agree afterwards, nobody is blamed.
+Source: router/README.md, "Money", re-establish: both ends agree afterwards, nobody is blamed.
 """
 
 import pytest

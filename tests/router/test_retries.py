@@ -1,6 +1,7 @@
 """Providers that fail, and askers that give up: who is tried next, told what, and paid what.
 
-Source: the design's "Life of a job", 6: before the first chunk the next bid, at most 3 retries.
+Source: router/README.md, "Life of a job", 6:
+before the first chunk the next bid, at most 3 retries.
 """
 
 from protocol import limits

@@ -1,4 +1,7 @@
-"""Timers against the simplest model: a dict of deadlines. Source: the design's sans-IO node."""
+"""Timers against the simplest model: a dict of deadlines.
+
+Source: router/README.md, the driver's contract.
+"""
 
 import pytest
 from hypothesis import given

@@ -1,6 +1,6 @@
 """The bid window: asks without bids, and when waiting ends.
 
-Source: the design's "Life of a job", 1 to 3.
+Source: router/README.md, "Life of a job", 1 to 3.
 """
 
 from dataclasses import replace

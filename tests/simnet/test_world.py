@@ -1,6 +1,6 @@
 """Whole markets on virtual time: everyone is served, and a seed says exactly how.
 
-Source: the design's "simnet": one trace for (scenario, seed, commit) under any PYTHONHASHSEED.
+Source: simnet/README.md: one trace for (scenario, seed, commit) under any PYTHONHASHSEED.
 """
 
 import os
