@@ -67,6 +67,25 @@ def test_every_decoding_job_gets_a_token_while_a_long_prompt_is_read(bench, chat
     assert steps == -(-started.input_tokens // 32)
 
 
+def test_two_long_prompts_share_the_chunk_in_order(bench, chat, parameters):
+    run = bench(chunk_tokens=32)
+    run.submit(1, chat("Hello"), parameters(60))
+    run.batcher.step()
+    run.submit(2, chat("word " * 60), parameters(1))
+    run.submit(3, chat("word " * 60), parameters(1))
+    ends = []
+    while len(ends) < 2:
+        before = run.counted(1)
+        run.batcher.step()
+        assert run.counted(1) == before + 1
+        ends += [
+            run.counted(1) for handle in (2, 3) if run.counted(handle) and len(ends) < handle - 1
+        ]
+    started = run.of(2)[0]
+    assert isinstance(started, JobStarted)
+    assert ends == [1 + -(-started.input_tokens // 32), 1 + -(-2 * started.input_tokens // 32)]
+
+
 def test_a_chunked_prompt_gives_the_same_answer(bench, chat, parameters):
     texts = []
     for chunk_tokens in (32, 512):
@@ -189,6 +208,15 @@ def test_a_stop_string_ends_the_text_before_it(bench, chat, parameters):
     assert isinstance(end, JobFinished)
     assert end.reason == FinishReason.STOP
     assert run.counted(1) == end.output_tokens < 40
+
+
+def test_the_formats_own_stop_string_counts_too(bench, chat, parameters, prompts, monkeypatch):
+    monkeypatch.setattr(prompts, "stop_strings", lambda prompt: ("answer",))
+    run = bench()
+    run.submit(1, chat(QUESTIONS[0]), parameters(40, stop=("no such text",)))
+    run.run()
+    assert run.end(1).reason == FinishReason.STOP
+    assert "answer" not in run.text(1)
 
 
 def test_the_models_own_end_stops_and_is_not_counted(bench, completion, parameters):

@@ -232,6 +232,8 @@ async def test_a_job_that_was_cancelled_before_a_step_makes_no_token(serve, job)
                 await trio.testing.wait_all_tasks_blocked()
                 (cancelled,) = engine._models[0]._jobs.values()
                 scope.cancel()
+        # The cancellation is in the pipe, too, before the worker looks.
+        await trio.testing.wait_all_tasks_blocked()
         os.kill(pid, signal.SIGCONT)
         await engine.run_job(job("Hello", tokens=5), lambda event: None)
         assert [type(event) for event in cancelled._events] == [Started, Finished]
