@@ -70,11 +70,6 @@ class _Lines:
         return value
 
 
-def error_json(error: PeerdError) -> Json:
-    """An error as the last line of an answer, and as `--json` prints it."""
-    return {"error": error.code, "detail": error.detail, "message": str(error)}
-
-
 async def serve_control(
     directory: Path,
     methods: dict[str, Method],
@@ -139,7 +134,7 @@ async def _serve_client(stream: trio.SocketStream, methods: dict[str, Method]) -
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         assert isinstance(error, PeerdError)
-        await answer({"end": True, **error_json(error)})
+        await answer({"end": True, **error.report()})
 
 
 async def call_control(

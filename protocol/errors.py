@@ -138,6 +138,10 @@ class PeerdError(Exception):
         middle = f" ({self.detail})" if self.detail else ""
         return f"{self.code}{middle}: {CODES[self.code]}"
 
+    def report(self) -> dict[str, str]:
+        """The error as `--json` and the control socket give it."""
+        return {"error": self.code, "detail": self.detail, "message": str(self)}
+
 
 class LocalError(PeerdError):
     """We were misused: a call out of order, a value out of range."""

@@ -3,39 +3,47 @@
 Exit status 0 for success, 1 for failure, 2 for wrong use or configuration.
 """
 
+import importlib
 import json
 import sys
 from typing import NoReturn
 
 import click
 
-from peer.cli.ask import ask_command
-from peer.cli.channels import channels_command
-from peer.cli.demo import demo_command
 from peer.cli.errors import first_error
-from peer.cli.identity import id_command, init_command
-from peer.cli.log import log_group
-from peer.cli.run import run_command
-from peer.control import error_json
 from protocol.errors import ConfigError, PeerdError
 
+COMMANDS = {
+    "init": "peer.cli.identity:init_command",
+    "run": "peer.cli.run:run_command",
+    "ask": "peer.cli.ask:ask_command",
+    "channels": "peer.cli.channels:channels_command",
+    "log": "peer.cli.log:log_group",
+    "id": "peer.cli.identity:id_command",
+    "demo": "peer.cli.demo:demo_command",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class LazyGroup(click.Group):
+    """Imports a command when it is used: libp2p alone takes half a second."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """In the order in which a newcomer needs them."""
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """The command, imported now; None when there is no such."""
+        if name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="peerd", message="%(prog)s %(version)s")
 def peerd() -> None:
     """A gossip peer daemon: a market for LLM inference without a middleman."""
-
-
-for command in (
-    init_command,
-    run_command,
-    ask_command,
-    channels_command,
-    log_group,
-    id_command,
-    demo_command,
-):
-    peerd.add_command(command)
 
 
 def main() -> None:
@@ -58,6 +66,6 @@ def _fail(problem: BaseException) -> NoReturn:
     if not isinstance(error, PeerdError):
         raise problem
     if "--json" in sys.argv:
-        click.echo(json.dumps(error_json(error)))
+        click.echo(json.dumps(error.report()))
     click.echo(f"peerd: {error}", err=True)
     sys.exit(2 if isinstance(error, ConfigError) else 1)

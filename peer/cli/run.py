@@ -98,13 +98,14 @@ async def _run(directory: Path, signer: Signer, config: Config, as_json: bool) -
     engine = make_engine(config.provider)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
-            stop = trio.Event()
-            nursery.start_soon(_watch_signals, signals, stop, nursery.cancel_scope)
+            up, stop = trio.Event(), trio.Event()
+            nursery.start_soon(_watch_signals, signals, up, stop, nursery.cancel_scope)
             if engine is not None:
                 await nursery.start(engine.run)
             async with open_daemon(daemon_settings(directory, config), signer, engine) as daemon:
                 await nursery.start(serve_control, directory, control_methods(daemon))
                 _announce(daemon, as_json)
+                up.set()
                 await stop.wait()
                 log.info("daemon.stopping", running=daemon.node.provider.serving.running)
                 finished = await daemon.drain(config.drain_s)
@@ -113,11 +114,13 @@ async def _run(directory: Path, signer: Signer, config: Config, as_json: bool) -
     log.info("daemon.stopped")
 
 
-async def _watch_signals(signals: Any, stop: trio.Event, scope: trio.CancelScope) -> None:
-    """The first signal drains, a second one stops at once."""
+async def _watch_signals(
+    signals: Any, up: trio.Event, stop: trio.Event, scope: trio.CancelScope
+) -> None:
+    """The first signal drains; a second one, or one before the node is up, stops at once."""
     async for number in signals:
         log.info("daemon.signal", signal=signal.Signals(number).name)
-        if stop.is_set():
+        if stop.is_set() or not up.is_set():
             scope.cancel()
         stop.set()
 
