@@ -4,6 +4,7 @@ import types
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from enum import IntEnum
+from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from hypothesis import strategies as st
@@ -35,8 +36,9 @@ def _scalars(hint: Any, meta: Meta) -> st.SearchStrategy[Any]:
     return st.binary(min_size=low, max_size=high)
 
 
+@cache
 def values(hint: Any, meta: Meta | None = None) -> st.SearchStrategy[Any]:
-    """Every value that the type allows, long ones cut short."""
+    """Every value that the type allows, long ones cut short; built once a type."""
     origin = get_origin(hint)
     if origin is Annotated:
         inner, found = get_args(hint)
