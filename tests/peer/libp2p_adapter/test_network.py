@@ -11,7 +11,7 @@ from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID, InsecureTr
 from multiaddr import Multiaddr
 
 from peer.libp2p_adapter import Network, NetworkSettings
-from peer.libp2p_adapter.addresses import peer_id
+from peer.libp2p_adapter.addresses import parse_address, peer_id
 from protocol import limits
 from protocol.crypto import Signer
 from protocol.errors import LocalError, NetworkError
@@ -189,9 +189,17 @@ async def test_announced_addresses_replace_those_listened_on(start) -> None:
     assert one.network.addresses == (f"/ip4/203.0.113.7/tcp/4001/p2p/{one.network.peer_id}",)
 
 
-async def test_the_unspecified_address_is_never_announced(start) -> None:
+async def test_the_unspecified_address_is_announced_as_the_machines_own(
+    start, monkeypatch
+) -> None:
+    # Stock announces 0.0.0.0 literally.
+    hosts = ("192.0.2.7", "127.0.0.1")
+    monkeypatch.setattr("peer.libp2p_adapter.network.machine_hosts", lambda: hosts)
     one = await start(1, listen=("/ip4/0.0.0.0/tcp/0",))
-    assert one.network.addresses == ()
+    addresses = [parse_address(text) for text in one.network.addresses]
+    assert {address.host for address in addresses} <= set(hosts)
+    assert addresses
+    assert all(address.peer == one.key for address in addresses)
 
 
 @pytest.mark.parametrize(
