@@ -11,7 +11,7 @@ from peer.daemon import LOG_DIRECTORY
 from peer.identity import load_key
 from peer.journal import read_entries, verify_log
 from protocol import signing
-from protocol.channel import Role
+from protocol.channel import Channel, Role
 from protocol.crypto import verify
 from protocol.records import ReceiptAcknowledged, ReceiptSigned, decode_record
 
@@ -35,12 +35,13 @@ def audit(directories: list[Path], network: str) -> Json:
 
     `logs_ok`: every log verifies to its end. `receipts_ok`: there are receipts, each signed by
     both, and the payer's and the payee's are the same. `conserved`: on every channel both ends
-    say the same price, and no voucher exceeds its deposit.
+    say the same price, and no voucher exceeds its deposit; only the payer has one whose
+    opening was refused, and it cost nothing.
     """
     logs_ok = True
     acknowledged: dict[bytes, bool] = {}
     signed: set[bytes] = set()
-    ends: dict[bytes, dict[Role, tuple[int, int, int]]] = {}
+    ends: dict[bytes, dict[Role, Channel]] = {}
     for directory in directories:
         owner = load_key(directory).public_key
         logs_ok &= verify_log(directory / LOG_DIRECTORY).state == "clean"
@@ -52,17 +53,22 @@ def audit(directories: list[Path], network: str) -> Json:
             elif isinstance(record, ReceiptSigned):
                 signed.add(signing.receipt_id(record.receipt))
         for cid, channel in read_ledger(directory, owner).channels.items():
-            due = channel.due_ucr if channel.settled_ucr is None else channel.settled_ucr
-            sums = (due, channel.total_ucr, channel.deposit_ucr)
-            ends.setdefault(cid, {})[channel.role] = sums
+            ends.setdefault(cid, {})[channel.role] = channel
     receipts_ok = bool(acknowledged) and all(acknowledged.values())
     receipts_ok &= set(acknowledged) <= signed
     conserved = all(_agree(both) for both in ends.values())
     return {"logs_ok": logs_ok, "receipts_ok": receipts_ok, "conserved": conserved}
 
 
-def _agree(ends: dict[Role, tuple[int, int, int]]) -> bool:
-    if len(ends) != 2:
+def _agree(ends: dict[Role, Channel]) -> bool:
+    payer, payee = ends.get(Role.PAYER), ends.get(Role.PAYEE)
+    if payer is None:
         return False
-    payer, payee = ends[Role.PAYER], ends[Role.PAYEE]
-    return payer[0] == payee[0] and payer[2] == payee[2] and payee[1] <= payer[1] <= payer[2]
+    if payee is None:
+        return payer.settled_ucr == 0
+    same = _price(payer) == _price(payee) and payer.deposit_ucr == payee.deposit_ucr
+    return same and payee.total_ucr <= payer.total_ucr <= payer.deposit_ucr
+
+
+def _price(channel: Channel) -> int:
+    return channel.due_ucr if channel.settled_ucr is None else channel.settled_ucr

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 from click.testing import CliRunner, Result
 
 from peer.cli import peerd
+from peer.cli.audit import audit
 from peer.cli.identity import initialize
 from peer.daemon import LOG_DIRECTORY
 from peer.identity import load_key
@@ -16,7 +18,16 @@ from peer.journal import Journal
 from protocol import signing
 from protocol.errors import StorageError
 from protocol.fields import ChannelTerms
-from protocol.records import ChannelOpened, LaneOpened, encode_record
+from protocol.messages import Voucher
+from protocol.records import (
+    ChannelClosed,
+    ChannelOpened,
+    LaneClosed,
+    LaneOpened,
+    VoucherAccepted,
+    VoucherIssued,
+    encode_record,
+)
 
 Invoke = Callable[..., Result]
 
@@ -86,3 +97,75 @@ def test_damaged_log_is_one_line_and_status_1(tmp_path: Path, invoke: Invoke) ->
     report = json.loads(as_json.stdout)
     assert (report["ok"], report["error"]) == (False, "storage.corrupt")
     assert "offset" in report["detail"]
+
+
+# --- the audit of several logs -------------------------------------------------------------
+
+TERMS = ChannelTerms(window_ucr=5, deposit_max_ucr=100, lifetime_ns=10**15, challenge_ns=1)
+
+
+def write_channel(directory: Path, payer: bytes, payee: bytes, *rest: Any) -> None:
+    """One end's log of the channel between these nodes, with more records made from its id."""
+    opened = ChannelOpened(payer, payee, bytes(16), bytes(16), TERMS, 100, 7)
+    cid = signing.channel_id("main", payer, payee, bytes(16), bytes(16), TERMS)
+    owner = load_key(directory).public_key
+    log = directory / LOG_DIRECTORY
+    journal = Journal.open(log, network="main", owner=owner, on_entry=lambda entry: None)
+    for record in (opened, *(make(cid) for make in rest)):
+        journal.append_nowait(*encode_record(record))
+    journal.close()
+
+
+def lane(cid: bytes) -> LaneOpened:
+    return LaneOpened(cid, 1, bytes(32), bytes(32), "embedded", 15, 60, 8, b"")
+
+
+def ended_at(due_ucr: int) -> Callable[[bytes], LaneClosed]:
+    return lambda cid: LaneClosed(cid, 1, 1, due_ucr, "engine.crashed", 9)
+
+
+def issued(total_ucr: int) -> Callable[[bytes], VoucherIssued]:
+    return lambda cid: VoucherIssued(cid, total_ucr, ())
+
+
+def accepted(total_ucr: int) -> Callable[[bytes], VoucherAccepted]:
+    return lambda cid: VoucherAccepted(Voucher(cid, total_ucr, (), bytes(64)))
+
+
+def refused(cid: bytes) -> ChannelClosed:
+    return ChannelClosed(cid, 0, 2, 9, b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("payer_records", "payee_records", "conserved"),
+    [
+        ([lane, issued(9), ended_at(8)], [lane, accepted(9), ended_at(8)], True),
+        ([lane, issued(9), ended_at(8)], [lane, accepted(9), ended_at(7)], False),
+        ([lane, issued(9), ended_at(8)], [lane, accepted(10), ended_at(8)], False),
+        ([lane, issued(101), ended_at(8)], [lane, accepted(9), ended_at(8)], False),
+        # Busy providers refuse an award with its opening, and keep no trace of either.
+        ([lane, issued(9), ended_at(0), refused], None, True),
+        ([lane, issued(9), ended_at(8)], None, False),
+        (None, [lane, accepted(9), ended_at(8)], False),
+    ],
+)
+def test_audit_finds_what_does_not_agree(
+    tmp_path: Path,
+    payer_records: list[Any] | None,
+    payee_records: list[Any] | None,
+    conserved: bool,
+) -> None:
+    """Both ends say one price and no voucher is invented; only a refused opening has one end."""
+    ends = [tmp_path / "payer", tmp_path / "payee"]
+    for directory in ends:
+        initialize(directory)
+    payer, payee = (load_key(directory).public_key for directory in ends)
+    for directory, records in zip(ends, (payer_records, payee_records), strict=True):
+        if records is not None:
+            write_channel(directory, payer, payee, *records)
+        else:
+            owner = load_key(directory).public_key
+            log = directory / LOG_DIRECTORY
+            Journal.open(log, network="main", owner=owner, on_entry=lambda entry: None).close()
+    findings = audit(ends, "main")
+    assert findings == {"logs_ok": True, "receipts_ok": False, "conserved": conserved}

@@ -1,0 +1,82 @@
+"""Judges of what daemons said and left behind: events, logs, money, processes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from peer.cli.channels import read_ledger
+from peer.identity import load_key
+from peer.journal import verify_log
+from protocol.channel import Channel, Role
+from protocol.limits import CHUNK_TOKENS_MAX
+from protocol.units import cost_ucr
+from router.ledger import Ledger
+from tests.e2e.support import Daemon, Json, run_json
+
+# The dearest that a test's provider sells at, per 1,000,000 tokens.
+OUTPUT_PRICE_UCR_MAX = 60_000_000
+
+
+def of(events: list[Json], kind: str) -> list[Json]:
+    """The events of one kind."""
+    return [event for event in events if event.get("event") == kind]
+
+
+def answer_of(events: list[Json]) -> str:
+    """The text of a request that must have succeeded."""
+    assert of(events, "done"), events[-1]
+    return "".join(event["text"] for event in of(events, "text"))
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """One channel as its two ends' logs have it."""
+
+    payer: Channel
+    payee: Channel
+
+
+def ledger_of(daemon: Daemon) -> Ledger:
+    """What a daemon's log says of its money; the log must verify."""
+    report = verify_log(daemon.directory / "log")
+    assert report.state != "corrupt", report
+    return read_ledger(daemon.directory, load_key(daemon.directory).public_key)
+
+
+def shared_channels(requester: Daemon, provider: Daemon) -> list[Ends]:
+    """The channels that the provider's log has with this requester, each with both ends."""
+    paying, earning = ledger_of(requester), ledger_of(provider)
+    return [
+        Ends(paying.channels[cid], channel)
+        for cid, channel in earning.channels.items()
+        if channel.role is Role.PAYEE and channel.payer == paying.owner
+    ]
+
+
+def check_windows(ends: Ends) -> None:
+    """What a crash may cost, from the two logs: no end owes the other more than its window."""
+    payer, payee = ends.payer, ends.payee
+    chunk_ucr = cost_ucr(0, CHUNK_TOKENS_MAX, 0, OUTPUT_PRICE_UCR_MAX)
+    bound = payee.terms.window_ucr + chunk_ucr
+    assert abs(payer.due_ucr - payee.reserved_ucr) <= bound, (payer, payee)
+    assert payee.total_ucr <= payer.total_ucr <= payer.deposit_ucr == payee.deposit_ucr
+    assert payee.reserved_ucr <= payee.total_ucr + payee.terms.window_ucr
+
+
+def workers_of(daemon: Daemon) -> list[int]:
+    """The daemon's children, which are its engine's workers (Linux)."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except (OSError, ProcessLookupError):
+            continue
+        if int(fields[1]) == daemon.pid and fields[0] != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+def verify(daemon: Daemon) -> Json:
+    """`peerd log verify`, which must find the log good."""
+    report = run_json("log", "verify", "--data", str(daemon.directory))
+    assert report["ok"]
+    return report
