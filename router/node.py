@@ -153,6 +153,7 @@ class Node:
             self._session_closed(session, "session.closed")
         if len(self._readers) >= limits.SESSIONS_MAX:
             self.context.act(act.CloseSession(session, "admission.full"))
+            self._session_closed(session, "admission.full")
             return
         self._readers[session] = FrameReader()
         if session.outbound:

@@ -9,6 +9,7 @@ from protocol import limits, signing
 from protocol.channel import CHANNEL_TRANSITIONS as TRANSITIONS
 from protocol.channel import Channel, ChannelEvent, ChannelState, Lane, Role
 from protocol.errors import RemoteError
+from protocol.fields import LaneClaim
 from protocol.machine import apply
 from protocol.messages import Award, Bid, CloseAck, CloseRequest, Reestablish, Voucher, VoucherAck
 from protocol.records import ChannelClosed, ChannelOpened, LaneClosed, Reserved, VoucherAccepted
@@ -130,7 +131,7 @@ class Payee:
         return True
 
     def take_reestablish(self, session: SessionKey, message: Reestablish) -> None:
-        """The payer is back: settle each broken lane at what it received, show our best.
+        """The payer is back: settle the broken lanes, say at what, show our best voucher.
 
         RemoteError `channel.unknown`, `channel.wrong_state`, `channel.bad_lanes`.
         """
@@ -139,35 +140,47 @@ class Payee:
             return
         channel = self.find(session, message.cid)
         apply(TRANSITIONS, channel.state, ChannelEvent.REESTABLISH, "channel.wrong_state")
-        claims = {claim.lane: claim for claim in message.lanes}
-        for claim in message.lanes:
-            known = channel.lanes.get(claim.lane)
-            most = known.due_ucr if known else channel.closed.get(claim.lane)
-            if claim.lane and most is not None and claim.due_ucr > most:
-                raise RemoteError("channel.bad_lanes", "more than was sent")
-        for number, lane in list(channel.lanes.items()):
-            claimed = claims.get(number)
-            due = lane.due_ucr if claimed is None else claimed.due_ucr
-            chunks = lane.chunks if claimed is None else claimed.chunks
-            context.append(
-                LaneClosed(channel.cid, number, chunks, due, "session.closed", context.now_ns)
-            )
-        for number, due in list(channel.closed.items()):
-            claimed = claims.get(number)
-            if claimed is not None and claimed.due_ucr < due:
+        prices = self._final_prices(channel, message.lanes)
+        for claim in prices:
+            changed = channel.closed.get(claim.lane) != claim.due_ucr
+            if claim.lane in channel.lanes or (claim.lane in channel.closed and changed):
                 context.append(
                     LaneClosed(
                         channel.cid,
-                        number,
-                        claimed.chunks,
-                        claimed.due_ucr,
+                        claim.lane,
+                        claim.chunks,
+                        claim.due_ucr,
                         "session.closed",
                         context.now_ns,
                     )
                 )
         step(channel, ChannelEvent.REESTABLISH)
-        answer = Reestablish(channel.cid, channel.total_ucr, channel.claims(), channel.voucher)
-        context.send(session, answer)
+        listed = {claim.lane for claim in message.lanes}
+        lanes = (channel.claims()[0], *(claim for claim in prices if claim.lane in listed))
+        context.send(session, Reestablish(channel.cid, channel.total_ucr, lanes, channel.voucher))
+
+    def _final_prices(self, channel: Channel, claims: tuple[LaneClaim, ...]) -> list[LaneClaim]:
+        """What each broken lane closes at. RemoteError `channel.bad_lanes`.
+
+        What a voucher covers stays due, or a payer could prepay a job, take it, and claim it
+        back; beyond that, at most W, the payer's word for what it received is taken.
+        """
+        numbers = [claim.lane for claim in claims]
+        if numbers != sorted(set(numbers)) or numbers[:1] != [0]:
+            raise RemoteError("channel.bad_lanes", "not lane 0 and then in rising order")
+        claimed = {claim.lane: claim for claim in claims[1:]}
+        uncovered = max(0, channel.due_ucr - channel.total_ucr)
+        prices = []
+        for number in sorted(claimed.keys() | channel.lanes.keys()):
+            lane = channel.lanes.get(number)
+            due = lane.due_ucr if lane else channel.closed.get(number, 0)
+            claim = claimed.get(number) or LaneClaim(number, lane.chunks if lane else 0, due)
+            if claim.due_ucr > due:
+                raise RemoteError("channel.bad_lanes", "more than was sent")
+            cut = min(due - claim.due_ucr, uncovered)
+            uncovered -= cut
+            prices.append(LaneClaim(number, claim.chunks, due - cut))
+        return prices
 
     def take_close(self, session: SessionKey, message: CloseRequest) -> None:
         """Agree to a close at the total that we have too.

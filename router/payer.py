@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from protocol import limits, signing
 from protocol.channel import CHANNEL_TRANSITIONS as TRANSITIONS
-from protocol.channel import Channel, ChannelEvent, ChannelState, Role
+from protocol.channel import Channel, ChannelEvent, ChannelState, Lane, Role
 from protocol.errors import RemoteError
-from protocol.fields import ChannelOpen
+from protocol.fields import ChannelOpen, LaneClaim
 from protocol.machine import apply
 from protocol.messages import CloseAck, CloseRequest, Reestablish, Voucher
 from protocol.records import ChannelClosed, ChannelOpened, CloseAgreed, LaneClosed, VoucherIssued
@@ -132,22 +132,30 @@ class Payer:
     def take_reestablish(self, session: SessionKey, message: Reestablish) -> Channel:
         """The payee's answer: adopt a voucher that we forgot, close the lanes that broke.
 
+        An answer that can't be true freezes the channel.
+
         RemoteError `channel.unknown`, `channel.wrong_state`, `channel.bad_reestablish`.
         """
         context = self._context
         channel = context.ledger.channel(message.cid)
         if channel is None or channel.role is not Role.PAYER or channel.peer != session.peer:
             raise RemoteError("channel.unknown")
-        if message.total_ucr > channel.total_ucr:
-            self._adopt(channel, message.voucher)
+        apply(TRANSITIONS, channel.state, ChannelEvent.REESTABLISH, "channel.wrong_state")
+        try:
+            if message.total_ucr > channel.total_ucr:
+                self._adopt(channel, message.voucher)
+            prices = self._final_prices(channel, message.lanes)
+        except RemoteError:
+            step(channel, ChannelEvent.FAULT)
+            raise
         step(channel, ChannelEvent.REESTABLISH)
-        for lane in list(channel.lanes.values()):
+        for lane, due_ucr in prices:
             context.append(
                 LaneClosed(
                     channel.cid,
                     lane.lane,
                     lane.chunks,
-                    lane.due_ucr,
+                    due_ucr,
                     "session.closed",
                     context.now_ns,
                 )
@@ -156,6 +164,22 @@ class Payer:
             context.send(session, self._sign(channel, channel.total_ucr))
         self.settle(session, channel)
         return channel
+
+    def _final_prices(
+        self, channel: Channel, claims: tuple[LaneClaim, ...]
+    ) -> list[tuple[Lane, int]]:
+        """What each broken lane closes at, by the payee's answer.
+
+        It may keep what our vouchers promise ahead of delivery, at most A in all, and nothing
+        more. RemoteError `channel.bad_reestablish`.
+        """
+        answered = {claim.lane: claim.due_ucr for claim in claims}
+        lanes = list(channel.lanes.values())
+        prices = [(lane, answered.get(lane.lane, lane.due_ucr)) for lane in lanes]
+        due = channel.settled_due_ucr + sum(price for _, price in prices)
+        if due > max(channel.total_ucr, channel.due_ucr):
+            raise RemoteError("channel.bad_reestablish", "more than we signed")
+        return prices
 
     def _adopt(self, channel: Channel, voucher: Voucher | None) -> None:
         context = self._context
