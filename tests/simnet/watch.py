@@ -10,6 +10,7 @@ from protocol.messages import Award, Chunk, Voucher
 from protocol.records import (
     ChannelOpened,
     LaneClosed,
+    Reserved,
     VoucherAccepted,
     VoucherIssued,
     decode_record,
@@ -31,6 +32,7 @@ class Durable:
         self.issued: dict[bytes, int] = {}
         self.accepted: dict[bytes, int] = {}
         self.opened: dict[bytes, ChannelOpened] = {}
+        self.reserved: dict[tuple[bytes, int], int] = {}
         self.lane_closed: dict[tuple[bytes, int], int] = {}
 
     def read(self, peer: Peer) -> "Durable":
@@ -59,6 +61,8 @@ class Durable:
                 before = self.accepted.get(voucher.cid, 0)
                 assert voucher.total_ucr > before, "I5: accepted totals strictly rise"
                 self.accepted[voucher.cid] = voucher.total_ucr
+            case Reserved():
+                self.reserved[record.cid, record.lane] = record.due_ucr
             case LaneClosed():
                 self.lane_closed[record.cid, record.lane] = record.due_ucr
 
@@ -118,6 +122,8 @@ class Watch:
         lanes = self._sent.setdefault(chunk.cid, {})
         lanes[chunk.lane] = chunk.due_ucr
         sent = sum(durable.lane_closed.get((chunk.cid, lane), due) for lane, due in lanes.items())
+        reserved = durable.reserved.get((chunk.cid, chunk.lane), 0)
+        assert chunk.due_ucr <= reserved, "a chunk leaves behind its durable reservation"
         window = durable.opened[chunk.cid].terms.window_ucr
         assert sent - durable.accepted.get(chunk.cid, 0) <= window, "I3: sent - paid <= W"
 
