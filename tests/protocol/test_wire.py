@@ -14,12 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import limits, records, wire
+from protocol.crypto import Signer
+from protocol.envelope import open_envelope, sign_envelope
 from protocol.errors import LocalError, RemoteError, StorageError
 from protocol.fields import GenerationParameters, InferenceType, Prompt
-from protocol.messages import BY_NUMBER, Cancel, Chunk, Refuse, VoucherAck
+from protocol.messages import BY_NUMBER, Cancel, Chunk, Refuse, Request, VoucherAck
 from tests.protocol import reference
 from tests.protocol.strategies import edges, values
-from tests.vectors.samples import AWARD, CID, MESSAGES, VOUCHER
+from tests.vectors.samples import AWARD, CID, MESSAGES, NETWORK, RECORDS, VOUCHER
 
 TYPES = sorted(BY_NUMBER.items())
 IDS = [cls.__name__ for _, cls in TYPES]
@@ -144,6 +146,26 @@ def test_no_other_encoding_of_a_message_is_taken(name: str, data: st.DataObject)
     assert refusal(data.draw(st.sampled_from(wider))) == "wire.not_canonical"
 
 
+@pytest.mark.parametrize("name", sorted(RECORDS))
+def test_no_other_encoding_of_a_record_is_taken(name: str) -> None:
+    """Every single item written wider than need be: a log has one reading and one writing."""
+    number, payload = records.encode_record(RECORDS[name])
+    for wider in _widened(payload):
+        with pytest.raises(StorageError, match=r"storage\.corrupt .*wire\.not_canonical"):
+            records.decode_record(number, wider)
+
+
+def test_no_other_encoding_of_an_envelope_is_taken() -> None:
+    """Else a stranger could give one signed envelope many message ids. README."""
+    signer = Signer(bytes(32))
+    signed = sign_envelope(signer, NETWORK, MESSAGES["Request"], 1)
+    wider = _widened(signed.data)
+    assert len(wider) == 7  # the array and its six fields
+    for data in wider:
+        with pytest.raises(RemoteError, match=r"wire\.not_canonical"):
+            open_envelope(data, NETWORK, None, allowed=(Request,))
+
+
 def _widened(data: bytes) -> list[bytes]:
     """Every version of `data` in which one item has the next wider header."""
     found: list[bytes] = []
@@ -254,6 +276,13 @@ F64_FOUR = b"\xcb" + struct.pack(">d", 4.0)
         pytest.param(CANCEL[:-1] + b"\xc0", "wire.bad_field", id="null for an integer"),
         pytest.param(CANCEL[:-1] + b"\x80", "wire.bad_field", id="an empty map for an integer"),
         pytest.param(CANCEL[:-1] + b"\x81\x04\x04", "wire.malformed", id="a map"),
+        pytest.param(CANCEL[:-1] + b"\x81\xa1a\x04", "wire.malformed", id="a map by name"),
+        pytest.param(
+            CANCEL[:-1] + b"\xdc\x00\x41" + b"\xc0" * 65, "wire.malformed", id="65 items"
+        ),
+        pytest.param(
+            CANCEL[:-1] + b"\xdc\x00\x40" + b"\xc0" * 64, "wire.bad_field", id="64 items"
+        ),
         pytest.param(CANCEL[:-1] + b"\xd4\x01\x04", "wire.malformed", id="an extension"),
         pytest.param(CANCEL[:-1] + b"\xd6\xff" + bytes(4), "wire.malformed", id="a timestamp"),
         pytest.param(CANCEL[:-1] + b"\xc7\x00\x01", "wire.bad_field", id="an empty extension"),
