@@ -112,7 +112,6 @@ class Outbox:
     def add(self, event: JobEvent) -> None:
         """Keep an event, merged into the job's last one when both are tokens."""
         if not isinstance(event, JobTokens):
-            self._open.pop(event.handle, None)
             self._events.append(event)
             return
         self._characters += len(event.text)

@@ -20,7 +20,9 @@ DECODE_STEPS = 4
 
 
 def calibrate(model: NativeModel, prompts: PromptReader, speedometer: Speedometer) -> None:
-    """Read a prompt, decode alone, then with every place; leaves the sequences empty.
+    """Read a prompt, decode alone, then with every place.
+
+    What it leaves in the sequences is forgotten when a job takes the place.
 
     EngineError `engine.bad_model` when the template fails or the logits are not finite.
     """
@@ -49,8 +51,6 @@ def calibrate(model: NativeModel, prompts: PromptReader, speedometer: Speedomete
             if now_ns > deadline_ns:
                 break
         speedometer.record(load, 0, best_ns)
-    for place in range(model.places):
-        model.forget(place)
 
 
 def _decode(model: NativeModel, positions: list[int], token: int, load: int) -> None:

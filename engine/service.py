@@ -77,7 +77,8 @@ class Service:
     def _report(self) -> None:
         """Send what happened, or let it gather while the daemon has not read the last report."""
         self._pipe.flush()
-        if not self._pipe.is_clear or (self._may_step and not self._pipe.is_drained):
+        steps_soon = self._may_step and not self._rest_ns()
+        if not self._pipe.is_clear or (steps_soon and not self._pipe.is_drained):
             return
         report = self._outbox.report(self._speedometer.speed())
         if report is not None:

@@ -210,6 +210,17 @@ def test_a_stop_string_ends_the_text_before_it(bench, chat, parameters):
     assert run.counted(1) == end.output_tokens < 40
 
 
+def test_text_held_back_for_a_stop_string_comes_out_at_the_end(bench, chat, parameters):
+    free = bench()
+    free.submit(1, chat(QUESTIONS[0]), parameters(9))
+    free.run()
+    run = bench()
+    run.submit(1, chat(QUESTIONS[0]), parameters(9, stop=(free.text(1)[-3:] + "#",)))
+    run.run()
+    assert run.text(1) == free.text(1)
+    assert run.counted(1) == 9
+
+
 def test_the_formats_own_stop_string_counts_too(bench, chat, parameters, prompts, monkeypatch):
     monkeypatch.setattr(prompts, "stop_strings", lambda prompt: ("answer",))
     run = bench()

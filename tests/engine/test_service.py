@@ -132,10 +132,13 @@ def test_the_operators_pace_holds_steps_back_but_not_messages(chat, parameters):
     slow = Daemon(msgspec.structs.replace(LOAD, step_ns_min=3_600 * NS_PER_S))
     slow.send(Submit(1, chat("Hello"), parameters(400)))
     slow.service.turn()
+    slow.send(Submit(2, chat("Hello"), parameters(400)))
+    slow.service.turn()
     slow.send(Cancel(1))
     slow.service.turn()
     events = [event for report in slow.read() for event in report.events]
     assert events[-1] == JobFinished(1, FinishReason.CANCELLED, 1)
+    assert [type(event) for event in events if event.handle == 2] == [JobStarted]
     slow.close()
 
 
