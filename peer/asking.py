@@ -58,7 +58,7 @@ def parse_options(data: Any) -> AskOptions:
     try:
         return msgspec.convert(data, AskOptions)
     except msgspec.ValidationError as error:
-        raise ConfigError("config.bad_value", str(error)) from error
+        raise ConfigError("config.bad_value", str(error).replace("$.", "")) from error
 
 
 def to_ask(options: AskOptions, ask_id: int) -> Ask:

@@ -50,13 +50,21 @@ def main() -> None:
     """Run the command line; a coded error is one line, never a traceback."""
     try:
         peerd.main(standalone_mode=False)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(error.exit_code)
+    except click.ClickException as error:
+        _fail(_wrong_use(error))
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except (PeerdError, BaseExceptionGroup) as problem:
         _fail(problem)
+
+
+def _wrong_use(error: click.ClickException) -> ConfigError:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    help_at = f" See `{context.command_path} --help`." if context is not None else ""
+    return ConfigError("config.bad_value", f"{error.format_message()}{help_at}")
 
 
 def _fail(problem: BaseException) -> NoReturn:

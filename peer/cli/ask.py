@@ -1,6 +1,7 @@
 """`peerd ask`: through the running daemon, or as an ephemeral node when there is none."""
 
 import json
+import math
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -23,7 +24,7 @@ from peer.daemon import open_daemon
 from peer.identity import KEY_FILE, create_key, load_key
 from peer.logs import configure_logs
 from peer.reports import event_json
-from protocol.errors import CODES, NetworkError
+from protocol.errors import CODES, ConfigError, NetworkError
 
 _CONNECT_S = 10.0
 _CLOSE_S = 5.0
@@ -79,7 +80,9 @@ def _options(prompt: str, config: Config, flags: dict[str, Any]) -> AskOptions:
         return default if flags[name] is None else flags[name]
 
     messages = [("system", flags["system"])] if flags["system"] and not flags["raw"] else []
-    return parse_options(
+    if not math.isfinite(flags["temperature"]):
+        raise ConfigError("config.bad_value", "--temperature: not a number")
+    options = parse_options(
         {
             "model": pick("model", defaults.model),
             "messages": [*messages, ("user", prompt)],
@@ -98,6 +101,8 @@ def _options(prompt: str, config: Config, flags: dict[str, Any]) -> AskOptions:
             "providers_ignored": flags["ignore"],
         }
     )
+    to_ask(options, 0)  # a wrong peer id should be said before anything starts
+    return options
 
 
 async def _ask(

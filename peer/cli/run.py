@@ -20,12 +20,14 @@ from peer.cli.options import (
     network_flags,
     network_options,
 )
-from peer.config import Config, ProviderConfig, credits_of
+from peer.config import Config, NetworkConfig, ProviderConfig, credits_of
 from peer.control import serve_control, socket_path
 from peer.daemon import Daemon, DaemonSettings, open_daemon
+from peer.libp2p_adapter.addresses import parse_address
 from peer.libp2p_adapter.network import NetworkSettings
 from peer.service import control_methods, status_json
 from protocol.crypto import Signer
+from protocol.errors import ConfigError, NetworkError
 
 log = structlog.get_logger()
 
@@ -33,8 +35,12 @@ EMBEDDED = "embedded"
 
 
 def daemon_settings(directory: Path, config: Config) -> DaemonSettings:
-    """A node's settings from its configuration. ConfigError `config.bad_value`."""
+    """A node's settings from its configuration.
+
+    ConfigError `config.bad_value`, `network.bad_address`.
+    """
     provider = config.provider
+    _check_addresses(config.network)
     return DaemonSettings(
         directory=directory,
         network=NetworkSettings(
@@ -48,6 +54,17 @@ def daemon_settings(directory: Path, config: Config) -> DaemonSettings:
         credit_limit_ucr=credits_of("credit_limit", provider.credit_limit),
         places=provider.places,
     )
+
+
+def _check_addresses(network: NetworkConfig) -> None:
+    """What a person wrote is wrong use, found before anything starts."""
+    for text in (*network.listen, *network.announce, *network.bootstrap):
+        try:
+            address = parse_address(text)
+        except NetworkError as error:
+            raise ConfigError(error.code, error.detail) from error
+        if text in network.bootstrap and not address.peer:
+            raise ConfigError("network.bad_address", f"{text!r} does not end in /p2p/ID")
 
 
 def make_engine(provider: ProviderConfig) -> LlamaEngine | None:
@@ -94,7 +111,9 @@ def run_command(directory: Path, as_json: bool, **flags: Any) -> None:
 
 
 async def _run(directory: Path, signer: Signer, config: Config, as_json: bool) -> None:
-    socket_path(directory)  # a path that is too long should fail before anything starts
+    # What is wrong with a path or an address should be said before anything starts.
+    socket_path(directory)
+    settings = daemon_settings(directory, config)
     engine = make_engine(config.provider)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
@@ -102,7 +121,7 @@ async def _run(directory: Path, signer: Signer, config: Config, as_json: bool) -
             nursery.start_soon(_watch_signals, signals, up, stop, nursery.cancel_scope)
             if engine is not None:
                 await nursery.start(engine.run)
-            async with open_daemon(daemon_settings(directory, config), signer, engine) as daemon:
+            async with open_daemon(settings, signer, engine) as daemon:
                 await nursery.start(serve_control, directory, control_methods(daemon))
                 _announce(daemon, as_json)
                 up.set()
