@@ -154,7 +154,8 @@ class Lane:
     """One job on a channel: its prices and how far it got.
 
     `due_ucr` is the price of what was sent (payee) or received (payer); `reserved_ucr` the
-    price up to which the payee has durably said that it may have sent.
+    price up to which the payee has durably said that it may have sent; `receipt_id` names the
+    receipt that the payee signed.
     """
 
     lane: int
@@ -166,6 +167,7 @@ class Lane:
     chunks: int = 0
     due_ucr: int = 0
     reserved_ucr: int = 0
+    receipt_id: bytes = b""
 
     def price_ucr(self, input_tokens: int, output_tokens: int) -> int:
         """The price due at these counts."""

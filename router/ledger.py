@@ -10,7 +10,7 @@ from typing import Any
 from protocol import limits, records
 from protocol.channel import Channel, ChannelState, Lane, LaneState, Role
 from protocol.errors import LocalError, StorageError
-from protocol.signing import channel_id
+from protocol.signing import channel_id, receipt_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,7 @@ class Ledger:
                 lane = self._lane(record.receipt.cid, record.receipt.lane)
                 lane.due_ucr = lane.reserved_ucr = record.receipt.price_ucr
                 lane.chunks = record.receipt.chunks
+                lane.receipt_id = receipt_id(record.receipt)
                 lane.state = LaneState.DONE
             case records.ReceiptAcknowledged():
                 self.receipts += 1

@@ -211,7 +211,7 @@ class Provider:
 
     def take_receipt_ack(self, session: SessionKey, ack: ReceiptAck) -> None:
         """The payer's counter-signature. RemoteError `channel.unknown`,
-        `receipt.bad_signature`."""
+        `receipt.bad_signature`, `receipt.mismatch`."""
         context = self._context
         channel = self.payee.find(session, ack.cid)
         lane = channel.lanes.get(ack.lane)
@@ -220,6 +220,8 @@ class Provider:
         signed = signing.receipt_ack_bytes(context.network, ack.receipt_id)
         if not context.verify(channel.payer, signed, ack.signature):
             raise RemoteError("receipt.bad_signature", "counter-signature")
+        if ack.receipt_id != lane.receipt_id:
+            raise RemoteError("receipt.mismatch", "counter-signed another receipt")
         context.append(ReceiptCountersigned(ack.cid, ack.lane, ack.receipt_id, ack.signature))
         context.note("receipt.countersigned", receipt_id=ack.receipt_id, peer_id=session.peer)
 
