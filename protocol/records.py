@@ -160,6 +160,16 @@ class CloseAgreed:
     total_ucr: U63
 
 
+@record(12)
+@dataclass(frozen=True, slots=True)
+class ChannelFrozen:
+    """The peer broke the channel's rules, for the reason `code`: only claim and close remain."""
+
+    cid: Bytes32
+    code: Code
+    frozen_at_ns: U63
+
+
 def encode_record(value: Any) -> tuple[int, bytes]:
     """The frame's type and payload. LocalError `wire.unencodable`."""
     return NUMBERS[type(value)], wire.encode_fields(value)

@@ -245,7 +245,7 @@ class Delivery:
         """The provider cheated or broke: freeze the channel, stop the lane, tell the asker."""
         self._close_lane(attempt, error.code)
         if attempt.channel.state in (ChannelState.READY, ChannelState.DETACHED):
-            step(attempt.channel, ChannelEvent.FAULT)
+            self._payer.freeze(attempt.channel, error.code)
         self._context.send(attempt.session, Cancel(attempt.channel.cid, attempt.lane.lane))
         job = self._job(attempt)
         if job is None:

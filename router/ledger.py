@@ -105,6 +105,8 @@ class Ledger:
                 channel.close_lane(record.lane, self._lane(record.cid, record.lane).due_ucr)
             case records.ChannelClosed():
                 self._close(self._channel(record.cid), record.settled_ucr)
+            case records.ChannelFrozen():
+                self._channel(record.cid).state = ChannelState.FROZEN
             case records.CloseAgreed():
                 self._channel(record.cid)
             case _:
@@ -123,7 +125,8 @@ class Ledger:
         for channel in self.channels.values():
             if not channel.is_open:
                 continue
-            channel.state = ChannelState.DETACHED
+            if channel.state is not ChannelState.FROZEN:
+                channel.state = ChannelState.DETACHED
             for lane in channel.lanes.values():
                 lane.due_ucr = max(lane.due_ucr, lane.reserved_ucr)
 

@@ -172,14 +172,21 @@ class Node:
         if reader is None:
             return  # closed by us while these bytes were on their way
         for body in reader.feed(data):
-            message = wire.decode(body)
-            if session.outbound:
-                self._from_payee(session, message)
-                self._close_waiting(session)
-            else:
-                self._from_payer(session, message)
+            try:
+                self._take_frame(session, body)
+            except RemoteError as error:
+                # One that is no offence must not take the frames behind it along.
+                self._offence(session.peer, session, error)
             if session not in self._readers:
                 return
+
+    def _take_frame(self, session: SessionKey, body: bytes) -> None:
+        message = wire.decode(body)
+        if session.outbound:
+            self._from_payee(session, message)
+            self._close_waiting(session)
+        else:
+            self._from_payer(session, message)
 
     def _from_payee(self, session: SessionKey, message: Any) -> None:
         delivery, payer = self.requester.delivery, self.requester.payer

@@ -139,6 +139,8 @@ class Payee:
         if self._closed_already(session, message.cid):
             return
         channel = self.find(session, message.cid)
+        if channel.state is ChannelState.FROZEN:
+            raise RemoteError("channel.frozen", penalize=False)
         apply(TRANSITIONS, channel.state, ChannelEvent.REESTABLISH, "channel.wrong_state")
         prices = self._final_prices(channel, message.lanes)
         for claim in prices:

@@ -13,7 +13,14 @@ from protocol.errors import RemoteError
 from protocol.fields import ChannelOpen, LaneClaim
 from protocol.machine import apply
 from protocol.messages import CloseAck, CloseRequest, Reestablish, Voucher
-from protocol.records import ChannelClosed, ChannelOpened, CloseAgreed, LaneClosed, VoucherIssued
+from protocol.records import (
+    ChannelClosed,
+    ChannelFrozen,
+    ChannelOpened,
+    CloseAgreed,
+    LaneClosed,
+    VoucherIssued,
+)
 from protocol.units import cost_ucr
 from router.actions import SessionKey
 from router.auction import ScoredBid
@@ -145,8 +152,8 @@ class Payer:
             if message.total_ucr > channel.total_ucr:
                 self._adopt(channel, message.voucher)
             prices = self._final_prices(channel, message.lanes)
-        except RemoteError:
-            step(channel, ChannelEvent.FAULT)
+        except RemoteError as error:
+            self.freeze(channel, error.code)
             raise
         step(channel, ChannelEvent.REESTABLISH)
         for lane, due_ucr in prices:
@@ -256,8 +263,13 @@ class Payer:
         elif channel.state is ChannelState.DETACHED and channel.due_ucr == 0:
             self.refused(channel)
         elif channel.state is ChannelState.DETACHED:
-            step(channel, ChannelEvent.FAULT)
+            self.freeze(channel, code)
         self._context.note("channel.refused", cid=cid, code=code)
+
+    def freeze(self, channel: Channel, code: str) -> None:
+        """The payee broke the channel's rules: nothing more is bought on it."""
+        step(channel, ChannelEvent.FAULT)
+        self._context.append(ChannelFrozen(channel.cid, code, self._context.now_ns))
 
     def refused(self, channel: Channel) -> None:
         """The payee did not take the channel: nothing was delivered, nothing is due."""

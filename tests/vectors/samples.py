@@ -178,4 +178,5 @@ RECORDS: Final[dict[str, Any]] = {
     "ChannelClosed": r.ChannelClosed(CID, 462_500, 1, NOW_NS, SIGNATURE, fill(0xC0, 64)),
     "ChannelClosed.refused": r.ChannelClosed(CID, 0, 2, NOW_NS, b"", b""),
     "CloseAgreed": r.CloseAgreed(CID, 462_500),
+    "ChannelFrozen": r.ChannelFrozen(CID, "chunk.wrong_hash", 1_700_000_000_000_000_000),
 }
