@@ -183,7 +183,7 @@ async def test_a_bad_file_stops_the_start_with_one_line(tmp_path, content):
     path = tmp_path / "bad.gguf"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(EngineError) as caught:
+    with trio.fail_after(30), pytest.raises(EngineError) as caught:
         await LlamaEngine([path]).run()
     assert caught.value.code == "engine.bad_model"
     assert str(path) in caught.value.detail
@@ -221,6 +221,6 @@ async def test_weights_that_are_no_numbers_stop_the_start(tmp_path):
 
 
 async def test_two_files_of_one_name_are_refused():
-    with pytest.raises(EngineError) as caught:
+    with trio.fail_after(30), pytest.raises(EngineError) as caught:
         await LlamaEngine([embedded_model_path()] * 2).run()
     assert caught.value.code == "engine.bad_model"
