@@ -63,7 +63,7 @@ def test_two_lanes_never_promise_more_than_the_deposit() -> None:
     world = make_world(0, 0)
     provider, requester = world.add(engine(input_tokens=500)), world.add()
     for number, tokens in ((1, 1), (2, 100), (3, 100)):
-        world.give(requester, make_ask(number, tokens, deposit_ucr=22_000))
+        world.give(requester, make_ask(number, tokens, deposit_ucr=24_000))
         world.run(10 * NS_PER_S if number == 1 else 1)
     world.run(20 * NS_PER_S)
     for number in (1, 2, 3):

@@ -13,6 +13,7 @@ import pytest
 from protocol import signing
 from protocol.channel import ChannelState
 from protocol.messages import Accept, Award, Chunk, JobFailed, NeedVoucher, Refuse, Result
+from protocol.transcript import transcript_next
 from protocol.units import NS_PER_S, cost_ucr
 from router import events
 from simnet.peer import Peer
@@ -58,15 +59,26 @@ CHUNK_LIES: dict[str, tuple[str, Lie]] = {
     "gap": ("chunk.out_of_order", lambda p, c: signed_chunk(p, c, sequence=c.sequence + 1)),
     "again": ("chunk.out_of_order", lambda _, c: (c, c)),
 }
-LATER_LIES: dict[str, tuple[str, Lie]] = {
-    "input length": (
-        "chunk.wrong_total",
-        lambda p, c: signed_chunk(p, c, input_tokens=c.input_tokens + 1),
-    ),
-    "output falls": (
-        "chunk.wrong_total",
-        lambda p, c: signed_chunk(p, c, output_tokens=c.output_tokens - 2),
-    ),
+
+
+def continued(liar: Peer, before: Chunk, chunk: Chunk, **changes: Any) -> Chunk:
+    """The chunk with other counts; price, transcript and signature fit them."""
+    changed = replace(chunk, **changes)
+    due = cost_ucr(changed.input_tokens, changed.output_tokens, 15_000_000, 50_000_000)
+    transcript = transcript_next(
+        before.transcript,
+        changed.sequence,
+        changed.text,
+        changed.input_tokens,
+        changed.output_tokens,
+        due,
+    )
+    return signed_chunk(liar, changed, due_ucr=due, transcript=transcript)
+
+
+LATER_LIES = {
+    "input length": {"input_tokens": 11},
+    "output falls": {"output_tokens": 1},
 }
 
 
@@ -102,10 +114,10 @@ def test_a_lie_in_the_first_chunk(name: str) -> None:
     assert_losses_bounded(requester, liar)
 
 
-@pytest.mark.parametrize("name", [*CHUNK_LIES, *LATER_LIES])
+@pytest.mark.parametrize("name", CHUNK_LIES)
 def test_a_lie_mid_stream(name: str) -> None:
     """The asker hears the code and keeps the honest part, which alone is due."""
-    code, lie = (CHUNK_LIES | LATER_LIES)[name]
+    code, lie = CHUNK_LIES[name]
     world = make_world(2)
     honest, liar, requester = world.peers
     lie_at(world, liar, 3, lie)
@@ -121,6 +133,42 @@ def test_a_lie_mid_stream(name: str) -> None:
     assert channel.state is ChannelState.FROZEN
     assert not liar.jobs
     assert_losses_bounded(requester, liar)
+
+
+@pytest.mark.parametrize("name", LATER_LIES)
+def test_counts_that_change_their_past(name: str) -> None:
+    """A prompt that changes its length, an output that shrinks: all else fits."""
+    world = make_world(2)
+    _, liar, requester = world.peers
+    chunks: list[Chunk] = []
+
+    def lie(chunk: Chunk) -> Chunk:
+        chunks.append(chunk)
+        if chunk.sequence != 3:
+            return chunk
+        return continued(liar, chunks[-2], chunk, **LATER_LIES[name])
+
+    tamper(world, liar, Chunk, lie, times=3)
+    world.give(requester, make_ask())
+    world.run(20 * NS_PER_S)
+    assert failure(requester) == "chunk.wrong_total"
+    assert codes_against(requester, liar) == ["chunk.wrong_total"]
+
+
+def test_a_chunk_that_is_made_again_is_taken_as_it_was() -> None:
+    """The check of the check: the same tools make an honest chunk that passes."""
+    world = make_world(2)
+    _, liar, requester = world.peers
+    chunks: list[Chunk] = []
+
+    def remake(chunk: Chunk) -> Chunk:
+        chunks.append(chunk)
+        return continued(liar, chunks[-2], chunk) if chunk.sequence == 3 else chunk
+
+    tamper(world, liar, Chunk, remake, times=3)
+    world.give(requester, make_ask())
+    world.run(20 * NS_PER_S)
+    assert succeeded(requester)
 
 
 def test_a_chunk_of_no_lane_is_dropped_and_the_hole_is_noticed() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from protocol import signing
-from protocol.messages import Receipt, Result
+from protocol.messages import Chunk, Receipt, Result
+from protocol.transcript import transcript_start
 from protocol.units import NS_PER_S, cost_ucr
 from router import events
 from simnet.peer import Peer
@@ -116,3 +117,27 @@ def test_what_only_the_provider_knows_is_its_word() -> None:
     requester, liar = run_with_receipt(claim)
     assert succeeded(requester)
     assert not codes_against(requester, liar)
+
+
+def test_a_receipt_for_nothing() -> None:
+    """No chunk was delivered: a receipt that says so, exactly, is still `receipt.mismatch`."""
+    world = make_world()
+    liar, requester = world.peers
+
+    def nothing(result: Result) -> Result:
+        receipt = result.receipt
+        start = transcript_start(
+            "sim", receipt.request_id, receipt.bid_id, receipt.prompt_commitment
+        )
+        empty = replace(
+            receipt, transcript=start, input_tokens=0, output_tokens=0, chunks=0, price_ucr=0
+        )
+        return signed_result(liar, empty)
+
+    tamper(world, liar, Result, nothing)
+    tamper(world, liar, Chunk, lambda _: None, times=10**6)
+    world.give(requester, make_ask())
+    world.run(10 * NS_PER_S)
+    assert codes_against(requester, liar) == ["receipt.mismatch"]
+    assert failure(requester) == "receipt.mismatch"
+    assert channels(requester)[0].due_ucr == 0

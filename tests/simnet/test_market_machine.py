@@ -27,7 +27,8 @@ PROVIDERS = st.integers(0, 1)
 REQUESTERS = st.integers(2, 3)
 ANYONE = st.integers(0, 3)
 TOKENS = st.sampled_from([1, 10, 33, 70])
-ADVANCES = st.sampled_from([0, 500, ADVANCE_UCR])
+# A deposit of 0 is raised to the worst case of the job: used to its last unit.
+DEPOSITS = st.sampled_from([0, 1_000_000])
 
 
 class Market(RuleBasedStateMachine):
@@ -38,8 +39,12 @@ class Market(RuleBasedStateMachine):
         self.asks = 0
         self.mean: set[int] = set()  # requesters that have stopped paying
 
-    @initialize(seed=st.integers(0, 1_000), input_tokens=st.sampled_from([12, 300]))
-    def build(self, seed: int, input_tokens: int) -> None:
+    @initialize(
+        seed=st.integers(0, 1_000),
+        input_tokens=st.sampled_from([12, 300]),
+        advance=st.sampled_from([0, 500, 3_000, ADVANCE_UCR]),
+    )
+    def build(self, seed: int, input_tokens: int, advance: int) -> None:
         """A small world with a slow disk, so that crashes find something un-synced."""
         self.world = World(WorldSettings(seed=seed, fsync_ns=8 * NS_PER_MS))
         for number, price in ((1, 60_000_000), (2, 50_000_000)):
@@ -47,7 +52,7 @@ class Market(RuleBasedStateMachine):
             self.world.add(engine(model, input_tokens=input_tokens))
         self.world.add()
         self.world.add()
-        self.watch = Watch(self.world, ADVANCE_UCR)
+        self.watch = Watch(self.world, advance)
         self.watch.silence(self._unpaid)
 
     def _unpaid(self, source: Peer, message: Any) -> bool:
@@ -55,23 +60,24 @@ class Market(RuleBasedStateMachine):
 
     # --- the market ------------------------------------------------------------------------
 
-    @rule(who=REQUESTERS, tokens=TOKENS, advance=ADVANCES)
-    def ask(self, who: int, tokens: int, advance: int) -> None:
+    @rule(who=REQUESTERS, tokens=TOKENS, deposit=DEPOSITS)
+    def ask(self, who: int, tokens: int, deposit: int) -> None:
         """A new request."""
         self.asks += 1
         ask = make_ask(
             self.asks,
             tokens,
-            advance_max_ucr=advance,
+            advance_max_ucr=self.watch.advance_ucr,
+            deposit_ucr=deposit,
             timeout_ns=30 * NS_PER_S,
             bid_window_ns=120 * NS_PER_MS,
         )
         self.world.give(self.world.peers[who], ask)
 
-    @rule(who=REQUESTERS, tokens=TOKENS, advance=ADVANCES, ms=st.integers(100, 1_000))
-    def ask_and_wait(self, who: int, tokens: int, advance: int, ms: int) -> None:
+    @rule(who=REQUESTERS, tokens=TOKENS, deposit=DEPOSITS, ms=st.integers(100, 1_000))
+    def ask_and_wait(self, who: int, tokens: int, deposit: int, ms: int) -> None:
         """A new request, up to somewhere between its bids and its receipt."""
-        self.ask(who=who, tokens=tokens, advance=advance)
+        self.ask(who=who, tokens=tokens, deposit=deposit)
         self.world.run(ms * NS_PER_MS)
 
     @rule(ms=st.integers(1, 60))
@@ -181,6 +187,7 @@ class Market(RuleBasedStateMachine):
             assert not requester.node.requester.open_jobs
         for provider in world.peers[:2]:
             assert not provider.node.provider.serving.running
+        self.watch.advance_ucr = ADVANCE_UCR  # so that a prompt over W is paid for
         for requester in world.peers[2:]:
             self.asks += 1
             world.give(requester, make_ask(self.asks, 40))
