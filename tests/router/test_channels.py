@@ -186,3 +186,21 @@ def test_a_provider_serves_as_many_lanes_as_it_has_places() -> None:
     assert [succeeded(requester) for requester in requesters[:2]] == [True, True]
     assert failure(requesters[2]) == "request.no_bids"
     assert not provider.penalized
+
+
+def test_a_voucher_is_never_signed_over_the_deposit_or_the_advance() -> None:
+    """I1 and I4 at their edges, whatever target the rest of the node asks for."""
+    world = make_world()
+    _, requester = world.peers
+    complete(world, requester, 1)
+    (channel,) = channels(requester)
+    payer, due = requester.node.requester.payer, channel.due_ucr
+    assert payer.issue(channel, due, 10**9) is None
+    ahead = payer.issue(channel, due + 700, 500)
+    assert ahead is not None
+    assert ahead.total_ucr == due + 500
+    assert payer.issue(channel, due + 700, 500) is None
+    most = payer.issue(channel, 10**9, 10**9)
+    assert most is not None
+    assert most.total_ucr == channel.deposit_ucr == 1_000_000
+    assert payer.issue(channel, 10**9, 10**9) is None
