@@ -17,6 +17,7 @@ from tests.e2e.support import NETWORK, Daemon, Json, Market, provider_flags, run
 
 # Words that nothing but a prompt would hold.
 SECRET = "quokka-7431-zeppelin"
+STOP = "wombat-stop-9917"
 
 
 class Shop(NamedTuple):
@@ -146,10 +147,11 @@ def test_stop_text_ends_the_answer_before_it(shop: Shop) -> None:
 
 
 def test_logs_hold_neither_prompts_nor_answers_nor_keys(shop: Shop) -> None:
-    """At debug level, in stderr and in the journal's bytes: no prompt, answer or key."""
-    answer = answer_of(shop.ask(f"Explain {SECRET} to me"))
+    """At debug level, in stderr and in the journal's bytes: no prompt, answer, stop or key."""
+    answer = answer_of(shop.ask(f"Explain {SECRET} to me", stop=[STOP]))
     words = " ".join(answer.split()[:5])
     assert len(words) > 12
+    texts = [text.encode() for text in (SECRET, STOP, words)]
     for node in shop:
         seed = (node.directory / "key").read_text().strip()
         journal = b"".join(path.read_bytes() for path in (node.directory / "log").iterdir())
@@ -157,7 +159,7 @@ def test_logs_hold_neither_prompts_nor_answers_nor_keys(shop: Shop) -> None:
         assert len(journal) > 1_000
         assert b"request.published" in stderr or b"bid.sent" in stderr
         for name, content in (("journal", journal), ("stderr", stderr)):
-            for hidden in (SECRET.encode(), words.encode(), seed.encode(), bytes.fromhex(seed)):
+            for hidden in (*texts, seed.encode(), bytes.fromhex(seed)):
                 assert hidden not in content, (node.directory.name, name, hidden)
 
 
