@@ -15,7 +15,7 @@ import numpy.typing as npt
 from engine.frames import JobEvent, JobFailed, JobFinished, JobStarted, JobTokens, Submit
 from engine.native import NativeModel, Row
 from engine.prompts import PromptReader
-from engine.sampling import Sampler, is_greedy
+from engine.sampling import Sampler, check_supported, is_greedy
 from engine.speed import Speedometer
 from engine.text import TextStream
 from protocol.errors import EngineError
@@ -74,6 +74,7 @@ class Batcher:
             self._emit(JobFailed(job.handle, "engine.overloaded", ""))
             return
         try:
+            check_supported(job.parameters)
             tokens = self._prompts.read(job.prompt)
         except EngineError as error:
             self._emit(JobFailed(job.handle, error.code, error.detail))

@@ -9,10 +9,30 @@ from typing import Any
 
 import llama_cpp
 
+from protocol.errors import EngineError
 from protocol.fields import GenerationParameters
 
 # top_p sorts what it is given: 40 times slower on a whole vocabulary than on these.
 TOP_K_BEFORE_TOP_P = 1_000
+
+
+_PLAIN = GenerationParameters(1, 0, 0, 0, 0, ())
+_NOT_YET = (
+    "min_p_milli",
+    "repeat_penalty_milli",
+    "presence_penalty_milli",
+    "frequency_penalty_milli",
+    "logit_bias",
+    "constraint",
+    "logprobs",
+)
+
+
+def check_supported(parameters: GenerationParameters) -> None:
+    """EngineError `engine.bad_spec` for what this engine would otherwise silently leave out."""
+    for name in _NOT_YET:
+        if getattr(parameters, name) != getattr(_PLAIN, name):
+            raise EngineError("engine.bad_spec", f"{name} is not supported by this engine")
 
 
 def is_greedy(parameters: GenerationParameters) -> bool:

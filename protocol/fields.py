@@ -77,9 +77,38 @@ class Prompt:
     ]
 
 
+class ConstraintKind(IntEnum):
+    """What the output must be; numbers are on the wire."""
+
+    GRAMMAR = 1
+    JSON = 2
+    JSON_SCHEMA = 3
+
+
+@dataclass(frozen=True, slots=True)
+class OutputConstraint:
+    """The output's form: a GBNF grammar, any JSON object (`text` empty), or a JSON schema."""
+
+    kind: ConstraintKind
+    text: Annotated[str, Meta(max_length=limits.CONSTRAINT_CHARS_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class LogitBias:
+    """Added to one token's logit before sampling, in 1/1000; -100,000 forbids it."""
+
+    token: U32
+    bias_milli: Annotated[int, Meta(ge=-100_000, le=100_000)]
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationParameters:
-    """Sampling, in integers: temperature and top_p in 1/1000; top_k 0 means off."""
+    """Sampling, in integers: whatever is a fraction is in 1/1000; top_k 0 means off.
+
+    `repeat_penalty_milli` 1000 means off, the other penalties and min_p are off at 0.
+    `logprobs` asks for that many alternatives a token; a provider that can't give what is
+    asked refuses the award.
+    """
 
     output_tokens_max: Annotated[int, Meta(ge=1, le=limits.OUTPUT_TOKENS_MAX)]
     temperature_milli: Annotated[int, Meta(ge=0, le=5_000)]
@@ -90,6 +119,13 @@ class GenerationParameters:
         tuple[Annotated[str, Meta(min_length=1, max_length=limits.STOP_STRING_CHARS_MAX)], ...],
         Meta(max_length=limits.STOP_STRINGS_MAX),
     ]
+    min_p_milli: Annotated[int, Meta(ge=0, le=1_000)] = 0
+    repeat_penalty_milli: Annotated[int, Meta(ge=100, le=10_000)] = 1_000
+    presence_penalty_milli: Annotated[int, Meta(ge=-2_000, le=2_000)] = 0
+    frequency_penalty_milli: Annotated[int, Meta(ge=-2_000, le=2_000)] = 0
+    logit_bias: Annotated[tuple[LogitBias, ...], Meta(max_length=limits.LOGIT_BIAS_MAX)] = ()
+    constraint: OutputConstraint | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=limits.LOGPROBS_MAX)] = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +153,15 @@ class LaneClaim:
 
 @dataclass(frozen=True, slots=True)
 class GenerationProfile:
-    """What a re-check needs to know of how the tokens were made."""
+    """What a re-check needs to know of how the tokens were made.
+
+    `parameters_digest` is that of the encoded GenerationParameters: receipts go into logs, and
+    stop strings or a schema may say what the prompt was about.
+    """
 
     engine: Annotated[str, Meta(max_length=limits.BUILD_NAME_CHARS_MAX)]
     model_digest: Bytes32
-    parameters: GenerationParameters
+    parameters_digest: Bytes32
     settings: Annotated[str, Meta(max_length=limits.BUILD_NAME_CHARS_MAX)]
 
 

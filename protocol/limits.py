@@ -42,6 +42,9 @@ MESSAGE_TEXT_CHARS_MAX: Final = 256 * 1024
 CHAT_MESSAGES_MAX: Final = 64
 STOP_STRINGS_MAX: Final = 8
 STOP_STRING_CHARS_MAX: Final = 64
+CONSTRAINT_CHARS_MAX: Final = 32 * 1024
+LOGIT_BIAS_MAX: Final = 64
+LOGPROBS_MAX: Final = 20  # what OpenAI's interface allows
 BUILD_NAME_CHARS_MAX: Final = 128
 
 # --- freshness and replay -----------------------------------------------------------------
@@ -63,6 +66,7 @@ INPUT_TOKENS_MAX: Final = 1_048_576
 TEMPLATE_TOKENS_MAX: Final = 256
 BID_WINDOW_NS_MIN: Final = 10 * NS_PER_MS
 BID_WINDOW_NS_MAX: Final = 10 * NS_PER_S
+# A provider doesn't bid on what may run longer than this.
 DEADLINE_NS_MAX: Final = 3_600 * NS_PER_S
 # Bids kept for one request. At 10,000 nodes ~190-2,000 arrive without self-selection.
 BIDS_PER_REQUEST_MAX: Final = 256

@@ -54,6 +54,11 @@ def open_bytes(network: str, cid: bytes, deposit_ucr: int, opened_at_ns: int) ->
     return crypto.domain_tag(network, "open") + cid + _u64(deposit_ucr) + _u64(opened_at_ns)
 
 
+def parameters_digest(parameters: GenerationParameters) -> bytes:
+    """What awards and receipts say of the sampling parameters, 32 bytes."""
+    return crypto.digest(wire.encode_fields(parameters))
+
+
 def award_bytes(
     network: str,
     request_id: bytes,
@@ -72,7 +77,7 @@ def award_bytes(
             cid,
             _u64(lane),
             commitment,
-            crypto.digest(wire.encode_fields(parameters)),
+            parameters_digest(parameters),
         )
     )
 

@@ -136,7 +136,7 @@ class Attempt:
     def _check_profile(self, receipt: Receipt) -> None:
         if receipt.profile.model_digest != self.scored.bid.model_digest:
             raise RemoteError("receipt.mismatch", "model_digest")
-        if receipt.profile.parameters != self.parameters:
+        if receipt.profile.parameters_digest != signing.parameters_digest(self.parameters):
             raise RemoteError("receipt.mismatch", "parameters")
 
     def abort(self) -> None:

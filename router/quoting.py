@@ -57,6 +57,8 @@ def quote(
     filters = ask.filters
     if ask.deadline_ns <= now_ns:
         raise RemoteError("request.expired", penalize=False)
+    if ask.deadline_ns > now_ns + limits.DEADLINE_NS_MAX:
+        raise RemoteError("bid.unacceptable", "the deadline is too far off", penalize=False)
     if filters.providers_only and provider not in filters.providers_only:
         raise RemoteError("bid.unacceptable", "not asked for", penalize=False)
     if provider in filters.providers_ignored:

@@ -238,7 +238,10 @@ class Serving:
             duration_ns=finished.duration_ns,
             finish_reason=finished.reason,
             profile=GenerationProfile(
-                finished.engine, bid.model_digest, job.parameters, finished.settings
+                finished.engine,
+                bid.model_digest,
+                signing.parameters_digest(job.parameters),
+                finished.settings,
             ),
         )
         identity = signing.receipt_id(receipt)

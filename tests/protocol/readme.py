@@ -31,13 +31,15 @@ PARTS: Final = (
     fields.RequestFilter,
     fields.ChatMessage,
     fields.Prompt,
+    fields.OutputConstraint,
+    fields.LogitBias,
     fields.GenerationParameters,
     fields.ChannelTerms,
     fields.LaneClaim,
     fields.GenerationProfile,
     fields.ChannelOpen,
 )
-ENUMS: Final = (fields.InferenceType, fields.FinishReason)
+ENUMS: Final = (fields.InferenceType, fields.FinishReason, fields.ConstraintKind)
 
 
 def number(value: int) -> str:

@@ -10,12 +10,15 @@ from typing import Any
 
 
 def pack_integer(value: int) -> bytes:
-    """An integer in the fewest bytes; the wire has none below 0, tests of refusal do."""
+    """An integer in the fewest bytes."""
     if -32 <= value < 0x80:
         return bytes([value & 0xFF])
     for head, size in ((0xCC, 1), (0xCD, 2), (0xCE, 4), (0xCF, 8)):
         if 0 <= value < 1 << (8 * size):
             return bytes([head]) + value.to_bytes(size, "big")
+    for head, size in ((0xD0, 1), (0xD1, 2), (0xD2, 4), (0xD3, 8)):
+        if -(1 << (8 * size - 1)) <= value < 0:
+            return bytes([head]) + value.to_bytes(size, "big", signed=True)
     raise OverflowError(value)
 
 

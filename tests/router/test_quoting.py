@@ -118,5 +118,8 @@ def test_reasons_for_silence() -> None:
     make_quote(make_request(), deposit_max_ucr=13_680)
     assert silence(make_request(), deposit_max_ucr=13_679) == "channel.over_limit"
     taken_ns = 20 * NS_PER_MS + 10_000 * 512 + 2 * NS_PER_S
+    far_ns = NOW_NS + limits.DEADLINE_NS_MAX
+    make_quote(make_request(deadline_ns=far_ns))
+    assert silence(make_request(deadline_ns=far_ns + 1)) == "bid.unacceptable"
     make_quote(make_request(deadline_ns=NOW_NS + taken_ns))
     assert silence(make_request(deadline_ns=NOW_NS + taken_ns - 1)) == "bid.unacceptable"

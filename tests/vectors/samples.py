@@ -3,6 +3,7 @@
 Literal on purpose: a bound that moves must not move a vector. Names are `Type` or `Type.case`.
 """
 
+from dataclasses import replace
 from typing import Any, Final
 
 from protocol import messages as m
@@ -11,11 +12,14 @@ from protocol.fields import (
     ChannelOpen,
     ChannelTerms,
     ChatMessage,
+    ConstraintKind,
     FinishReason,
     GenerationParameters,
     GenerationProfile,
     InferenceType,
     LaneClaim,
+    LogitBias,
+    OutputConstraint,
     Prompt,
     RequestFilter,
     Strategy,
@@ -38,6 +42,16 @@ REQUEST_ID, BID_ID, CID = fill(0x10), fill(0x20), fill(0x30)
 SIGNATURE = fill(0x80, 64)
 TERMS = ChannelTerms(1_920, 50_000_000, 2_592_000_000_000_000, 86_400_000_000_000)
 PARAMETERS = GenerationParameters(500, 700, 40, 950, 7, ("\n\n", "END"))
+CONSTRAINED = replace(
+    PARAMETERS,
+    min_p_milli=50,
+    repeat_penalty_milli=1_100,
+    presence_penalty_milli=-500,
+    frequency_penalty_milli=2_000,
+    logit_bias=(LogitBias(42, -100_000), LogitBias(7, 1_500)),
+    constraint=OutputConstraint(ConstraintKind.JSON_SCHEMA, '{"type": "object"}'),
+    logprobs=5,
+)
 PROMPT = Prompt(
     InferenceType.CHAT,
     (ChatMessage("system", "Be brief."), ChatMessage("user", "What is a voucher? ✓")),
@@ -62,7 +76,7 @@ RECEIPT = m.Receipt(
     ttft_ns=180_000_000,
     duration_ns=12_400_000_000,
     finish_reason=FinishReason.LENGTH,
-    profile=GenerationProfile("llama.cpp b6000", fill(0x90), PARAMETERS, "threads=2"),
+    profile=GenerationProfile("llama.cpp b6000", fill(0x90), fill(0x91), "threads=2"),
 )
 REQUEST = m.Request(
     model="tiny",
@@ -119,6 +133,7 @@ MESSAGES: Final[dict[str, Any]] = {
     "PeerRecord.none": m.PeerRecord(()),
     "PeerList": m.PeerList((fill(0x01, 255), fill(0x02, 256), b"")),
     "Award": AWARD,
+    "Award.constrained": replace(AWARD, parameters=CONSTRAINED),
     "Award.known_channel": m.Award(
         REQUEST_ID, BID_ID, CID, 300, PROMPT, fill(0xB0), PARAMETERS, None, None, SIGNATURE
     ),
