@@ -6,6 +6,7 @@ llama.cpp on the embedded model, files in temporary directories.
 
 import json
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -101,6 +102,7 @@ class Daemon:
         self.directory = directory
         self.flags = flags
         self.settings: dict[str, str] = {}
+        self.file_bytes_max = resource.RLIM_INFINITY
         self.ready: Json = {}
         self.process: subprocess.Popen[str] | None = None
         if not (directory / "key").exists():
@@ -119,12 +121,18 @@ class Daemon:
             self.process = subprocess.Popen(
                 command("run", "--json", "--data", str(self.directory), *flags),
                 env=environment(**self.settings),
+                preexec_fn=self._limit_files,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
             )
         return self
+
+    def _limit_files(self) -> None:
+        """In the new process: a write beyond the limit fails, as on a full disk."""
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.file_bytes_max, hard))
 
     def wait_ready(self) -> "Daemon":
         """Until it says that it listens."""
