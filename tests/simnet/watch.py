@@ -139,8 +139,8 @@ class Watch:
         payers = self._by_cid(Role.PAYER)
         for cid, earning in self._by_cid(Role.PAYEE).items():
             paying = payers[cid]
-            assert earning.total_ucr <= self._signed[cid] if earning.total_ucr else True, "I6"
-            assert earning.total_ucr <= paying.total_ucr, "I6: paid <= signed"
+            assert earning.total_ucr <= self._signed.get(cid, 0), "I6: paid <= signed"
+            assert earning.total_ucr <= paying.total_ucr, "I6: paid <= issued"
             assert paying.due_ucr <= earning.due_ucr, "nobody received more than was sent"
             assert earning.deposit_ucr == paying.deposit_ucr
             if paying.settled_ucr is not None:
