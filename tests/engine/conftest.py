@@ -1,4 +1,4 @@
-"""Parts that the engine's tests share: the embedded model, in this process and in a worker."""
+"""Parts that the engine's tests share: the babbling model, in this process and in a worker."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -8,7 +8,6 @@ import pytest
 import trio
 
 from engine.batcher import Batcher
-from engine.embedded import embedded_model_path
 from engine.frames import JobEvent, JobFailed, JobFinished, JobTokens, Submit
 from engine.interface import EngineEvent, Finished, JobSpec, Started, Tokens
 from engine.llama import LlamaEngine
@@ -17,6 +16,7 @@ from engine.prompts import PromptReader
 from engine.settings import LlamaSettings
 from engine.speed import Speedometer
 from protocol.fields import ChatMessage, GenerationParameters, InferenceType, Prompt
+from tests.engine.babbler import babbler_path
 
 
 def make_chat(text: str) -> Prompt:
@@ -56,9 +56,9 @@ def parameters() -> Callable[..., GenerationParameters]:
 
 @pytest.fixture(scope="session")
 def model() -> Iterator[NativeModel]:
-    """The embedded model in this process: 4 places of 512 tokens."""
+    """The babbling model in this process: 4 places of 512 tokens."""
     start_backend()
-    native = NativeModel(embedded_model_path(), places=4, context_tokens=512, threads=1)
+    native = NativeModel(babbler_path(), places=4, context_tokens=512, threads=1)
     yield native
     native.close()
 
@@ -143,7 +143,7 @@ def answer() -> type[Answer]:
 
 @pytest.fixture
 def job() -> Callable[..., JobSpec]:
-    def make(text: str, *, model: str = "embedded", raw: bool = False, **options: int) -> JobSpec:
+    def make(text: str, *, model: str = "babbler", raw: bool = False, **options: int) -> JobSpec:
         prompt = make_completion(text) if raw else make_chat(text)
         return JobSpec(
             text[:4].encode("utf-8", "replace"), model, prompt, make_parameters(**options)
@@ -157,12 +157,12 @@ ServeEngine = Callable[..., AbstractAsyncContextManager[LlamaEngine]]
 
 @pytest.fixture
 def serve() -> ServeEngine:
-    """A running LlamaEngine on the embedded model; a test that hangs fails."""
+    """A running LlamaEngine on the babbling model; a test that hangs fails."""
 
     @asynccontextmanager
     async def run(settings: LlamaSettings | None = None) -> AsyncIterator[LlamaEngine]:
         settings = settings or LlamaSettings(n_threads=1)
-        engine = LlamaEngine([embedded_model_path()], settings)
+        engine = LlamaEngine([babbler_path()], settings)
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 await nursery.start(engine.run)

@@ -1,4 +1,4 @@
-"""Continuous batching on the real embedded model, step by step, in this process."""
+"""Continuous batching on the real babbling model, step by step, in this process."""
 
 import numpy as np
 import pytest
@@ -231,7 +231,7 @@ def test_the_formats_own_stop_string_counts_too(bench, chat, parameters, prompts
 
 
 def test_the_models_own_end_stops_and_is_not_counted(bench, completion, parameters):
-    """The embedded model ends its answer after a tilde."""
+    """The babbling model ends its answer after a tilde."""
     run = bench()
     run.submit(1, completion("That is all ~"), parameters(40))
     run.run()

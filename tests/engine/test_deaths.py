@@ -12,12 +12,12 @@ import trio
 import trio.testing
 
 from engine import process
-from engine.embedded import embedded_model_path
 from engine.interface import Tokens
 from engine.llama import LlamaEngine
 from engine.settings import LlamaSettings
 from protocol import limits
 from protocol.errors import EngineError
+from tests.engine.babbler import babbler_path
 
 LONG = 1_900
 
@@ -30,12 +30,12 @@ async def wait_gone(descriptor: int) -> None:
 
 async def test_a_killed_worker_fails_its_jobs_and_is_restarted(serve, job, answer):
     async with serve() as engine:
-        pid = engine.worker_pid("embedded")
+        pid = engine.worker_pid("babbler")
         errors = []
 
         async def one(text: str) -> None:
             def kill_at_first_text(event: object) -> None:
-                if isinstance(event, Tokens) and engine.worker_pid("embedded") == pid:
+                if isinstance(event, Tokens) and engine.worker_pid("babbler") == pid:
                     os.kill(pid, signal.SIGKILL)
 
             try:
@@ -43,7 +43,7 @@ async def test_a_killed_worker_fails_its_jobs_and_is_restarted(serve, job, answe
             except EngineError as error:
                 errors.append(error)
                 assert engine.models() == ()
-                assert engine.free_places("embedded") == 0
+                assert engine.free_places("babbler") == 0
 
         async with trio.open_nursery() as nursery:
             for text in ("a", "b", "c", "d", "e", "f"):
@@ -53,8 +53,8 @@ async def test_a_killed_worker_fails_its_jobs_and_is_restarted(serve, job, answe
         with pytest.raises(EngineError) as caught:
             await engine.run_job(job("Hello"), lambda event: None)
         assert caught.value.code == "engine.crashed"
-        await engine.wait_serving("embedded")
-        assert engine.worker_pid("embedded") != pid
+        await engine.wait_serving("babbler")
+        assert engine.worker_pid("babbler") != pid
         assert len(engine.models()) == 1
         got = answer()
         await engine.run_job(job("Hello", tokens=5), got.events.append)
@@ -63,7 +63,7 @@ async def test_a_killed_worker_fails_its_jobs_and_is_restarted(serve, job, answe
 
 async def test_all_jobs_of_a_worker_fail_with_it(serve, job):
     async with serve(LlamaSettings(n_threads=1, places=2)) as engine:
-        pid = engine.worker_pid("embedded")
+        pid = engine.worker_pid("babbler")
         # Stopped, so that no job can end before the kill.
         os.kill(pid, signal.SIGSTOP)
         errors = []
@@ -77,7 +77,7 @@ async def test_all_jobs_of_a_worker_fail_with_it(serve, job):
             for text in ("a", "b", "c", "d"):
                 nursery.start_soon(one, text)
             await trio.testing.wait_all_tasks_blocked()
-            assert engine.free_places("embedded") == 0
+            assert engine.free_places("babbler") == 0
             os.kill(pid, signal.SIGKILL)
         assert len(errors) == 4
         assert all(error.startswith("engine.crashed (killed by SIGKILL") for error in errors)
@@ -86,12 +86,12 @@ async def test_all_jobs_of_a_worker_fail_with_it(serve, job):
 async def test_a_worker_that_falls_silent_is_replaced(serve, job, monkeypatch):
     monkeypatch.setattr(limits, "ENGINE_SILENCE_NS_MAX", 100_000_000)
     async with serve() as engine:
-        os.kill(engine.worker_pid("embedded"), signal.SIGSTOP)
+        os.kill(engine.worker_pid("babbler"), signal.SIGSTOP)
         with pytest.raises(EngineError) as caught:
             await engine.run_job(job("Hello"), lambda event: None)
         assert caught.value.code == "engine.timeout"
         monkeypatch.undo()
-        await engine.wait_serving("embedded")
+        await engine.wait_serving("babbler")
         await engine.run_job(job("Hello", tokens=5), lambda event: None)
 
 
@@ -109,14 +109,14 @@ async def test_a_worker_that_never_serves_stops_the_start(monkeypatch, program, 
     if code == "engine.timeout":
         monkeypatch.setattr(limits, "ENGINE_START_NS_MAX", 50_000_000)
     with trio.fail_after(30), pytest.raises(EngineError) as caught:
-        await LlamaEngine([embedded_model_path()]).run()
+        await LlamaEngine([babbler_path()]).run()
     assert caught.value.code == code
     assert why in caught.value.detail
 
 
 async def test_the_worker_leaves_no_core_and_starts_no_debugger(serve):
     async with serve() as engine:
-        proc = Path(f"/proc/{engine.worker_pid('embedded')}")
+        proc = Path(f"/proc/{engine.worker_pid('babbler')}")
         (core,) = [
             line
             for line in (proc / "limits").read_text().splitlines()
@@ -128,15 +128,15 @@ async def test_the_worker_leaves_no_core_and_starts_no_debugger(serve):
 
 async def test_ctrl_c_does_not_reach_the_worker(serve, job):
     async with serve() as engine:
-        pid = engine.worker_pid("embedded")
+        pid = engine.worker_pid("babbler")
         os.kill(pid, signal.SIGINT)
         await engine.run_job(job("Hello", tokens=5), lambda event: None)
-        assert engine.worker_pid("embedded") == pid
+        assert engine.worker_pid("babbler") == pid
 
 
 async def test_the_end_of_the_engine_is_the_end_of_its_worker(serve):
     async with serve() as engine:
-        descriptor = os.pidfd_open(engine.worker_pid("embedded"))
+        descriptor = os.pidfd_open(engine.worker_pid("babbler"))
     with trio.fail_after(30):
         await wait_gone(descriptor)
 
@@ -192,7 +192,7 @@ async def test_a_bad_file_stops_the_start_with_one_line(tmp_path, content):
 
 async def test_a_file_that_only_the_worker_finds_bad_stops_the_start(tmp_path):
     """A whole header of an architecture that llama.cpp does not know."""
-    raw = embedded_model_path().read_bytes().replace(b"llama", b"lxxma")
+    raw = babbler_path().read_bytes().replace(b"llama", b"lxxma")
     path = tmp_path / "strange.gguf"
     path.write_bytes(raw)
     with trio.fail_after(30), pytest.raises(EngineError) as caught:
@@ -203,15 +203,15 @@ async def test_a_file_that_only_the_worker_finds_bad_stops_the_start(tmp_path):
 
 async def test_one_bad_model_stops_the_others_too(tmp_path):
     path = tmp_path / "strange.gguf"
-    raw = embedded_model_path().read_bytes().replace(b"llama", b"lxxma")
-    path.write_bytes(raw.replace(b"embedded", b"embeddad"))
+    raw = babbler_path().read_bytes().replace(b"llama", b"lxxma")
+    path.write_bytes(raw.replace(b"babbler", b"embeddad"))
     with trio.fail_after(30), pytest.raises(EngineError) as caught:
-        await LlamaEngine([embedded_model_path(), path]).run()
+        await LlamaEngine([babbler_path(), path]).run()
     assert caught.value.code == "engine.bad_model"
 
 
 async def test_weights_that_are_no_numbers_stop_the_start(tmp_path):
-    raw = bytearray(embedded_model_path().read_bytes())
+    raw = bytearray(babbler_path().read_bytes())
     raw[-4096:] = b"\x00\x7e" * 2048  # NaN in 16 bits
     path = tmp_path / "nan.gguf"
     path.write_bytes(raw)
@@ -222,5 +222,5 @@ async def test_weights_that_are_no_numbers_stop_the_start(tmp_path):
 
 async def test_two_files_of_one_name_are_refused():
     with trio.fail_after(30), pytest.raises(EngineError) as caught:
-        await LlamaEngine([embedded_model_path()] * 2).run()
+        await LlamaEngine([babbler_path()] * 2).run()
     assert caught.value.code == "engine.bad_model"

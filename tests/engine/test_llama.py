@@ -1,4 +1,4 @@
-"""Jobs on the whole engine, with real workers on the embedded model."""
+"""Jobs on the whole engine, with real workers on the babbling model."""
 
 import os
 import signal
@@ -8,12 +8,12 @@ import trio
 import trio.testing
 
 from engine.catalogue import read_model
-from engine.embedded import embedded_model_path
 from engine.interface import Engine, Finished, Started, Tokens
 from engine.settings import LlamaSettings
 from protocol import limits
 from protocol.errors import EngineError
 from protocol.fields import FinishReason
+from tests.engine.babbler import babbler_path
 
 LONG = 1_900
 
@@ -39,10 +39,10 @@ async def test_a_job_streams_and_ends_with_its_totals(serve, job, answer):
 async def test_what_it_serves_is_what_the_file_says(serve):
     async with serve(LlamaSettings(n_threads=1, context_tokens=300)) as engine:
         (info,) = engine.models()
-        file = read_model(embedded_model_path()).info
+        file = read_model(babbler_path()).info
         assert (info.name, info.digest) == (file.name, file.digest)
         assert info.context_tokens == 300
-        assert engine.free_places("embedded") == 4
+        assert engine.free_places("babbler") == 4
 
 
 async def test_jobs_together_say_what_each_says_alone(serve, job, answer):
@@ -74,22 +74,22 @@ async def test_the_same_seed_gives_the_same_text(serve, job, answer):
 
 async def test_free_places_and_the_promise_follow_the_jobs(serve, job):
     async with serve(LlamaSettings(n_threads=1, places=2)) as engine:
-        idle = engine.estimate("embedded", 100)
+        idle = engine.estimate("babbler", 100)
         assert idle.ttft_ns > 0
         assert idle.tokens_per_s_milli > 0
-        assert engine.estimate("embedded", 1000).ttft_ns > idle.ttft_ns
+        assert engine.estimate("babbler", 1000).ttft_ns > idle.ttft_ns
         # Stopped, so that the jobs stay and no new measure comes.
-        os.kill(engine.worker_pid("embedded"), signal.SIGSTOP)
+        os.kill(engine.worker_pid("babbler"), signal.SIGSTOP)
         async with trio.open_nursery() as nursery:
             for text in ("a", "b"):
                 nursery.start_soon(engine.run_job, job(text, tokens=50), lambda event: None)
             await trio.testing.wait_all_tasks_blocked()
-            assert engine.free_places("embedded") == 0
-            step_ns = 10**12 // engine.estimate("embedded", 0).tokens_per_s_milli
-            waiting_ns = engine.estimate("embedded", 100).ttft_ns - idle.ttft_ns
+            assert engine.free_places("babbler") == 0
+            step_ns = 10**12 // engine.estimate("babbler", 0).tokens_per_s_milli
+            waiting_ns = engine.estimate("babbler", 100).ttft_ns - idle.ttft_ns
             assert waiting_ns >= 50 * step_ns * 0.9
-            os.kill(engine.worker_pid("embedded"), signal.SIGCONT)
-        assert engine.free_places("embedded") == 2
+            os.kill(engine.worker_pid("babbler"), signal.SIGCONT)
+        assert engine.free_places("babbler") == 2
 
 
 async def test_cancelling_the_scope_stops_the_job_in_the_worker(serve, job, answer):
@@ -131,12 +131,12 @@ async def test_a_job_that_can_not_run_is_refused_and_harms_no_other(
     serve, job, text, options, code
 ):
     async with serve() as engine:
-        pid = engine.worker_pid("embedded")
+        pid = engine.worker_pid("babbler")
         with pytest.raises(EngineError) as caught:
             await engine.run_job(job(text, **options), lambda event: None)
         assert caught.value.code == code
         await engine.run_job(job("Hello", tokens=5), lambda event: None)
-        assert engine.worker_pid("embedded") == pid
+        assert engine.worker_pid("babbler") == pid
 
 
 async def test_more_jobs_than_places_and_queue_are_refused(serve, job):
@@ -157,7 +157,7 @@ async def test_more_jobs_than_places_and_queue_are_refused(serve, job):
 
 async def test_a_job_that_was_cancelled_before_a_step_makes_no_token(serve, job):
     async with serve() as engine:
-        pid = engine.worker_pid("embedded")
+        pid = engine.worker_pid("babbler")
         os.kill(pid, signal.SIGSTOP)
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:

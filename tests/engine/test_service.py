@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine.embedded import embedded_model_path
 from engine.frames import (
     Cancel,
     FrameBuffer,
@@ -30,9 +29,10 @@ from engine.service import Service
 from protocol import limits
 from protocol.fields import FinishReason
 from protocol.units import NS_PER_S
+from tests.engine.babbler import babbler_path
 
 LOAD = Load(
-    path=str(embedded_model_path()),
+    path=str(babbler_path()),
     threads=1,
     places=2,
     context_tokens=512,
@@ -50,7 +50,7 @@ class Daemon:
         self._in, from_worker = os.pipe()
         self.pipe = Pipe(to_worker, from_worker)
         self._buffer = FrameBuffer()
-        self.service = Service(embedded_model_path(), load, self.pipe)
+        self.service = Service(babbler_path(), load, self.pipe)
 
     def send(self, message: Submit | Cancel) -> None:
         os.write(self._out, encode(message))
