@@ -25,6 +25,8 @@ Json = dict[str, Any]
 NETWORK = "e2e"
 LISTEN = "/ip4/127.0.0.1/tcp/0"
 PROMPT = "What is the capital of France?"
+# The embedded model's longest answer: about 100 tokens, where PROMPT gets 40.
+LONG_PROMPT = "Explain how payment works in peerd."
 # Generous: the machine is shared, and nothing here waits for it to pass.
 PATIENCE_S = 60.0
 

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 
 import pytest
 
@@ -20,9 +21,11 @@ from tests.e2e.judging import (
     workers_of,
 )
 from tests.e2e.support import (
+    LONG_PROMPT,
     NETWORK,
     PATIENCE_S,
     Daemon,
+    Json,
     Market,
     command,
     environment,
@@ -31,6 +34,7 @@ from tests.e2e.support import (
 )
 
 SLOW = provider_flags(steps_per_s_max=10)
+LONG = [["user", LONG_PROMPT]]
 FAST = provider_flags()
 
 
@@ -39,13 +43,19 @@ def begin_ask(requester: Daemon, provider: Daemon) -> subprocess.Popen[str]:
     where = ("--data", str(requester.directory), "--only", provider.peer_id)
     limits = ("--max-tokens", "200", "--timeout", "50", "--window-ms", "10000")
     return subprocess.Popen(
-        command("ask", "What next?", "--json", *where, *limits),
+        command("ask", LONG_PROMPT, "--json", *where, *limits),
         env=environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def ask_long(requester: Daemon, provider: Daemon, max_tokens: int) -> Iterator[Json]:
+    """The events of a request of one provider whose answer takes a while."""
+    only = [provider.peer_id]
+    return requester.ask_stream(messages=LONG, max_tokens=max_tokens, providers_only=only)
 
 
 def wait_paid_text(requester: Daemon) -> None:
@@ -146,7 +156,7 @@ def test_first_sigterm_drains(market: Market) -> None:
     """The job that runs is finished and receipted, new requests get no bid, exit status 0."""
     requester, (provider,) = market.requester, market.sell(SLOW, PEERD_DRAIN_S="50")
     events = []
-    for event in requester.ask_stream(max_tokens=30, providers_only=[provider.peer_id]):
+    for event in ask_long(requester, provider, 30):
         if event["event"] == "text" and not of(events, "text"):
             provider.signal(signal.SIGTERM)
             until(lambda: "daemon.stopping" in provider.log_path.read_text(), "it drains")
@@ -165,7 +175,7 @@ def test_second_signal_stops_at_once(market: Market) -> None:
     """A job that has long to go is given up; the asker is told, the log is whole."""
     requester, (provider,) = market.requester, market.sell(SLOW, PEERD_DRAIN_S="50")
     events = []
-    for event in requester.ask_stream(max_tokens=300, providers_only=[provider.peer_id]):
+    for event in ask_long(requester, provider, 300):
         if event["event"] == "text" and not of(events, "text"):
             provider.signal(signal.SIGTERM)
             until(lambda: "daemon.stopping" in provider.log_path.read_text(), "it drains")
@@ -183,7 +193,7 @@ def test_engine_worker_killed_in_mid_stream(market: Market) -> None:
     requester, (provider,) = market.requester, market.sell(SLOW)
     (worker,) = workers_of(provider)
     events = []
-    for event in requester.ask_stream(max_tokens=200, providers_only=[provider.peer_id]):
+    for event in ask_long(requester, provider, 200):
         if event["event"] == "text" and not of(events, "text"):
             os.kill(worker, signal.SIGKILL)
         events.append(event)
