@@ -8,6 +8,7 @@ import subprocess
 
 from tests.e2e.judging import answer_of, check_windows, of, shared_channels, verify
 from tests.e2e.support import (
+    LONG_PROMPT,
     PATIENCE_S,
     Market,
     command,
@@ -24,7 +25,7 @@ def test_interrupted_ask_stops_the_job(market: Market) -> None:
     requester, (provider,) = market.requester, market.sell(SLOW)
     where = ("--data", str(requester.directory), "--only", provider.peer_id)
     asking = subprocess.Popen(
-        command("ask", "What next?", *where, "--max-tokens", "300", "--window-ms", "10000"),
+        command("ask", LONG_PROMPT, *where, "--max-tokens", "300", "--window-ms", "10000"),
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
