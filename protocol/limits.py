@@ -78,7 +78,11 @@ AWARDS_PER_REQUEST_MAX: Final = 4  # the first and three retries
 REDUNDANCY_MAX: Final = 4
 # A provider starts (accepts) within this, or the next bid is tried.
 ACCEPT_TIMEOUT_NS: Final = 5 * NS_PER_S
-# Nothing from a provider for this long, after it accepted, is a stall.
+# The first chunk is late after this, or after so many times the bid's promise, whichever is
+# longer; then there may still be a bid to fall back on.
+FIRST_CHUNK_TIMEOUT_NS: Final = 5 * NS_PER_S
+FIRST_CHUNK_LATENESS: Final = 4
+# Nothing from a provider for this long, after its first chunk, is a stall.
 CHUNK_TIMEOUT_NS: Final = 30 * NS_PER_S
 # A provider waits this long for a voucher before it stops a paused job.
 UNPAID_TIMEOUT_NS: Final = 10 * NS_PER_S

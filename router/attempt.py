@@ -6,7 +6,7 @@ Pure: it verifies and counts, and never decides what to do about it. Rule: proto
 
 from dataclasses import dataclass
 
-from protocol import signing
+from protocol import limits, signing
 from protocol.channel import LANE_TRANSITIONS as TRANSITIONS
 from protocol.channel import Channel, Lane, LaneEvent, LaneState
 from protocol.crypto import Verify
@@ -41,6 +41,13 @@ class Attempt:
     def provider(self) -> bytes:
         """The payee's public key."""
         return self.channel.payee
+
+    def patience_ns(self) -> int:
+        """How long to wait for the next chunk; the first one is held to the bid's promise."""
+        if self.lane.chunks:
+            return limits.CHUNK_TIMEOUT_NS
+        late = limits.FIRST_CHUNK_LATENESS * self.scored.bid.ttft_ns
+        return min(limits.CHUNK_TIMEOUT_NS, max(limits.FIRST_CHUNK_TIMEOUT_NS, late))
 
     def take_accept(self, network: str, message: Accept, verify: Verify) -> None:
         """RemoteError `channel.bad_signature`, `channel.wrong_state`."""

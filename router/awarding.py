@@ -62,7 +62,7 @@ class Awarding:
         while job.queue and job.attempts < limits.AWARDS_PER_REQUEST_MAX:
             scored = job.queue.pop(0)
             if scored.bid.expires_at_ns <= context.now_ns:
-                job.last_code = "award.unknown_bid"
+                job.last_code = job.last_code or "award.unknown_bid"
                 continue
             job.candidate = scored
             job.attempts += 1
@@ -210,9 +210,8 @@ class Awarding:
             "award.sent", request_id=job.id, peer_id=attempt.provider, lane=attempt.lane.lane
         )
 
-    def give_up(self, job: Job) -> None:
+    def give_up(self, job: Job, code: str) -> None:
         """The provider didn't start in time; it may be slow, so its lane is cancelled."""
-        code = "award.timeout" if job.state is JobState.AWARDED else "provider.unreachable"
         if job.attempt is not None:
             self._delivery.abandon(job.attempt)
         self.next_bid(job, code)

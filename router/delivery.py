@@ -6,7 +6,7 @@ ended: what was in flight is still checked and paid, so that both sides agree on
 
 from typing import TYPE_CHECKING
 
-from protocol import limits, signing
+from protocol import signing
 from protocol.channel import Channel, ChannelEvent, ChannelState, LaneState
 from protocol.errors import CODES, RemoteError
 from protocol.job import JobEvent, JobState
@@ -130,7 +130,11 @@ class Delivery:
             return  # already paid: the voucher is on its way
         channel = attempt.channel
         advance = message.total_ucr - channel.due_ucr
-        if advance > job.ask.advance_max_ucr or message.total_ucr > channel.deposit_ucr:
+        if message.total_ucr > channel.deposit_ucr:
+            detail = f"{message.total_ucr} of {channel.deposit_ucr} ucr"
+            self._requester.fail(job, "channel.over_deposit", detail)
+            return
+        if advance > job.ask.advance_max_ucr:
             detail = f"{advance} ucr wanted, {job.ask.advance_max_ucr} allowed"
             self._requester.fail(job, "channel.advance_limit", detail)
             return
@@ -236,7 +240,7 @@ class Delivery:
     def _watch(self, attempt: Attempt) -> None:
         if attempt.live:
             stall = TimerKey("stall", attempt.request)
-            self._context.timers.set(stall, self._context.now_ns + limits.CHUNK_TIMEOUT_NS)
+            self._context.timers.set(stall, self._context.now_ns + attempt.patience_ns())
 
     def _fault(self, attempt: Attempt) -> "_Fault":
         return _Fault(self, attempt)

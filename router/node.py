@@ -65,8 +65,8 @@ class Node:
         """Run every timer that is due."""
         self.context.now_ns = now_ns
         while (key := self.context.timers.pop_due(now_ns)) is not None:
-            if key.kind == "unpaid":
-                self.provider.serving.unpaid(key.subject)
+            if key.kind in ("unpaid", "overdue"):
+                self.provider.serving.handle_timer(key)
             else:
                 self.requester.handle_timer(key)
         return self.context.take_actions()
@@ -179,6 +179,8 @@ class Node:
                 self._offence(session.peer, session, error)
             if session not in self._readers:
                 return
+        if reader.broken is not None:
+            raise reader.broken
 
     def _take_frame(self, session: SessionKey, body: bytes) -> None:
         message = wire.decode(body)

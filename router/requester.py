@@ -153,7 +153,11 @@ class Requester:
             self.bidding.early_close(job)
         elif key.kind == "deadline":
             self.fail(job, "request.deadline", "")
-        elif key.kind == "accept" and job.state in (JobState.CONNECTING, JobState.AWARDED):
-            self.awarding.give_up(job)
+        elif key.kind == "accept" and job.state is JobState.CONNECTING:
+            self.awarding.give_up(job, "provider.unreachable")
+        elif key.kind == "accept" and job.state is JobState.AWARDED:
+            self.awarding.give_up(job, "award.timeout")
+        elif key.kind == "stall" and job.state is JobState.AWARDED:
+            self.awarding.give_up(job, "chunk.stalled")
         elif key.kind == "stall":
             self.fail(job, "chunk.stalled", "")

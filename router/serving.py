@@ -71,6 +71,9 @@ class Serving:
         )
         job.step(LaneEvent.ACCEPT)
         self._jobs[job_id] = job
+        # A payer that pays in crumbs must not hold a place for ever.
+        deadline_ns = placed.request.message.deadline_ns
+        context.timers.set(TimerKey("overdue", job_id), deadline_ns)
         signed = signing.accept_bytes(
             context.network, channel.cid, channel.deposit_ucr, award.lane, award.bid_id
         )
@@ -109,8 +112,7 @@ class Serving:
 
     def job_broke(self, job_id: bytes, code: str) -> None:
         """The engine failed; what was sent stays due."""
-        job = self._jobs.get(job_id)
-        if job is not None:
+        if job := self._jobs.get(job_id):
             self._end(job, code)
 
     # --- chunks ----------------------------------------------------------------------------
@@ -207,11 +209,10 @@ class Serving:
         job.step(LaneEvent.VOUCHER)
         self._context.timers.cancel(TimerKey("unpaid", job.job_id))
 
-    def unpaid(self, job_id: bytes) -> None:
-        """A paused lane was not paid in time."""
-        job = self._jobs.get(job_id)
-        if job is not None:
-            self._end(job, "channel.unpaid")
+    def handle_timer(self, key: TimerKey) -> None:
+        """A paused lane was not paid in time, or the request's deadline is past."""
+        if job := self._jobs.get(key.subject):
+            self._end(job, "channel.unpaid" if key.kind == "unpaid" else "request.deadline")
 
     # --- the end ---------------------------------------------------------------------------
 
@@ -279,7 +280,8 @@ class Serving:
         self._forget(job)
 
     def _forget(self, job: ProviderJob) -> None:
-        self._context.timers.cancel(TimerKey("unpaid", job.job_id))
+        for kind in ("unpaid", "overdue"):
+            self._context.timers.cancel(TimerKey(kind, job.job_id))
         self._jobs.pop(job.job_id, None)
 
 

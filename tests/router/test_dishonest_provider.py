@@ -237,7 +237,7 @@ def test_a_provider_that_wants_money_first(total: int, told: str | None) -> None
     tamper(world, greedy, Result, lambda _: None)
     world.give(requester, make_ask(timeout_ns=20 * NS_PER_S))
     world.run(30 * NS_PER_S)
-    assert failure(requester) == (told or "request.deadline")
+    assert failure(requester) == (told or "chunk.stalled")
     (channel,) = channels(requester)
     assert channel.due_ucr == 0
     assert channel.total_ucr == (total if told is None else channel.total_ucr)
