@@ -23,6 +23,7 @@ from peer.journal import Journal, RecoveryReport
 from peer.libp2p_adapter.network import Network, NetworkSettings
 from peer.libp2p_adapter.session import Session
 from peer.links import Links
+from protocol.channel import ChannelState, Role
 from protocol.crypto import Signer
 from protocol.log import LogEntry
 from router import actions as act
@@ -35,6 +36,7 @@ log = structlog.get_logger()
 
 LOG_DIRECTORY = "log"
 _FLUSH_S = 2.0
+_DRAIN_POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,15 +215,27 @@ class Daemon:
     # --- stopping --------------------------------------------------------------------------
 
     async def drain(self, timeout_s: float) -> bool:
-        """Take no new work and let running jobs finish; False when time ran out."""
+        """Take no new work and let running jobs finish, to their receipts; False when time
+        ran out."""
         self.driver.feed(act.Drain())
         if self.jobs is None:
             return True
         with trio.move_on_after(timeout_s):
             await self.jobs.wait_idle()
+            while self._serves():  # noqa: ASYNC110 - lanes end in many ways; stops are rare
+                await trio.sleep(_DRAIN_POLL_S)
             await self.driver.wait_idle()
             return True
         return False
+
+    def _serves(self) -> bool:
+        """Whether a connected payer's lane has not ended: text may wait for a voucher, and a
+        receipt for its counter-signature, long after the engine is done."""
+        return any(
+            channel.lanes and channel.state is ChannelState.READY
+            for channel in self.ledger.channels.values()
+            if channel.role is Role.PAYEE
+        )
 
     async def flush(self) -> None:
         """Let what was decided be written and sent, within a bound."""

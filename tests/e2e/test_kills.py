@@ -15,6 +15,7 @@ from peer.cli.audit import audit
 from tests.e2e.judging import (
     answer_of,
     check_windows,
+    ledger_of,
     of,
     shared_channels,
     verify,
@@ -169,6 +170,8 @@ def test_first_sigterm_drains(market: Market) -> None:
     assert verify(provider)["state"] == "clean"
     (ends,) = shared_channels(requester, provider)
     assert ends.payer.due_ucr == ends.payee.due_ucr == of(events, "done")[0]["receipt"]["cost_ucr"]
+    assert not ends.payee.lanes
+    assert ledger_of(provider).receipts == 1
 
 
 def test_second_signal_stops_at_once(market: Market) -> None:
