@@ -62,17 +62,29 @@ def check_windows(ends: Ends) -> None:
     assert payee.reserved_ucr <= payee.total_ucr + payee.terms.window_ucr
 
 
+def _process_state(path: Path) -> tuple[str, int] | None:
+    """State letter and parent of a process by its /proc directory; None when it is gone."""
+    try:
+        fields = (path / "stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return fields[0], int(fields[1])
+
+
 def workers_of(daemon: Daemon) -> list[int]:
     """The daemon's children, which are its engine's workers (Linux)."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except (OSError, ProcessLookupError):
-            continue
-        if int(fields[1]) == daemon.pid and fields[0] != "Z":
-            found.append(int(path.parent.name))
+    for path in Path("/proc").glob("[0-9]*"):
+        state = _process_state(path)
+        if state is not None and state[0] != "Z" and state[1] == daemon.pid:
+            found.append(int(path.name))
     return found
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended (Linux)."""
+    state = _process_state(Path(f"/proc/{pid}"))
+    return state is None or state[0] == "Z"
 
 
 def verify(daemon: Daemon) -> Json:

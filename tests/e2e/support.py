@@ -73,10 +73,7 @@ def until(condition: Callable[[], object], what: str) -> None:
 
 
 def ask_params(**changes: Any) -> Json:
-    """A request as the control socket takes it: greedy, 40 tokens, price alone decides.
-
-    With `providers_only` the long window ends as soon as they all have bid.
-    """
+    """A greedy request; with `providers_only` the long window ends once they all have bid."""
     params: Json = {
         "model": "embedded",
         "messages": [["user", PROMPT]],
@@ -188,13 +185,18 @@ class Daemon:
         self.signal(signal.SIGKILL)
         self.wait_exit()
 
-    def end(self) -> None:
-        """Orderly when it can be, gone in any case."""
-        if self.process is None:
-            return
+    def begin_end(self) -> None:
+        """Ask it to stop."""
         if self.running:
             self.signal(signal.SIGCONT)
             self.signal(signal.SIGTERM)
+
+    def end(self) -> None:
+        """Orderly when it can be, gone in any case."""
+        self.begin_end()
+        if self.process is None:
+            return
+        if self.running:
             try:
                 self.wait_exit(15)
             except subprocess.TimeoutExpired:
@@ -253,21 +255,26 @@ class Market:
     def __init__(self, home: Path, stack: ExitStack, *flags: str) -> None:
         self.home = home
         self.flags = flags
-        self._stack = stack
+        self._daemons: list[Daemon] = []
+        stack.callback(self._end)
         self.requester = self.add("requester").start()
         self.providers: list[Daemon] = []
 
     def add(self, name: str, *flags: str) -> Daemon:
         """A daemon that is not started yet."""
         daemon = Daemon(self.home / name, *flags, *self.flags)
-        self._stack.callback(daemon.end)
+        self._daemons.append(daemon)
         return daemon
 
-    def sell(self, *offers: tuple[str, ...], **settings: str) -> list[Daemon]:
-        """Start providers with these flags, side by side, and wait until all can be asked.
+    def _end(self) -> None:
+        """End all, side by side; each is ended even when another can't be."""
+        with ExitStack() as ending:
+            for daemon in self._daemons:
+                daemon.begin_end()
+                ending.callback(daemon.end)
 
-        `settings` are environment variables.
-        """
+    def sell(self, *offers: tuple[str, ...], **settings: str) -> list[Daemon]:
+        """Start providers with these flags and variables, and wait until all can be asked."""
         bootstrap = ("--bootstrap", self.requester.address)
         new = []
         for flags in offers:

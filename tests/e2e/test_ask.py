@@ -4,6 +4,7 @@ Source: README, "Run a node".
 """
 
 import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +14,18 @@ import pytest
 
 from peer.cli.identity import initialize
 from tests.e2e.judging import answer_of, ledger_of, of, shared_channels
-from tests.e2e.support import NETWORK, Daemon, Json, Market, provider_flags, run, run_json
+from tests.e2e.support import (
+    NETWORK,
+    PATIENCE_S,
+    Daemon,
+    Json,
+    Market,
+    command,
+    environment,
+    provider_flags,
+    run,
+    run_json,
+)
 
 # Words that nothing but a prompt would hold.
 SECRET = "quokka-7431-zeppelin"
@@ -170,3 +182,22 @@ def test_both_ends_agree_at_rest(shop: Shop) -> None:
     for ends in shared_channels(shop.requester, shop.provider):
         assert ends.payer.due_ucr == ends.payee.due_ucr > 0
         assert ends.payee.total_ucr == ends.payer.total_ucr
+
+
+def test_reader_that_stops_reading(shop: Shop) -> None:
+    """`peerd log show | head -1`: a closed pipe is no traceback."""
+    answer_of(shop.ask("And then?"))
+    showing = subprocess.Popen(
+        command("log", "show", "--data", str(shop.requester.directory)),
+        env=environment(PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert showing.stdout is not None
+    assert showing.stderr is not None
+    showing.stdout.close()
+    errors = showing.stderr.read()
+    showing.stderr.close()
+    assert showing.wait(PATIENCE_S) == 1
+    assert errors == ""

@@ -51,27 +51,6 @@ def test_interrupted_ask_stops_the_job(market: Market) -> None:
     assert settled["settled_ucr"] == ends.payee.due_ucr
 
 
-def test_reader_that_stops_reading(market: Market) -> None:
-    """`peerd log show | head -1`: a closed pipe is no traceback."""
-    requester, (provider,) = market.requester, market.sell(provider_flags())
-    for _ in range(3):
-        answer_of(requester.ask(max_tokens=8, providers_only=[provider.peer_id]))
-    showing = subprocess.Popen(
-        command("log", "show", "--data", str(requester.directory)),
-        env=environment(PYTHONUNBUFFERED="1"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert showing.stdout is not None
-    assert showing.stderr is not None
-    showing.stdout.close()
-    errors = showing.stderr.read()
-    showing.stderr.close()
-    assert showing.wait(PATIENCE_S) != 0
-    assert errors == ""
-
-
 def test_disk_that_is_full(market: Market) -> None:
     """The provider stops rather than promise what it can't write; with room it goes on."""
     requester = market.requester

@@ -49,16 +49,15 @@ def refuse(status: int, code: str, hint: str, *arguments: str) -> None:
     assert (error["code"] if isinstance(error, dict) else error) == code
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [("--model", "no-such-model"), ("--max-price", "0.000001"), ("--max-tokens", "100000")],
-    ids=["model", "price", "length"],
-)
-def test_request_that_nobody_bids_on(market: Market, flags: tuple[str, ...]) -> None:
-    """The person is told what to look at; nothing was paid."""
-    where = ("--data", str(market.requester.directory), "--window-ms", "300")
+def test_request_that_nobody_bids_on(market: Market) -> None:
+    """A model that nobody has, a price too low, an answer too long: what to look at is said."""
+    requester = market.requester
+    where = ("--data", str(requester.directory), "--window-ms", "300")
     hint = "check the network, model and --max-price"
-    refuse(1, "request.no_bids", hint, "ask", "hello?", *where, *flags)
+    refuse(1, "request.no_bids", hint, "ask", "hello?", *where, "--model", "no-such-model")
+    for changes in ({"max_price_ucr": 1}, {"max_tokens": 100_000}):
+        (*_, failed) = requester.ask(bid_window_ms=300, **changes)
+        assert (failed["code"], failed["paid_ucr"]) == ("request.no_bids", 0)
 
 
 def test_deposit_is_cut_to_what_the_provider_believes(market: Market) -> None:

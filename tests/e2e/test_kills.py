@@ -15,6 +15,7 @@ from peer.cli.audit import audit
 from tests.e2e.judging import (
     answer_of,
     check_windows,
+    gone,
     ledger_of,
     of,
     shared_channels,
@@ -69,6 +70,7 @@ def test_provider_killed_in_mid_stream(market: Market) -> None:
     requester, (provider,) = market.requester, market.sell(SLOW)
     asking = begin_ask(requester, provider)
     wait_paid_text(requester)
+    (worker,) = workers_of(provider)
     provider.kill()
     out, err = asking.communicate(timeout=PATIENCE_S)
 
@@ -84,6 +86,7 @@ def test_provider_killed_in_mid_stream(market: Market) -> None:
     verify(provider)
     (ends,) = shared_channels(requester, provider)
     check_windows(ends)
+    until(lambda: gone(worker), "the engine's process ends with its daemon")
 
     provider.start()
     market.wait_joined()
@@ -210,20 +213,3 @@ def test_engine_worker_killed_in_mid_stream(market: Market) -> None:
     answer_of(requester.ask(max_tokens=8, providers_only=[provider.peer_id]))
     (ends,) = shared_channels(requester, provider)
     assert ends.payer.due_ucr == ends.payee.due_ucr
-
-
-def test_killed_daemon_leaves_no_worker(market: Market) -> None:
-    """kill -9 of a daemon ends its engine's process too."""
-    (provider,) = market.sell(FAST)
-    (worker,) = workers_of(provider)
-    provider.kill()
-
-    def gone() -> bool:
-        try:
-            os.kill(worker, 0)
-        except ProcessLookupError:
-            return True
-        with open(f"/proc/{worker}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] == "Z"
-
-    until(gone, "the worker ends")
