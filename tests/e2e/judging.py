@@ -12,8 +12,8 @@ from protocol.units import cost_ucr
 from router.ledger import Ledger
 from tests.e2e.support import Daemon, Json, run_json
 
-# The dearest that a test's provider sells at, per 1,000,000 tokens.
-OUTPUT_PRICE_UCR_MAX = 60_000_000
+# A full chunk at the dearest price that a test's provider sells at.
+CHUNK_UCR = cost_ucr(0, CHUNK_TOKENS_MAX, 0, 60_000_000)
 
 
 def of(events: list[Json], kind: str) -> list[Json]:
@@ -55,8 +55,7 @@ def shared_channels(requester: Daemon, provider: Daemon) -> list[Ends]:
 def check_windows(ends: Ends) -> None:
     """What a crash may cost, from the two logs: no end owes the other more than its window."""
     payer, payee = ends.payer, ends.payee
-    chunk_ucr = cost_ucr(0, CHUNK_TOKENS_MAX, 0, OUTPUT_PRICE_UCR_MAX)
-    bound = payee.terms.window_ucr + chunk_ucr
+    bound = payee.terms.window_ucr + CHUNK_UCR
     assert abs(payer.due_ucr - payee.reserved_ucr) <= bound, (payer, payee)
     assert payee.total_ucr <= payer.total_ucr <= payer.deposit_ucr == payee.deposit_ucr
     assert payee.reserved_ucr <= payee.total_ucr + payee.terms.window_ucr

@@ -13,6 +13,7 @@ import pytest
 
 from peer.cli.audit import audit
 from tests.e2e.judging import (
+    CHUNK_UCR,
     answer_of,
     check_windows,
     gone,
@@ -36,6 +37,7 @@ from tests.e2e.support import (
 )
 
 SLOW = provider_flags(steps_per_s_max=10)
+BRISK = provider_flags(steps_per_s_max=30)
 LONG = [["user", LONG_PROMPT]]
 FAST = provider_flags()
 
@@ -60,16 +62,17 @@ def ask_long(requester: Daemon, provider: Daemon, max_tokens: int) -> Iterator[J
     return requester.ask_stream(messages=LONG, max_tokens=max_tokens, providers_only=only)
 
 
-def wait_paid_text(requester: Daemon) -> None:
-    """Until something was delivered on the requester's one channel."""
-    until(lambda: any(item["due_ucr"] for item in requester.channels()), "text is delivered")
+def wait_delivered(requester: Daemon) -> None:
+    """Until more was delivered on the requester's one channel than a window may hide."""
+    hidden_ucr = 3 * CHUNK_UCR
+    until(lambda: any(item["due_ucr"] > hidden_ucr for item in requester.channels()), "much text")
 
 
 def test_provider_killed_in_mid_stream(market: Market) -> None:
     """The asker is told, no end loses more than its window, and the channel goes on."""
-    requester, (provider,) = market.requester, market.sell(SLOW)
+    requester, (provider,) = market.requester, market.sell(BRISK)
     asking = begin_ask(requester, provider)
-    wait_paid_text(requester)
+    wait_delivered(requester)
     (worker,) = workers_of(provider)
     provider.kill()
     out, err = asking.communicate(timeout=PATIENCE_S)
@@ -132,9 +135,9 @@ def test_winner_lost_before_its_first_chunk(market: Market, number: signal.Signa
 
 def test_requester_killed_in_mid_stream(market: Market) -> None:
     """The provider stops the job; the requester comes back and asks on the same channel."""
-    requester, (provider,) = market.requester, market.sell(SLOW)
+    requester, (provider,) = market.requester, market.sell(BRISK)
     asking = begin_ask(requester, provider)
-    wait_paid_text(requester)
+    wait_delivered(requester)
     requester.kill()
     _, err = asking.communicate(timeout=PATIENCE_S)
     assert asking.returncode == 1
