@@ -15,7 +15,7 @@ import numpy.typing as npt
 from engine.frames import JobEvent, JobFailed, JobFinished, JobStarted, JobTokens, Submit
 from engine.native import NativeModel, Row
 from engine.prompts import PromptReader
-from engine.sampling import Sampler, check_supported, is_greedy
+from engine.sampling import Sampler, check_parameters
 from engine.speed import Speedometer
 from engine.text import TextStream
 from protocol.errors import EngineError
@@ -32,7 +32,7 @@ class Sequence:
     handle: int
     unfed: list[int]
     output_tokens_max: int
-    sampler: Sampler | None
+    sampler: Sampler
     text: TextStream
     position: int = 0
     output_tokens: int = 0
@@ -74,7 +74,7 @@ class Batcher:
             self._emit(JobFailed(job.handle, "engine.overloaded", ""))
             return
         try:
-            check_supported(job.parameters)
+            check_parameters(job.parameters, self._model.vocabulary.size)
             tokens = self._prompts.read(job.prompt)
         except EngineError as error:
             self._emit(JobFailed(job.handle, error.code, error.detail))
@@ -84,7 +84,7 @@ class Batcher:
             job.handle,
             tokens,
             parameters.output_tokens_max,
-            None if is_greedy(parameters) else Sampler(parameters),
+            Sampler(parameters, tokens),
             TextStream(parameters.stop + self._prompts.stop_strings(job.prompt)),
         )
         self._waiting.append(sequence)
@@ -109,8 +109,8 @@ class Batcher:
         rows, sampled = self._rows()
         decoding = sum(1 for row in rows if len(row.tokens) == 1)
         read = sum(len(row.tokens) for row in rows) - decoding
-        indices = self._model.decode(rows)
-        chosen = self._choose(sampled, indices)
+        self._model.decode(rows)
+        chosen = self._choose(sampled)
         self._speedometer.record(decoding, read, time.perf_counter_ns() - start_ns)
         for sequence, token in zip(sampled, chosen, strict=True):
             self._accept(sequence, token)
@@ -143,7 +143,7 @@ class Batcher:
                 sampled.append(sequence)
         return rows, sampled
 
-    def _choose(self, sampled: list[Sequence], indices: list[int]) -> list[int]:
+    def _choose(self, sampled: list[Sequence]) -> list[int]:
         """The next token of each sequence whose row has logits."""
         if not sampled:
             return []
@@ -154,8 +154,8 @@ class Batcher:
             raise EngineError("engine.crashed", "the model's scores are not finite numbers")
         return [
             int(best[row])
-            if sequence.sampler is None
-            else self._model.sample(sequence.sampler.chain, indices[row])
+            if sequence.sampler.is_plain
+            else sequence.sampler.choose(logits[row], sequence.output_tokens)
             for row, sequence in enumerate(sampled)
         ]
 
@@ -166,6 +166,7 @@ class Batcher:
             self._finish(sequence, FinishReason.STOP)
             return
         sequence.output_tokens += 1
+        sequence.sampler.take(token)
         text, count = sequence.text.push(vocabulary.pieces[token])
         if count:
             self._emit(JobTokens(sequence.handle, text, count))
@@ -183,8 +184,6 @@ class Batcher:
         text, count = sequence.text.flush()
         if count:
             self._emit(JobTokens(sequence.handle, text, count))
-        if sequence.sampler is not None:
-            sequence.sampler.close()
         if sequence.place >= 0:
             self._running.remove(sequence)
             self._free_places.append(sequence.place)

@@ -41,7 +41,6 @@ _tokenize = _short("llama_tokenize")
 _token_to_piece = _short("llama_token_to_piece")
 _seq_rm = _short("llama_memory_seq_rm")
 _get_logits = _short("llama_get_logits")
-_sampler_sample = _short("llama_sampler_sample")
 
 
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]  # llama_cpp is not typed
@@ -73,12 +72,12 @@ def build_name() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One sequence's share of a step: `tokens` at `position`; logits after the last or not."""
+    """One sequence's share of a step: `tokens` at `position`; logits after the last `wanted`."""
 
     sequence: int
     position: int
     tokens: Sequence[int]
-    wants_logits: bool
+    wanted: int
 
 
 class Vocabulary:
@@ -194,14 +193,13 @@ class NativeModel:
             self._wanted.ctypes.data_as(pointer(ctypes.c_int8)),
         )
 
-    def decode(self, rows: Sequence[Row]) -> list[int]:
-        """Compute one step; the batch index of each row that wants logits, in order.
+    def decode(self, rows: Sequence[Row]) -> None:
+        """Compute one step; `logits` then has what the rows wanted, in order.
 
         At most BATCH_TOKENS tokens together. EngineError `engine.crashed` when the library
         reports a failure: the context can't be trusted afterwards.
         """
         end = 0
-        indices: list[int] = []
         for row in rows:
             start, end = end, end + len(row.tokens)
             self._check(row, end)
@@ -210,19 +208,17 @@ class NativeModel:
                 row.position, row.position + len(row.tokens), dtype=np.int32
             )
             self._sequences[start:end] = row.sequence
-            self._wanted[start:end] = 0
-            if row.wants_logits:
-                self._wanted[end - 1] = 1
-                indices.append(end - 1)
+            self._wanted[start : end - row.wanted] = 0
+            self._wanted[end - row.wanted : end] = 1
         self._batch.n_tokens = end
         status = llama_cpp.llama_decode(self._context, self._batch)
         if status:
             raise EngineError("engine.crashed", f"llama_decode returned {status}")
-        return indices
 
     def _check(self, row: Row, end: int) -> None:
         """Our own bugs must not reach C, where they abort or corrupt."""
         assert end <= BATCH_TOKENS
+        assert 0 <= row.wanted <= len(row.tokens)
         assert row.tokens
         assert 0 <= row.sequence < self.places
         assert row.position + len(row.tokens) <= self.context_tokens
@@ -233,10 +229,6 @@ class NativeModel:
         """The logits of the last step: (rows, vocabulary) in order; valid until the next."""
         pointer = _get_logits(self._context)
         return np.ctypeslib.as_array(pointer, (rows, self.vocabulary.size))
-
-    def sample(self, chain: Any, index: int) -> int:
-        """A token by a sampler chain, from the row at this batch index."""
-        return int(_sampler_sample(chain, self._context, index))
 
     def forget(self, sequence: int) -> None:
         """Empty a sequence."""

@@ -1,38 +1,57 @@
-"""From a job's parameters to the sampler of its sequence.
+"""From a row of logits to the next token: the engine's only sampler, and one to replay.
 
-Greedy jobs have no chain: the highest logit wins, found by numpy. The others get llama.cpp's
-chain: top_k, top_p, temperature, seeded choice. Must not know jobs or batches.
-Rule: engine/README.md; llama.cpp's sampler API.
+In llama.cpp's order: logit bias; penalties over the last PENALTY_TOKENS tokens of prompt and
+output; top_k; top_p and min_p, on softmax of what is left at temperature 1; temperature; choice.
+The choice is the highest score plus Gumbel noise (engine/noise.py): the same distribution as
+drawing from softmax, and a function of logits, parameters and step alone, so whoever has the
+logits can repeat it. The bias and penalties touch a few numbers of the row, so they come first,
+as in llama.cpp, and still cost nothing. Must not know jobs or batches. Rule: engine/README.md.
 """
 
-from typing import Any
+import math
+from collections import Counter, deque
+from collections.abc import Sequence
 
-import llama_cpp
+import numpy as np
+import numpy.typing as npt
 
+from engine.noise import bits, gumbel
 from protocol.errors import EngineError
 from protocol.fields import GenerationParameters
 
-# top_p sorts what it is given: 40 times slower on a whole vocabulary than on these.
+# What a re-check must have too: it changes with the order above or with the noise.
+SAMPLER_VERSION = 1
+# top_p sorts what it is given: on a whole vocabulary 50 times slower than on these.
 TOP_K_BEFORE_TOP_P = 1_000
+LEAST_LOGIT = np.finfo(np.float32).min
+# More candidates than this are first thinned out to those that can win.
+UNCUT_TOKENS = 1_024
+# llama.cpp's own window.
+PENALTY_TOKENS = 64
+# This bias forbids a token instead of moving it.
+FORBIDDEN_MILLI = -100_000
+
+Row = npt.NDArray[np.float32]
+Tokens = npt.NDArray[np.intp]
+Scores = npt.NDArray[np.float64]
 
 
-_PLAIN = GenerationParameters(1, 0, 0, 0, 0, ())
-_NOT_YET = (
-    "min_p_milli",
-    "repeat_penalty_milli",
-    "presence_penalty_milli",
-    "frequency_penalty_milli",
-    "logit_bias",
-    "constraint",
-    "logprobs",
-)
-
-
-def check_supported(parameters: GenerationParameters) -> None:
-    """EngineError `engine.bad_spec` for what this engine would otherwise silently leave out."""
-    for name in _NOT_YET:
-        if getattr(parameters, name) != getattr(_PLAIN, name):
-            raise EngineError("engine.bad_spec", f"{name} is not supported by this engine")
+def check_parameters(parameters: GenerationParameters, vocabulary_tokens: int) -> None:
+    """EngineError `engine.bad_spec` for what can't be done as asked, or not at all."""
+    if parameters.logprobs:
+        raise EngineError("engine.bad_spec", "logprobs is not supported by this engine")
+    if parameters.constraint is not None:
+        raise EngineError("engine.bad_spec", "constraint is not supported by this engine")
+    named = [bias.token for bias in parameters.logit_bias]
+    if any(token >= vocabulary_tokens for token in named):
+        raise EngineError(
+            "engine.bad_spec", f"logit_bias: the vocabulary has {vocabulary_tokens} tokens"
+        )
+    if len(set(named)) != len(named):
+        raise EngineError("engine.bad_spec", "logit_bias names a token twice")
+    forbidden = [bias for bias in parameters.logit_bias if bias.bias_milli == FORBIDDEN_MILLI]
+    if len(forbidden) == vocabulary_tokens:
+        raise EngineError("engine.bad_spec", "logit_bias forbids every token")
 
 
 def is_greedy(parameters: GenerationParameters) -> bool:
@@ -43,29 +62,135 @@ def is_greedy(parameters: GenerationParameters) -> bool:
 
 
 class Sampler:
-    """Owns a llama.cpp sampler chain for one sequence. `close` frees it; safe to repeat."""
+    """Chooses the tokens of one sequence; `take` tells it what it has to know of the past."""
 
-    def __init__(self, parameters: GenerationParameters) -> None:
-        assert not is_greedy(parameters)
-        settings = llama_cpp.llama_sampler_chain_default_params()
-        settings.no_perf = True
-        self.chain: Any = llama_cpp.llama_sampler_chain_init(settings)
-        top_k = parameters.top_k
-        cuts_tail = parameters.top_p_milli < 1000
-        if cuts_tail and top_k == 0:
+    def __init__(self, parameters: GenerationParameters, prompt: Sequence[int]) -> None:
+        self._parameters = parameters
+        self._is_greedy = is_greedy(parameters)
+        biases = parameters.logit_bias
+        self._biased = np.array([bias.token for bias in biases], np.intp)
+        self._bias = np.array(
+            [
+                -math.inf if bias.bias_milli == FORBIDDEN_MILLI else bias.bias_milli / 1000
+                for bias in biases
+            ],
+            np.float32,
+        )
+        self._penalizes = (
+            parameters.repeat_penalty_milli != 1000
+            or parameters.presence_penalty_milli != 0
+            or parameters.frequency_penalty_milli != 0
+        )
+        self._recent = deque(prompt[-PENALTY_TOKENS:], maxlen=PENALTY_TOKENS)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the row's highest logit is the choice, so that nothing need be computed."""
+        return self._is_greedy and not self._biased.size and not self._penalizes
+
+    def take(self, token: int) -> None:
+        """A token that follows: the penalties look back on it."""
+        self._recent.append(token)
+
+    def choose(self, row: Row, step: int) -> int:
+        """The token after `step` earlier ones of the output, from its logits (vocabulary,).
+
+        At least one must be finite and none NaN; the row is not changed.
+        """
+        row = self.adjust(row)
+        if self._is_greedy:
+            return int(row.argmax())
+        tokens = self.candidates(row)
+        if tokens.size > UNCUT_TOKENS:
+            tokens = self._contenders(row, step)
+        return int(tokens[self.scores(row, step, tokens).argmax()])
+
+    def scores(self, row: Row, step: int, tokens: Tokens) -> Scores:
+        """Noise included, of candidates of an adjusted row: the highest is chosen."""
+        scores = row[tokens].astype(np.float64)
+        if not self._is_greedy:
+            scores /= self._parameters.temperature_milli / 1000
+            scores += gumbel(self._parameters.seed, step, tokens)
+        return scores
+
+    def _contenders(self, row: Row, step: int) -> Tokens:
+        """Of a whole vocabulary, those that can still win: the few best, and great noise.
+
+        Logarithms for every token cost more than all the rest; a token outside of the best
+        needs noise that lifts it over the best of them, and integers tell whether it has it.
+        """
+        best = best_tokens(row, 64)
+        outside = float(row[best[-1]]) / (self._parameters.temperature_milli / 1000)
+        needed = self.scores(row, step, best).max() - outside
+        # A little less than is needed, so that rounding keeps out none that could win.
+        least = math.exp(-math.exp(-min(max(needed, -3.0), 30.0))) * (1 - 1e-9)
+        words = bits(self._parameters.seed, step, np.arange(row.size))
+        lifted = np.flatnonzero(words >= np.uint64(int(least * 2.0**64)))
+        return np.union1d(best, lifted)
+
+    def adjust(self, row: Row) -> Row:
+        """The row after bias and penalties: a copy, or the row itself when there are none."""
+        if not self._biased.size and not self._penalizes:
+            return row
+        row = row.copy()
+        row[self._biased] += self._bias
+        if self._penalizes and self._recent:
+            counts = Counter(self._recent)
+            tokens = np.fromiter(counts, np.intp, len(counts))
+            times = np.fromiter(counts.values(), np.float32, len(counts))
+            logits = row[tokens]
+            repeat = np.float32(self._parameters.repeat_penalty_milli / 1000)
+            logits = np.where(logits <= 0, logits * repeat, logits / repeat)
+            logits -= times * np.float32(self._parameters.frequency_penalty_milli / 1000)
+            logits -= np.float32(self._parameters.presence_penalty_milli / 1000)
+            row[tokens] = logits
+        return row
+
+    def candidates(self, row: Row) -> Tokens:
+        """What is left of an adjusted row to choose from; none when every logit is -inf."""
+        if self._is_greedy:
+            best = np.array([row.argmax()], np.intp)
+            return best[row[best] > -math.inf]
+        parameters = self._parameters
+        top_k, top_p = parameters.top_k, parameters.top_p_milli / 1000
+        min_p = parameters.min_p_milli / 1000
+        if top_p < 1 and top_k == 0:
             top_k = TOP_K_BEFORE_TOP_P
-        if top_k:
-            self._add(llama_cpp.llama_sampler_init_top_k(top_k))
-        if cuts_tail:
-            self._add(llama_cpp.llama_sampler_init_top_p(parameters.top_p_milli / 1000, 1))
-        self._add(llama_cpp.llama_sampler_init_temp(parameters.temperature_milli / 1000))
-        self._add(llama_cpp.llama_sampler_init_dist(parameters.seed))
+        if top_k == 0:
+            least = row.max() + math.log(min_p) if min_p else LEAST_LOGIT
+            return np.flatnonzero(row >= max(least, LEAST_LOGIT))
+        tokens = best_tokens(row, top_k)
+        tokens = tokens[row[tokens] > -math.inf]
+        if not tokens.size:
+            return tokens
+        logits = row[tokens].astype(np.float64)
+        if top_p < 1:
+            weights = np.exp(logits - logits[0])
+            reached = np.cumsum(weights) / weights.sum()
+            tokens = tokens[: int(np.searchsorted(reached, top_p)) + 1]
+            logits = logits[: tokens.size]
+        if min_p:
+            tokens = tokens[logits >= logits[0] + math.log(min_p)]
+        return tokens
 
-    def _add(self, sampler: Any) -> None:
-        llama_cpp.llama_sampler_chain_add(self.chain, sampler)
 
-    def close(self) -> None:
-        """Free the chain and its parts."""
-        if self.chain is not None:
-            llama_cpp.llama_sampler_free(self.chain)
-            self.chain = None
+def best_tokens(row: Row, count: int) -> Tokens:
+    """The tokens of the `count` highest logits, best first; equal ones by number."""
+    bound = _bound(row, count)
+    tokens = np.flatnonzero(row >= bound)
+    order = np.argsort(-row[tokens], kind="stable")
+    return tokens[order[:count]]
+
+
+def _bound(row: Row, count: int) -> np.float32:
+    """A logit that at least `count` of the row reach, and few more: from maxima of groups.
+
+    Partitioning the maxima of disjoint groups is several times faster than the whole row.
+    """
+    groups = min(row.size, max(4 * count, 256))
+    if count >= groups:
+        return np.float32(-math.inf)
+    size = row.size // groups
+    maxima = row[: size * groups].reshape(size, groups).max(axis=0)
+    bound: np.float32 = np.partition(maxima, groups - count)[groups - count]
+    return bound
