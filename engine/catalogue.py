@@ -9,6 +9,7 @@ import hashlib
 import math
 import re
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,19 +21,38 @@ from engine.interface import ModelInfo
 from protocol import limits
 from protocol.errors import EngineError
 
+# What changes when a file does: device, inode, size in bytes, time of change in ns.
+Fingerprint = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A file to serve, under `name` or, when that is "", the name that its header gives.
+
+    One that is `required` and can't be served is an error; another one is a warning.
+    """
+
+    path: Path
+    name: str = ""
+    required: bool = True
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
     """A usable GGUF: what it offers, and whether it brings a chat template.
 
-    `info.context_tokens` is the length that the model was trained for. `fingerprint` changes
-    when the file does: device, inode, size, time of change in ns.
+    `info.context_tokens` is the length that the model was trained for. `kv_token_bytes` is what
+    attention remembers of one token (16-bit keys and values); `vocabulary` and `embedding` are
+    the widths of the model's ends.
     """
 
     path: Path
     info: ModelInfo
     has_chat_template: bool
-    fingerprint: tuple[int, int, int, int]
+    fingerprint: Fingerprint
+    kv_token_bytes: int
+    vocabulary: int
+    embedding: int
 
 
 def bad_model(path: Path, why: str) -> EngineError:
@@ -40,7 +60,7 @@ def bad_model(path: Path, why: str) -> EngineError:
     return EngineError("engine.bad_model", f"{path}: {' '.join(why.split())[:160]}")
 
 
-def fingerprint(path: Path) -> tuple[int, int, int, int]:
+def fingerprint(path: Path) -> Fingerprint:
     """What changes when the file does. EngineError `engine.bad_model`."""
     try:
         status = path.stat()
@@ -51,8 +71,19 @@ def fingerprint(path: Path) -> tuple[int, int, int, int]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def read_model(path: Path) -> ModelFile:
-    """Check and describe the GGUF at `path`; reads the whole file once, to hash it.
+def hash_file(path: Path, mark: Fingerprint) -> bytes:
+    """SHA-256 of a file, which is read whole. OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def read_model(
+    path: Path,
+    *,
+    name: str = "",
+    digest: Callable[[Path, Fingerprint], bytes] = hash_file,
+) -> ModelFile:
+    """Check and describe the GGUF at `path`, under `name` or its own; hashed by `digest`.
 
     Blocking: call it from a thread. EngineError `engine.bad_model`.
     """
@@ -63,18 +94,20 @@ def read_model(path: Path) -> ModelFile:
         header = _Header(path)
         header.check()
         info = ModelInfo(
-            name=_slug(header.text("general.name")) or _slug(path.stem) or "model",
-            digest=_sha256(path),
+            name=name or slug(header.text("general.name")) or slug(path.stem) or "model",
+            digest=digest(path, mark),
             context_tokens=header.architecture_number("context_length"),
             quantization=header.quantization(),
             size_bytes=mark[2],
         )
+        sizes = (header.kv_token_bytes(), header.vocabulary(), header.embedding())
     except OSError as error:
         raise bad_model(path, error.strerror or "unreadable") from None
     # The reader is fed by whoever made the file: it fails in every way that parsing can.
     except (ValueError, KeyError, IndexError, TypeError, OverflowError, MemoryError) as error:
         raise bad_model(path, _reason(error)) from None
-    return ModelFile(path, info, "tokenizer.chat_template" in header.fields, mark)
+    has_template = "tokenizer.chat_template" in header.fields
+    return ModelFile(path, info, has_template, mark, *sizes)
 
 
 class _Header(gguf.GGUFReader):  # type: ignore[misc]  # gguf is not typed
@@ -129,6 +162,8 @@ class _Header(gguf.GGUFReader):  # type: ignore[misc]  # gguf is not typed
         architecture = self.text("general.architecture")
         if not architecture:
             raise ValueError("general.architecture is missing")
+        if self.value("split.count") not in (None, 0, 1):
+            raise ValueError("the model is split into several files; merge them first")
         self.architecture_number("context_length")
         self.architecture_number("embedding_length")
         if self.architecture_number("block_count") > limits.GGUF_BLOCKS_MAX:
@@ -143,6 +178,37 @@ class _Header(gguf.GGUFReader):  # type: ignore[misc]  # gguf is not typed
         if len(distinct) != len(tokens.data):
             raise ValueError("the vocabulary has duplicate tokens")
 
+    def embedding(self) -> int:
+        """The width of the hidden state."""
+        return self.architecture_number("embedding_length")
+
+    def vocabulary(self) -> int:
+        """How many tokens there are."""
+        return len(self.fields["tokenizer.ggml.tokens"].data)
+
+    def kv_token_bytes(self) -> int:
+        """Keys and values of one token in all layers, at 16 bits; from above where layers
+        differ in kind."""
+        layers = self.architecture_number("block_count")
+        heads = self._heads("attention.head_count", layers, [1] * layers)
+        key_heads = self._heads("attention.head_count_kv", layers, heads)
+        width = max(1, self.embedding() // max(1, *heads))
+        total = 0
+        for part in ("key_length", "value_length"):
+            length = self.value(f"{self.text('general.architecture')}.attention.{part}")
+            total += sum(key_heads) * (length if isinstance(length, int) else width)
+        return min(2 * total, limits.GGUF_KV_TOKEN_BYTES_MAX)
+
+    def _heads(self, key: str, layers: int, otherwise: list[int]) -> list[int]:
+        """Heads of each layer: one number for all, or one for each."""
+        value = self.value(f"{self.text('general.architecture')}.{key}")
+        if value is None:
+            return otherwise
+        heads = [int(one) for one in value] if isinstance(value, list) else [int(value)] * layers
+        if not heads or min(heads) < 0:
+            raise ValueError(f"{key} is not a number of heads")
+        return heads
+
     def quantization(self) -> str:
         """The name of general.file_type ("F16", "Q4_K_M", ...), or the largest tensor's."""
         number = self.value("general.file_type")
@@ -154,15 +220,10 @@ class _Header(gguf.GGUFReader):  # type: ignore[misc]  # gguf is not typed
         return str(name).removeprefix("MOSTLY_").removeprefix("ALL_")
 
 
-def _sha256(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
-
-
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
     """Lower case letters, digits, dots, dashes and underscores: fit to be typed."""
-    slug = re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-.")
-    return slug[: limits.MODEL_NAME_CHARS_MAX]
+    typed = re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-.")
+    return typed[: limits.MODEL_NAME_CHARS_MAX]
 
 
 def _reason(error: BaseException) -> str:

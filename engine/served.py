@@ -5,16 +5,17 @@ Must not know llama.cpp, which lives in the worker. Rule: engine/README.md.
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import structlog
 import trio
 
 from engine import frames
-from engine.catalogue import ModelFile, fingerprint, read_model
+from engine.catalogue import ModelFile, ModelSource, fingerprint, read_model
 from engine.frames import Failed, FrameError, JobFinished, Ready, Report
 from engine.interface import EngineEvent, Estimate, Finished, JobSpec, ModelInfo
 from engine.job import RunningJob, now_ns
+from engine.notes import ModelNotes, Trial, failed_trial, passed_trial
 from engine.process import WorkerProcess, open_worker
 from engine.settings import LlamaSettings
 from engine.speed import estimate
@@ -29,9 +30,13 @@ log = structlog.get_logger("engine")
 class ServedModel:
     """Runs one GGUF: `read`, then `run` as a task."""
 
-    def __init__(self, path: Path, settings: LlamaSettings) -> None:
-        self._path = path
+    def __init__(
+        self, source: ModelSource, settings: LlamaSettings, notes: ModelNotes | None = None
+    ) -> None:
+        self.source = source
+        self._path = source.path
         self._settings = settings
+        self._notes = notes or ModelNotes()
         self._file: ModelFile | None = None
         self._worker: WorkerProcess | None = None
         self._ready: Ready | None = None
@@ -40,6 +45,11 @@ class ServedModel:
         self._next_handle = 0
         self._failures = 0
         self._serving = trio.Event()
+
+    @property
+    def file(self) -> ModelFile | None:
+        """The file as it was read; None before."""
+        return self._file
 
     @property
     def name(self) -> str:
@@ -81,7 +91,8 @@ class ServedModel:
     async def read(self) -> None:
         """Read the file, unless it is the one that was read. EngineError `engine.bad_model`."""
         if self._file is None or self._file.fingerprint != fingerprint(self._path):
-            self._file = await trio.to_thread.run_sync(read_model, self._path)
+            read = partial(read_model, name=self.source.name, digest=self._notes.digest)
+            self._file = await trio.to_thread.run_sync(read, self._path)
 
     async def run(self, *, task_status: TaskStatus[EngineError | None]) -> None:
         """Keep a worker running; started with None once it serves, or with why it can't.
@@ -135,6 +146,7 @@ class ServedModel:
                     )
                     self._serving.set()
                     serves()
+                    await self._note_passed(first, now_ns() - begin_ns)
                     error = await self._serve(worker)
                 else:
                     error = first
@@ -148,10 +160,27 @@ class ServedModel:
             code = "engine.crashed" if was_ready else "engine.bad_model"
             where = "" if was_ready else f"{self._path}: the worker died while loading, "
             error = EngineError(code, where + worker.diagnosis())
+        if not was_ready:
+            await self._note_failed(error)
         for job in self._jobs.values():
             job.fail(EngineError(error.code, error.detail))
         self._jobs.clear()
         return error
+
+    async def _note_passed(self, ready: Ready, load_ns: int) -> None:
+        speed = ready.speed
+        await self._note(
+            passed_trial(self._settings.conditions(), load_ns, speed.prefill_ns, speed.step_ns)
+        )
+
+    async def _note_failed(self, error: EngineError) -> None:
+        await self._note(failed_trial(self._settings.conditions(), f"{error.code} {error.detail}"))
+
+    async def _note(self, trial: Trial) -> None:
+        assert self._file is not None
+        file = self._file
+        record = partial(self._notes.record, file.fingerprint, file.info.digest, trial)
+        await trio.to_thread.run_sync(record)
 
     async def _load(self, worker: WorkerProcess) -> Ready | EngineError | None:
         """Have the model loaded; None when the worker died over it."""

@@ -5,6 +5,7 @@ Knows nothing of llama.cpp or processes. Rule: engine/README.md.
 
 import os
 from dataclasses import dataclass
+from importlib.metadata import version
 
 from protocol import limits
 from protocol.errors import ConfigError
@@ -55,6 +56,13 @@ class LlamaSettings:
     def step_ns_min(self) -> int:
         """The shortest time between the starts of two steps, in ns; 0 for no pace."""
         return NS_PER_S // self.steps_per_s_max if self.steps_per_s_max else 0
+
+    def conditions(self) -> str:
+        """What a measured speed and a passed self-test depend on, beside the file."""
+        return (
+            f"llama-cpp-python {version('llama-cpp-python')} threads={self.threads()}"
+            f" places={self.places} context={self.context_tokens} pace={self.steps_per_s_max}"
+        )
 
     def threads(self) -> int:
         """The compute threads to use; at least 1."""

@@ -41,11 +41,14 @@ class NetworkConfig:
 class ProviderConfig:
     """What is sold: GGUF files and prices in credits per 1,000,000 tokens.
 
-    `credit_limit` is the sum of deposits believed from one payer. `steps_per_s_max` leaves
-    room on the machine: at most so many decode steps a second (0: all it can).
+    `models` are files that must work; what `peerd models add` put into `models_directory`
+    ("": `models` in the data directory) is sold too, if it works. `credit_limit` is the sum
+    of deposits believed from one payer. `steps_per_s_max` leaves room on the machine: at most
+    so many decode steps a second (0: all it can).
     """
 
     models: tuple[str, ...] = ()
+    models_directory: Annotated[str, Meta(max_length=4_096)] = ""
     input_price: Credits = "15"
     output_price: Credits = "60"
     credit_limit: Credits = "10"

@@ -184,6 +184,15 @@ GGUF_FIELDS_MAX: Final = 4_096
 GGUF_TENSORS_MAX: Final = 65_536
 # llama.cpp aborts over 512 layers; no model has half as many.
 GGUF_BLOCKS_MAX: Final = 512
+# Keys and values of one token: the widest models take ~4 MB; a header may claim anything.
+GGUF_KV_TOKEN_BYTES_MAX: Final = 64 * 1024 * 1024
+# Files of a models directory that are looked at.
+MODELS_MAX: Final = 64
+# What is remembered of model files, seen ones included that have gone; ~1 KB each.
+MODEL_NOTES_MAX: Final = 512
+MODEL_NOTES_BYTES_MAX: Final = 4 * 1024 * 1024
+# A file that changed less than this ago may change again within its clock's granularity.
+MODEL_SETTLED_NS: Final = 2 * NS_PER_S
 ENGINE_THREADS_MAX: Final = 512
 # llama.cpp's own bound of sequences in a context is 256; over 32 a CPU gains nothing.
 ENGINE_PLACES_MAX: Final = 64

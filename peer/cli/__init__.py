@@ -17,6 +17,7 @@ COMMANDS = {
     "init": "peer.cli.identity:init_command",
     "run": "peer.cli.run:run_command",
     "ask": "peer.cli.ask:ask_command",
+    "models": "peer.cli.models:models_group",
     "channels": "peer.cli.channels:channels_command",
     "log": "peer.cli.log:log_group",
     "id": "peer.cli.identity:id_command",

@@ -9,8 +9,11 @@ import click
 import structlog
 import trio
 
+from engine.catalogue import ModelSource
+from engine.directory import ModelDirectory
 from engine.embedded import embedded_model_path
 from engine.llama import LlamaEngine
+from engine.notes import ModelNotes
 from engine.settings import LlamaSettings
 from peer.cli.options import (
     data_option,
@@ -32,6 +35,8 @@ from protocol.errors import ConfigError, NetworkError
 log = structlog.get_logger()
 
 EMBEDDED = "embedded"
+MODELS_DIRECTORY = "models"
+NOTES_FILE = "models.json"
 
 
 def daemon_settings(directory: Path, config: Config) -> DaemonSettings:
@@ -67,21 +72,32 @@ def _check_addresses(network: NetworkConfig) -> None:
             raise ConfigError("network.bad_address", f"{text!r} does not end in /p2p/ID")
 
 
-def make_engine(provider: ProviderConfig) -> LlamaEngine | None:
-    """The engine for the configured models; None when nothing is sold."""
-    if not provider.models:
-        return None
-    paths = [
-        embedded_model_path() if model == EMBEDDED else Path(model).expanduser()
-        for model in provider.models
-    ]
-    settings = LlamaSettings(
+def model_directory(directory: Path, provider: ProviderConfig) -> ModelDirectory:
+    """Where the operator keeps models."""
+    named = provider.models_directory
+    return ModelDirectory(Path(named).expanduser() if named else directory / MODELS_DIRECTORY)
+
+
+def llama_settings(provider: ProviderConfig) -> LlamaSettings:
+    """How the operator wants models run. ConfigError `config.bad_value`."""
+    return LlamaSettings(
         n_threads=provider.threads,
         places=provider.places,
         context_tokens=provider.context_tokens,
         steps_per_s_max=provider.steps_per_s_max,
     )
-    return LlamaEngine(paths, settings)
+
+
+def make_engine(directory: Path, provider: ProviderConfig) -> LlamaEngine | None:
+    """The engine for the configured models and the directory's; None when nothing is sold."""
+    sources = [
+        ModelSource(embedded_model_path() if model == EMBEDDED else Path(model).expanduser())
+        for model in provider.models
+    ]
+    sources += model_directory(directory, provider).sources()
+    if not sources:
+        return None
+    return LlamaEngine(sources, llama_settings(provider), ModelNotes(directory / NOTES_FILE))
 
 
 @click.command("run")
@@ -91,7 +107,7 @@ def make_engine(provider: ProviderConfig) -> LlamaEngine | None:
     "models",
     multiple=True,
     metavar="PATH.gguf",
-    help="A model to sell, or `embedded`; none makes a node that only asks and relays.",
+    help="A model to sell, or `embedded`; beside those of `peerd models`.",
 )
 @click.option("--input-price", metavar="CREDITS", help="Per 1,000,000 input tokens.")
 @click.option("--output-price", metavar="CREDITS", help="Per 1,000,000 output tokens.")
@@ -103,7 +119,10 @@ def make_engine(provider: ProviderConfig) -> LlamaEngine | None:
 @network_options
 @json_option
 def run_command(directory: Path, as_json: bool, **flags: Any) -> None:
-    """Run the node: relay gossip, sell what --model names, serve local commands."""
+    """Run the node: relay gossip, sell models, serve local commands.
+
+    Without a --model and with none in `peerd models`, it only asks and relays.
+    """
     settings = network_flags(flags)
     settings["provider"] = given(flags)
     signer, config = load_node(directory, settings)
@@ -114,7 +133,7 @@ async def _run(directory: Path, signer: Signer, config: Config, as_json: bool) -
     # What is wrong with a path or an address should be said before anything starts.
     socket_path(directory)
     settings = daemon_settings(directory, config)
-    engine = make_engine(config.provider)
+    engine = make_engine(directory, config.provider)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             up, stop = trio.Event(), trio.Event()
