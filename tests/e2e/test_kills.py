@@ -111,7 +111,7 @@ def test_winner_lost_before_its_first_chunk(market: Market, number: signal.Signa
     """The next bid is tried, and the answer arrives; a winner that wakes later can serve."""
     requester = market.requester
     winner, second = market.sell(provider_flags(output_price="20"), FAST)
-    events = []
+    events: list[Json] = []
     for event in requester.ask_stream(bid_window_ms=3_000):
         events.append(event)
         if event["event"] == "bid" and event["provider"] == winner.peer_id:
@@ -162,7 +162,7 @@ def test_requester_killed_in_mid_stream(market: Market) -> None:
 def test_first_sigterm_drains(market: Market) -> None:
     """The job that runs is finished and receipted, new requests get no bid, exit status 0."""
     requester, (provider,) = market.requester, market.sell(SLOW, PEERD_DRAIN_S="50")
-    events = []
+    events: list[Json] = []
     for event in ask_long(requester, provider, 30):
         if event["event"] == "text" and not of(events, "text"):
             provider.signal(signal.SIGTERM)
@@ -183,7 +183,7 @@ def test_first_sigterm_drains(market: Market) -> None:
 def test_second_signal_stops_at_once(market: Market) -> None:
     """A job that has long to go is given up; the asker is told, the log is whole."""
     requester, (provider,) = market.requester, market.sell(SLOW, PEERD_DRAIN_S="50")
-    events = []
+    events: list[Json] = []
     for event in ask_long(requester, provider, 300):
         if event["event"] == "text" and not of(events, "text"):
             provider.signal(signal.SIGTERM)
@@ -201,7 +201,7 @@ def test_engine_worker_killed_in_mid_stream(market: Market) -> None:
     """The asker is told, the daemon lives, and the next question is answered."""
     requester, (provider,) = market.requester, market.sell(SLOW)
     (worker,) = workers_of(provider)
-    events = []
+    events: list[Json] = []
     for event in ask_long(requester, provider, 200):
         if event["event"] == "text" and not of(events, "text"):
             os.kill(worker, signal.SIGKILL)

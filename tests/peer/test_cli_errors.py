@@ -259,7 +259,7 @@ def test_flags_of_ask(peerd: Peerd, home: Path, flags: tuple[str, ...], hint: st
 @pytest.mark.parametrize("arguments", [("nope",), ("ask",), ("run", "--places", "0")])
 def test_wrong_use(peerd: Peerd, home: Path, arguments: tuple[str, ...]) -> None:
     """An unknown command, a missing argument, a flag out of range."""
-    where = () if arguments == ("nope",) else ("--data", home)
+    where: tuple[str | Path, ...] = () if arguments == ("nope",) else ("--data", home)
     check(peerd, 2, "config.bad_value", "", *arguments, *where)
 
 

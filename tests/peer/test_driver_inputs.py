@@ -1,5 +1,6 @@
 """Timers and gossip as the driver hands them to the node. Source: peer/driver.py."""
 
+from functools import partial
 from typing import Any, cast
 
 import trio
@@ -36,8 +37,11 @@ async def test_timers_run_when_due(autojump_clock: trio.testing.MockClock) -> No
     def due(seconds: float) -> int:
         return round((start + seconds) * NS_PER_S)
 
+    def note(name: str) -> None:
+        at[name] = trio.current_time() - start
+
     for name in ("past", "soon", "late"):
-        made.on[name] = lambda name=name: at.update({name: trio.current_time() - start})
+        made.on[name] = partial(note, name)
     async with trio.open_nursery() as nursery:
         await nursery.start(made.driver.run)
         made.script.timers = [(due(20), [say("late")])]
