@@ -251,8 +251,8 @@ def test_ask_without_anybody_to_ask(
 )
 def test_flags_of_ask(peerd: Peerd, home: Path, flags: tuple[str, ...], hint: str) -> None:
     """Each wrong flag is wrong use, found before the network is."""
-    ask = ("ask", "hi", "--data", home, "--bootstrap", DEAD, *flags)
-    check(peerd, 2, "config.bad_value", hint, *ask)
+    where: tuple[str | Path, ...] = ("--data", home, "--bootstrap", DEAD)
+    check(peerd, 2, "config.bad_value", hint, "ask", "hi", *where, *flags)
     assert not (home / "log").exists()
 
 
