@@ -1,6 +1,6 @@
 """`peerd demo --json`: the whole market on this machine, judged by what it prints.
 
-Source: the issue's list of fields; README, "Two commands".
+Source: README, "Two commands".
 """
 
 import json

@@ -1,6 +1,6 @@
 """Processes killed at the worst time: errors are clear, both logs agree, all goes on.
 
-Source: README, "What you trust, and what you don't"; the issue's crash tests.
+Source: README, "What you trust, and what you don't", killed for real.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Events as JSON, and the one object that `peerd ask --json` makes of them.
 
-Source: peer/reports.py, peer/cli/record.py; the issue's list of fields.
+Source: peer/reports.py, peer/cli/record.py.
 """
 
 import json

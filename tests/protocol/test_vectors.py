@@ -60,7 +60,7 @@ def test_records_are_the_golden_bytes(entry: dict[str, Any]) -> None:
 
 
 def test_every_type_has_a_vector() -> None:
-    """A change that adds a message or record adds its vector. CONVENTIONS, "Wire"."""
+    """A change that adds a message or record adds its vector.."""
     held = {(entry["number"], entry["message"]) for entry in GOLDEN["messages"].values()}
     assert held >= {(number, cls.__name__) for number, cls in messages.BY_NUMBER.items()}
     held = {(entry["number"], entry["record"]) for entry in GOLDEN["records"].values()}

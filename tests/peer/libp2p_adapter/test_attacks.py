@@ -1,6 +1,6 @@
 """Hostile peers: after each attack the node lives, takes a fresh peer and gossips both ways.
 
-The attacks are those that ended a stock host or could have (LIBP2P.md, "Fatal as shipped"),
+The attacks are those that ended a stock host or could have (peer/README.md),
 and some more against what the adapter added.
 """
 
@@ -216,7 +216,7 @@ async def test_a_flood_of_streams_closes_the_connection(start, join) -> None:
 
 
 async def test_ignoring_flow_control_closes_the_connection(start, join) -> None:
-    # LIBP2P fatal 6: stock buffers whatever comes.
+    # Stock libp2p buffers whatever comes.
     victim = await start(1)
     with trio.fail_after(20):
         async with attacking(victim) as attacker:
@@ -314,7 +314,7 @@ async def test_messages_that_are_not_plain_are_not_judged(start, join) -> None:
 
 
 async def test_a_handler_that_raises_costs_its_stream_alone(start, join) -> None:
-    # LIBP2P fatal 1: stock ends the host.
+    # Stock libp2p ends the host.
     victim = await start(1)
 
     async def broken(stream: Any) -> None:

@@ -1,4 +1,4 @@
-"""What libp2p 0.8.1 gets wrong over time; each test fails without its remedy (LIBP2P.md)."""
+"""What libp2p 0.8.1 gets wrong over time; each test fails without its remedy (peer/README.md)."""
 
 import logging
 import random

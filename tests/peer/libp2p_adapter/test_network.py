@@ -72,7 +72,7 @@ async def test_publishing_states_its_bounds(start, join) -> None:
 
 
 async def test_a_burst_arrives_whole(start, join) -> None:
-    # LIBP2P, delivery: with stock's queues of 32, a burst of 100 delivers 32.
+    # Stock libp2p: with stock's queues of 32, a burst of 100 delivers 32.
     one, other = await start(1), await start(2)
     await join(one, other)
     for number in range(1000):
@@ -98,7 +98,7 @@ async def test_an_address_with_a_wrong_id_does_not_connect(start) -> None:
 
 
 async def test_plaintext_is_refused(start, join, nursery) -> None:
-    # LIBP2P fatal 5: stock accepts plaintext, and with it whatever id the dialler claims.
+    # Stock libp2p accepts plaintext, and with it whatever id the dialler claims.
     victim, fresh = await start(1), await start(2)
     stock = new_host()
     keys = stock.get_peerstore().privkey(stock.get_id())

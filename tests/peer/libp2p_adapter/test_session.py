@@ -68,7 +68,7 @@ async def test_a_reset_ends_the_other_side(start, join) -> None:
 
 
 async def test_a_peer_that_does_not_read_costs_a_bounded_amount(start, join) -> None:
-    # LIBP2P fatal 6: stock buffered 65 MB on a window of 256 KB.
+    # Stock libp2p buffered 65 MB on a window of 256 KB.
     _, _, near, far = await pair(start, join)
     piece = b"x" * 65_536
     for _ in range(limits.SESSION_BUFFER_BYTES_MAX // len(piece)):
