@@ -1,6 +1,7 @@
 """The engine that runs models with llama.cpp, each in its own worker process.
 
-Must not know llama.cpp itself, the market or the network. Rule: engine/README.md.
+Decides which models are loaded: those that jobs ask for, within the memory that the operator
+gives. Must not know llama.cpp itself, the market or the network. Rule: engine/README.md.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,11 +12,14 @@ import trio
 
 from engine.catalogue import ModelSource
 from engine.interface import EngineEvent, Estimate, JobSpec, ModelInfo
+from engine.memory import make_room
 from engine.notes import ModelNotes
 from engine.served import ServedModel
 from engine.settings import LlamaSettings
+from engine.stage import Stage
 from engine.task import TaskStatus
 from protocol.errors import EngineError
+from protocol.units import milliseconds
 
 log = structlog.get_logger("engine")
 
@@ -32,36 +36,38 @@ class LlamaEngine:
         settings: LlamaSettings | None = None,
         notes: ModelNotes | None = None,
     ) -> None:
-        settings = settings or LlamaSettings()
+        self._settings = settings or LlamaSettings()
         notes = notes or ModelNotes()
         self._models = [
             ServedModel(
-                source if isinstance(source, ModelSource) else ModelSource(source), settings, notes
+                source if isinstance(source, ModelSource) else ModelSource(source),
+                self._settings,
+                notes,
             )
             for source in sources
         ]
+        # Loads happen one after another: they share a disk, and each decides who must go.
+        self._loading = trio.Lock()
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Load every model and keep its worker alive until cancelled; started once all serve.
+        """Serve until cancelled; started once every model is loaded or proven.
 
-        A worker that dies later is restarted. A file that can't be served is one warning and
-        left out, or, when it is required, an EngineError before this has started:
-        `engine.bad_model`, or `engine.timeout` for one that takes too long to load.
+        Required models are loaded. Others are tested, unless they have passed before, and
+        loaded when a job asks for them. A file that can't be served is one warning and left
+        out, or, when it is required, an EngineError before this has started:
+        `engine.bad_model`, `engine.no_room`, or `engine.timeout` when it takes too long to load.
         """
         await self._read()
         failure: EngineError | None = None
         async with trio.open_nursery() as nursery:
-            for model in list(self._models):
-                failure = await nursery.start(model.run)
-                if failure is None:
-                    continue
-                if model.source.required:
-                    nursery.cancel_scope.cancel()
-                    break
-                self._skip(model, failure)
-                failure = None
-            else:
+            for model in self._models:
+                nursery.start_soon(model.life.run)
+            try:
+                await self._start_all()
                 task_status.started()
+            except EngineError as error:
+                failure = error
+                nursery.cancel_scope.cancel()
         if failure is not None:
             raise failure
 
@@ -71,7 +77,7 @@ class LlamaEngine:
         named: dict[str, ServedModel] = {}
         for model in list(self._models):
             try:
-                await model.read()
+                await model.known.read()
                 first = named.setdefault(model.name, model)
                 if first is not model and _same_file(first, model):
                     self._models.remove(model)
@@ -82,37 +88,142 @@ class LlamaEngine:
                         f" and {model.source.path}",
                     )
             except EngineError as error:
-                if model.source.required:
-                    raise
                 self._skip(model, error)
 
+    async def _start_all(self) -> None:
+        for model in list(self._models):
+            required = model.source.required
+            if model.known.is_proven and not required:
+                continue
+            try:
+                await self._bring_up(model)
+            except EngineError as error:
+                self._skip(model, error)
+                continue
+            if not required:
+                model.life.unload_nowait()
+                await model.life.wait_cold()
+                if not model.loads_in_time:
+                    log.warning(
+                        "engine.slow_to_load",
+                        model=model.name,
+                        load_ms=milliseconds(model.known.load_ns),
+                        meaning="not offered: requesters would not wait; name it with --model",
+                    )
+        for model in self._models:
+            # A test may have taken the room of one that was there.
+            if model.source.required and not model.life.loaded and self._room_for(model) == []:
+                await self._bring_up(model)
+
     def _skip(self, model: ServedModel, error: EngineError) -> None:
+        if model.source.required:
+            raise error
         self._models.remove(model)
         log.warning("engine.skipped", code=error.code, reason=error.detail)
 
+    # --- memory ----------------------------------------------------------------------------
+
+    def _room_for(self, model: ServedModel, *, planned: bool = False) -> list[int] | None:
+        """Which models (by index) must go for this one; None when it has to wait.
+
+        With `planned`, models that jobs wait for count as if they were there.
+        """
+        occupants = []
+        for key, other in enumerate(self._models):
+            occupant = other.occupant(key, planned=planned)
+            if other is not model and occupant is not None:
+                occupants.append(occupant)
+        return make_room(model.needed_bytes, self._settings.memory_bytes(), occupants)
+
+    async def _bring_up(self, model: ServedModel) -> None:
+        """Until a model serves, with room made for it.
+
+        EngineError: `engine.no_room` when it never fits, `engine.overloaded` when the others
+        that have the room are at work, or why it can't be loaded.
+        """
+        async with self._loading:
+            if model.life.loaded is not None:
+                return
+            if model.life.is_leaving:
+                # Whoever wanted its room was cancelled in between.
+                await model.life.wait_cold()
+            if model.life.is_recovering:
+                raise EngineError("engine.crashed", "the worker is being restarted")
+            if model.life.stage is Stage.COLD:
+                self._check_fits(model)
+                leaving = self._room_for(model)
+                if leaving is None:
+                    raise EngineError(
+                        "engine.overloaded", "no memory until other models' jobs end"
+                    )
+                others = [self._models[key] for key in leaving]
+                for other in others:
+                    other.life.unload_nowait()
+                    log.info("engine.unloaded", model=other.name, room_for=model.name)
+                for other in others:
+                    await other.life.wait_cold()
+            await model.life.load()
+
+    def _check_fits(self, model: ServedModel) -> None:
+        budget = self._settings.memory_mib
+        needed_mib = -(-model.needed_bytes // 2**20)
+        if budget and needed_mib > budget:
+            raise EngineError(
+                "engine.no_room", f"{model.name} needs about {needed_mib} MiB of {budget}"
+            )
+
+    def _is_offered(self, model: ServedModel) -> bool:
+        """Whether a job that arrives now would be served, and in time."""
+        if model.info is None:
+            return False
+        if model.life.loaded is not None or model.life.stage is Stage.LOADING:
+            return True
+        return model.loads_in_time and self._room_for(model, planned=True) is not None
+
+    # --- the interface ---------------------------------------------------------------------
+
     def models(self) -> tuple[ModelInfo, ...]:
-        """The models whose worker is up."""
-        return tuple(model.info for model in self._models if model.info is not None)
+        """The models that are loaded, and those that a job would have loaded in time."""
+        return tuple(
+            model.info
+            for model in self._models
+            if model.info is not None and self._is_offered(model)
+        )
 
     async def wait_serving(self, model: str) -> None:
         """Until the model's worker is up: after a crash, until it was restarted."""
-        await self._find(model).wait_serving()
+        await self._find(model).life.wait_serving()
 
     def worker_pid(self, model: str) -> int | None:
-        """The process that runs a model, for people who look; None while it is down."""
-        return self._find(model).worker_pid
+        """The process that runs a model, for people who look; None while it has none."""
+        loaded = self._find(model).life.loaded
+        return loaded.pid if loaded else None
 
     def estimate(self, model: str, input_tokens: int) -> Estimate:
-        """As in `Engine`: from the speed of the last steps and the jobs before this one."""
-        return self._find(model).estimate(input_tokens)
+        """As in `Engine`: from the speed of the last steps and the jobs before this one.
+
+        For a model that is not loaded, the time to load it and those before it counts too.
+        """
+        found = self._find(model)
+        promise = found.estimate(input_tokens)
+        wait_ns = found.load_left_ns
+        if wait_ns:
+            others = (other for other in self._models if other is not found)
+            wait_ns += sum(other.load_left_ns for other in others if other.is_waited_for)
+        return Estimate(promise.ttft_ns + wait_ns, promise.tokens_per_s_milli)
 
     def free_places(self, model: str) -> int:
-        """As in `Engine`; 0 while the worker is down."""
-        return self._find(model).free_places
+        """As in `Engine`; 0 while the model is not offered."""
+        found = self._find(model)
+        return found.free_places if self._is_offered(found) else 0
 
     async def run_job(self, spec: JobSpec, emit: Callable[[EngineEvent], None]) -> None:
-        """As in `Engine`. `emit` is called in the caller's task."""
-        await self._find(spec.model).run_job(spec, emit)
+        """As in `Engine`; loads the model first where it has to."""
+        model = self._find(spec.model)
+        with model.claim(spec):
+            if model.life.loaded is None:
+                await self._bring_up(model)
+            await model.run_job(spec, emit)
 
     def _find(self, name: str) -> ServedModel:
         for model in self._models:
@@ -123,6 +234,5 @@ class LlamaEngine:
 
 def _same_file(first: ServedModel, second: ServedModel) -> bool:
     """Whether a file that nobody insists on is the one that is already served."""
-    if first.file is None or second.file is None or second.source.required:
-        return False
-    return first.file.fingerprint == second.file.fingerprint
+    same = first.known.file.fingerprint == second.known.file.fingerprint
+    return same and not second.source.required

@@ -26,7 +26,8 @@ class LlamaSettings:
     `prefill_chunk_tokens` bounds how much of new prompts one step reads beside running jobs:
     smaller keeps their gaps short, larger starts the newcomer sooner. `queue_jobs` may wait.
     `steps_per_s_max` leaves the machine's owner some of it: the worker rests after each step
-    as long as that takes (0: never).
+    as long as that takes (0: never). `memory_mib` is what all models together may take (0: no
+    limit; engine/memory.py says how the need is estimated).
     """
 
     n_threads: int = 0
@@ -35,6 +36,7 @@ class LlamaSettings:
     prefill_chunk_tokens: int = 256
     queue_jobs: int = 16
     steps_per_s_max: int = 0
+    memory_mib: int = 0
 
     def __post_init__(self) -> None:
         ranges = {
@@ -47,6 +49,7 @@ class LlamaSettings:
             ),
             "queue_jobs": (0, limits.ENGINE_QUEUE_JOBS_MAX),
             "steps_per_s_max": (0, limits.ENGINE_STEPS_PER_S_MAX),
+            "memory_mib": (0, limits.ENGINE_MEMORY_MIB_MAX),
         }
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
@@ -57,12 +60,20 @@ class LlamaSettings:
         """The shortest time between the starts of two steps, in ns; 0 for no pace."""
         return NS_PER_S // self.steps_per_s_max if self.steps_per_s_max else 0
 
+    def memory_bytes(self) -> int:
+        """What all models together may take; 0 for no limit."""
+        return self.memory_mib * 2**20
+
     def conditions(self) -> str:
         """What a measured speed and a passed self-test depend on, beside the file."""
         return (
             f"llama-cpp-python {version('llama-cpp-python')} threads={self.threads()}"
             f" places={self.places} context={self.context_tokens} pace={self.steps_per_s_max}"
         )
+
+    def context_of(self, trained_tokens: int) -> int:
+        """The context of one place, for a model that was trained for this many tokens."""
+        return min(self.context_tokens or limits.ENGINE_CONTEXT_TOKENS_DEFAULT, trained_tokens)
 
     def threads(self) -> int:
         """The compute threads to use; at least 1."""

@@ -10,6 +10,9 @@ from engine.frames import Speed
 from engine.interface import Estimate
 from protocol.units import NS_PER_S
 
+# Starting a worker, and reading a file from an ordinary disk: for what was never loaded.
+START_NS = NS_PER_S
+READ_BYTES_PER_S = 500_000_000
 # A new measure weighs 1/8: a few steps forget an outlier, a few dozen follow a change.
 WEIGHT = 8
 # Fewer prompt tokens than this in a step cost too little to be told from the rest of it.
@@ -86,3 +89,10 @@ def _wait_steps(places: int, tokens_left: Sequence[int]) -> int:
         ends.sort()
         ends[0] += left
     return min(ends)
+
+
+def load_ns(measured_ns: int, size_bytes: int) -> int:
+    """What to promise for loading a model: a quarter over the last time, or by its size."""
+    if measured_ns:
+        return measured_ns + measured_ns // 4
+    return START_NS + size_bytes * NS_PER_S // READ_BYTES_PER_S

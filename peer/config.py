@@ -44,7 +44,8 @@ class ProviderConfig:
     `models` are files that must work; what `peerd models add` put into `models_directory`
     ("": `models` in the data directory) is sold too, if it works. `credit_limit` is the sum
     of deposits believed from one payer. `steps_per_s_max` leaves room on the machine: at most
-    so many decode steps a second (0: all it can).
+    so many decode steps a second (0: all it can). `memory_mib` is what loaded models may take
+    together (0: no limit); those over it wait unloaded for a job.
     """
 
     models: tuple[str, ...] = ()
@@ -56,6 +57,7 @@ class ProviderConfig:
     threads: Count = 0
     context_tokens: Count = 0
     steps_per_s_max: Count = 0
+    memory_mib: Count = 0
 
 
 @dataclass(frozen=True, slots=True)

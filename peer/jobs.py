@@ -45,12 +45,14 @@ class Jobs:
         self._offered: tuple[ModelOffer, ...] = ()
         self._idle = trio.Event()
         self._idle.set()
+        self._stirred = trio.Event()
 
     def start(self, nursery: trio.Nursery, action: StartJob) -> None:
         """Run a job in `nursery`."""
         scope = self._scopes[action.job_id] = trio.CancelScope()
         self._idle = trio.Event() if self._idle.is_set() else self._idle
         nursery.start_soon(self._run, action, scope)
+        self._stirred.set()
 
     def cancel(self, job_id: bytes) -> None:
         """Stop a job at its next step, if it runs."""
@@ -93,6 +95,7 @@ class Jobs:
             self._feed(JobBroke(job_id, error.code))
         finally:
             del self._scopes[job_id]
+            self._stirred.set()
             if not self._scopes:
                 self._idle.set()
 
@@ -119,7 +122,10 @@ class Jobs:
         return tuple(offers)
 
     async def keep_offers(self) -> None:
-        """Tell the node whenever the engine's models or promises change."""
+        """Tell the node whenever the engine's models or promises change.
+
+        A job that begins or ends says so at once: it may take another model's memory.
+        """
         while True:
             offers = self.offers()
             if offers != self._offered:
@@ -127,4 +133,8 @@ class Jobs:
                     log.info("offers.changed", models=[offer.name for offer in offers])
                 self._offered = offers
                 self._feed(OffersChanged(offers))
-            await trio.sleep(_REFRESH_S)
+            with trio.move_on_after(_REFRESH_S):
+                await self._stirred.wait()
+            self._stirred = trio.Event()
+            # A job that was just started has not reached the engine yet.
+            await trio.lowlevel.checkpoint()

@@ -91,6 +91,7 @@ CODES: Final[dict[str, str]] = {
     "engine.crashed": "the model's worker process died; the job failed, the daemon goes on",
     "engine.timeout": "the model's worker did not answer in time",
     "engine.overloaded": "the engine's queue is full; try again later",
+    "engine.no_room": "the model needs more memory than it may have; raise memory_mib",
     "engine.cancelled": "the job was cancelled",
     # storage
     "storage.locked": "another peerd uses this data directory; stop it or choose another",

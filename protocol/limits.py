@@ -215,8 +215,34 @@ ENGINE_TEMPLATE_NS_MAX: Final = 2 * NS_PER_S
 ENGINE_TEMPLATE_CHARS_MAX: Final = 4 * 1024 * 1024
 ENGINE_RESTART_NS_MIN: Final = 200 * NS_PER_MS
 ENGINE_RESTART_NS_MAX: Final = 30 * NS_PER_S
+# A worker that died this often in this time would go on dying: it is left alone for a while.
+ENGINE_CRASHES_MAX: Final = 3
+ENGINE_CRASHES_NS: Final = 60 * NS_PER_S
+ENGINE_WITHDRAWN_NS: Final = 600 * NS_PER_S
+# Loading counts as time to the first token, and a requester gives up at CHUNK_TIMEOUT_NS.
+ENGINE_COLD_START_NS_MAX: Final = 20 * NS_PER_S
+ENGINE_MEMORY_MIB_MAX: Final = 16 * 1024 * 1024
 # The end of the worker's stderr that is kept for a one-line diagnosis.
 ENGINE_DIAGNOSIS_BYTES_MAX: Final = 4 * 1024
 ENGINE_CALIBRATION_NS_MAX: Final = 3 * NS_PER_S
 # Text that the daemon has not read yet; over it the worker pauses instead of decoding on.
 ENGINE_OUTBOX_CHARS_MAX: Final = 256 * 1024
+# --- constraints: a grammar is somebody else's program, and runs at every token -------------
+# A chain of groups is read by recursion.
+GRAMMAR_NESTING_MAX: Final = 50
+# `x{1000}` is a thousand elements, and a thousand of those are a million.
+GRAMMAR_REPETITIONS_MAX: Final = 1_000
+# Characters, references and alternatives, repetitions written out; ~100 bytes each.
+GRAMMAR_ELEMENTS_MAX: Final = 65_536
+# Rules open inside each other while text is matched, such as arrays in arrays.
+GRAMMAR_STACK_MAX: Final = 256
+# Ways to read the text so far that are followed at once; a usual grammar has under 20.
+GRAMMAR_READINGS_MAX: Final = 2_048
+# What one job's matcher remembers; a JSON document has a few hundred states.
+GRAMMAR_STATES_MAX: Final = 8_192
+GRAMMAR_NODES_MAX: Final = 131_072
+# Elements looked at for one token, so that one job can't stall the others: ~0.3 s.
+GRAMMAR_WORK_MAX: Final = 500_000
+# Subschemas and values of a JSON schema, nested so deep.
+SCHEMA_NODES_MAX: Final = 2_048
+SCHEMA_NESTING_MAX: Final = 64

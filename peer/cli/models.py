@@ -13,6 +13,7 @@ from rich.table import Table
 
 from engine.catalogue import ModelFile, ModelSource, read_model
 from engine.directory import ModelDirectory
+from engine.memory import needed_bytes
 from engine.notes import ModelNotes, Trial
 from engine.settings import LlamaSettings
 from engine.trial import TrialReport, try_model
@@ -155,6 +156,7 @@ def describe(shelf: Shelf, source: ModelSource) -> Json:
         "size_bytes": info.size_bytes,
         "sha256": info.digest.hex(),
         "chat_template": file.has_chat_template,
+        "memory_mib": -(-needed_bytes(file, shelf.settings) // _MIB),
         "self_test": trial_json(shelf.notes.trial(file.fingerprint)),
         "error": None,
     }

@@ -85,6 +85,7 @@ def llama_settings(provider: ProviderConfig) -> LlamaSettings:
         places=provider.places,
         context_tokens=provider.context_tokens,
         steps_per_s_max=provider.steps_per_s_max,
+        memory_mib=provider.memory_mib,
     )
 
 
@@ -116,6 +117,7 @@ def make_engine(directory: Path, provider: ProviderConfig) -> LlamaEngine | None
 @click.option("--threads", type=int, help="CPU threads of a model; 0 for all.")
 @click.option("--context-tokens", type=int, help="Context of a job; 0 for the model's own.")
 @click.option("--steps-per-s-max", type=int, help="Decode steps a second at most; 0: no limit.")
+@click.option("--memory-mib", type=int, help="Memory of all loaded models; 0: no limit.")
 @network_options
 @json_option
 def run_command(directory: Path, as_json: bool, **flags: Any) -> None:

@@ -163,7 +163,7 @@ async def test_a_job_that_was_cancelled_before_a_step_makes_no_token(serve, job)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(engine.run_job, job("Hello", tokens=LONG), lambda event: None)
                 await trio.testing.wait_all_tasks_blocked()
-                (cancelled,) = engine._models[0]._jobs.values()
+                (cancelled,) = engine._models[0].life.loaded.jobs
                 scope.cancel()
         # The cancellation is in the pipe, too, before the worker looks.
         await trio.testing.wait_all_tasks_blocked()

@@ -1,0 +1,66 @@
+"""How much memory a model needs, and which models make room for another.
+
+Pure. The need is an estimate from above, in bytes, made before loading:
+
+    the file                     its weights, mapped or copied
+  + keys and values              16 bits, for `places` sequences of the whole context
+  + a step's working memory      512 tokens: scores of the whole vocabulary, hidden states
+  + 192 MiB                      the worker itself: interpreter, libraries, vocabulary
+
+On a GPU the first three lie in its memory, so the budget is the GPU's there.
+Must not know workers or trio. Rule: engine/README.md.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.catalogue import ModelFile
+from engine.settings import LlamaSettings
+
+WORKER_BYTES = 192 * 2**20
+STEP_TOKENS = 512
+# Hidden states of a step that are alive at once: attention and feed-forward, wide and narrow.
+STATES = 16
+FLOAT_BYTES = 4
+
+
+def needed_bytes(file: ModelFile, settings: LlamaSettings) -> int:
+    """What a worker with this model takes, from above."""
+    context_tokens = settings.context_of(file.info.context_tokens)
+    kept = file.kv_token_bytes * context_tokens * settings.places
+    step = STEP_TOKENS * FLOAT_BYTES * (file.vocabulary + STATES * file.embedding)
+    return file.info.size_bytes + kept + step + WORKER_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Occupant:
+    """A model that takes room: `key` names it; one that `stays` can't be unloaded now."""
+
+    key: int
+    bytes: int
+    last_used_ns: int
+    stays: bool
+
+
+def make_room(need: int, budget: int, occupants: Sequence[Occupant]) -> list[int] | None:
+    """Keys of what to unload so that `need` bytes fit into `budget`; None when they can't.
+
+    The least recently used goes first, and none goes whose room is not needed. A budget of 0
+    has no end.
+    """
+    free = budget - sum(one.bytes for one in occupants) - need
+    if not budget or free >= 0:
+        return []
+    chosen: list[Occupant] = []
+    for one in sorted(occupants, key=lambda one: one.last_used_ns):
+        if free < 0 and not one.stays:
+            chosen.append(one)
+            free += one.bytes
+    if free < 0:
+        return None
+    # A large one that came last may have made the room of a smaller one before it.
+    for one in reversed(list(chosen)):
+        if free >= one.bytes:
+            chosen.remove(one)
+            free -= one.bytes
+    return [one.key for one in chosen]
