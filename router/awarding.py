@@ -118,8 +118,8 @@ class Awarding:
         """Lane and first voucher, logged; then the award, with a new channel's opening."""
         ask, request = job.ask, job.request.message
         channel = self._payer.find(scored, request.deadline_ns, self._delivery.committed_ucr)
-        if channel is not None and channel.state is ChannelState.DETACHED:
-            return  # `dispatch` comes again when the re-establish is through
+        if channel is not None and channel.state is not ChannelState.READY:
+            return  # `dispatch` comes again when it is accepted or re-established
         opening = None
         try:
             if channel is None:

@@ -74,11 +74,14 @@ class Delivery:
         attempt = self._find(session, message.cid, message.lane)
         with self._fault(attempt):
             attempt.take_accept(context.network, message, context.verify)
-            if attempt.channel.state is ChannelState.OPENING:
+            opened = attempt.channel.state is ChannelState.OPENING
+            if opened:
                 step(attempt.channel, ChannelEvent.ACCEPT)
         if self._job(attempt) is not None:
             context.timers.cancel(TimerKey("accept", attempt.request))
             self._watch(attempt)
+        if opened:
+            self._requester.awarding.dispatch(session.peer)
 
     def take_chunk(self, session: SessionKey, chunk: Chunk) -> None:
         """Check, deliver, pay."""
@@ -200,6 +203,7 @@ class Delivery:
             self._payer.repeat(attempt.session, channel)
         if job is not None:
             self._requester.awarding.next_bid(job, code)
+        self._requester.awarding.dispatch(attempt.provider)
 
     def abandon(self, attempt: Attempt) -> None:
         """The answer is no longer wanted: ask the provider to stop."""

@@ -26,6 +26,9 @@ from router.actions import SessionKey
 from router.auction import ScoredBid
 from router.context import Context
 
+# Soonest first: an opening channel waits for its acceptance, a detached one for its peer.
+_USABLE = (ChannelState.READY, ChannelState.OPENING, ChannelState.DETACHED)
+
 COOPERATIVE = 1
 REFUSED = 2
 
@@ -44,19 +47,19 @@ class Payer:
     def find(
         self, scored: ScoredBid, deadline_ns: int, committed_ucr: Callable[[Channel], int]
     ) -> Channel | None:
-        """The oldest channel with the bidder that can carry the job, or None.
+        """The channel with the bidder that can carry the job soonest, or None.
 
         `committed_ucr` says what the lanes that run on a channel may still cost.
         """
-        for channel in self._context.ledger.with_peer(scored.signed.sender, Role.PAYER):
-            if (
-                channel.state in (ChannelState.READY, ChannelState.DETACHED)
-                and channel.expires_at_ns() > deadline_ns
-                and channel.spendable_ucr - committed_ucr(channel) >= scored.cost_max_ucr
-                and len(channel.lanes) < limits.LANES_PER_CHANNEL_MAX - 1
-            ):
-                return channel
-        return None
+        able = [
+            channel
+            for channel in self._context.ledger.with_peer(scored.signed.sender, Role.PAYER)
+            if channel.state in _USABLE
+            and channel.expires_at_ns() > deadline_ns
+            and channel.spendable_ucr - committed_ucr(channel) >= scored.cost_max_ucr
+            and len(channel.lanes) < limits.LANES_PER_CHANNEL_MAX - 1
+        ]
+        return min(able, key=lambda channel: _USABLE.index(channel.state), default=None)
 
     def open(self, scored: ScoredBid, deposit_ucr: int) -> tuple[Channel, ChannelOpen]:
         """Open a channel on the bid's terms; RemoteError `channel.over_limit`, no offence."""

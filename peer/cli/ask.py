@@ -63,7 +63,8 @@ def ask_command(directory: Path, prompt: str, as_json: bool, **flags: Any) -> No
     level = config.log.level if settings.get("log") else "error"
     configure_logs(level, config.log.format)
     options = _options(prompt, config, flags)
-    record = trio.run(_ask, directory, config, options, None if as_json else Screen())
+    screen = None if as_json else Screen()
+    record = trio.run(_ask, directory, config, options, screen, bool(settings["network"]))
     if as_json:
         click.echo(json.dumps(record.summary()))
     if record.failure is not None:
@@ -106,7 +107,11 @@ def _options(prompt: str, config: Config, flags: dict[str, Any]) -> AskOptions:
 
 
 async def _ask(
-    directory: Path, config: Config, options: AskOptions, screen: Screen | None
+    directory: Path,
+    config: Config,
+    options: AskOptions,
+    screen: Screen | None,
+    network_given: bool,
 ) -> AskRecord:
     record = AskRecord()
 
@@ -116,6 +121,9 @@ async def _ask(
             screen.show(event)
 
     if await daemon_answers(directory):
+        if network_given:
+            detail = f"the daemon of {directory} has its own network and addresses"
+            raise ConfigError("config.bad_value", detail)
         params = json.loads(json.dumps(asdict(options)))
         await call_control(directory, "ask", params, on_event)
     else:

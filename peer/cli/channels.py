@@ -30,9 +30,11 @@ def read_ledger(directory: Path, owner: bytes) -> Ledger:
 
     Takes no lock. StorageError, `storage.foreign` for the log of another node.
     """
+    ledger = Ledger("", owner)
+    if not (directory / LOG_DIRECTORY).exists():
+        return ledger  # a node that never ran
     reader = log_reader(directory / LOG_DIRECTORY)
     replay = reader.replay
-    ledger = Ledger("", owner)
     for entry in reader.entries():
         if replay.owner != owner:
             whose = "" if replay.owner is None else f"written by node {peer_id(replay.owner)}"

@@ -169,3 +169,11 @@ def test_audit_finds_what_does_not_agree(
             Journal.open(log, network="main", owner=owner, on_entry=lambda entry: None).close()
     findings = audit(ends, "main")
     assert findings == {"logs_ok": True, "receipts_ok": False, "conserved": conserved}
+
+
+def test_channels_of_a_node_that_never_ran_are_none(invoke: Invoke, tmp_path: Path) -> None:
+    """An empty list, not an error: nothing was bought or sold yet."""
+    initialize(tmp_path / "node")
+    result = invoke("channels", "--data", tmp_path / "node", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["channels"] == []
