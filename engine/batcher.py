@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from engine.constraint import Constraint, Pieces, compile_constraint
 from engine.frames import JobEvent, JobFailed, JobFinished, JobStarted, JobTokens, Submit
 from engine.native import NativeModel, Row
 from engine.prompts import PromptReader
@@ -19,7 +20,7 @@ from engine.sampling import Sampler, check_parameters
 from engine.speed import Speedometer
 from engine.text import TextStream
 from protocol.errors import EngineError
-from protocol.fields import FinishReason
+from protocol.fields import FinishReason, GenerationParameters
 
 # When nobody decodes, nobody waits for a step: more than this reads no faster.
 IDLE_CHUNK_TOKENS = 512
@@ -62,6 +63,7 @@ class Batcher:
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
         self._free_places = list(range(model.places))
+        self._pieces: Pieces | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -74,8 +76,8 @@ class Batcher:
             self._emit(JobFailed(job.handle, "engine.overloaded", ""))
             return
         try:
-            check_parameters(job.parameters, self._model.vocabulary.size)
             tokens = self._prompts.read(job.prompt)
+            sampler = self._sampler(job.parameters, tokens)
         except EngineError as error:
             self._emit(JobFailed(job.handle, error.code, error.detail))
             return
@@ -84,11 +86,21 @@ class Batcher:
             job.handle,
             tokens,
             parameters.output_tokens_max,
-            Sampler(parameters, tokens),
+            sampler,
             TextStream(parameters.stop + self._prompts.stop_strings(job.prompt)),
         )
         self._waiting.append(sequence)
         self._emit(JobStarted(job.handle, len(tokens)))
+
+    def _sampler(self, parameters: GenerationParameters, tokens: list[int]) -> Sampler:
+        vocabulary = self._model.vocabulary
+        check_parameters(parameters, vocabulary.size)
+        if parameters.constraint is None:
+            return Sampler(parameters, tokens)
+        grammar = compile_constraint(parameters.constraint)
+        if self._pieces is None:
+            self._pieces = Pieces(vocabulary.pieces, vocabulary.end_tokens)
+        return Sampler(parameters, tokens, Constraint(grammar, self._pieces))
 
     def cancel(self, handle: int) -> None:
         """Stop a job between two steps; unknown handles are ignored: it may just have ended."""
@@ -112,7 +124,7 @@ class Batcher:
         self._model.decode(rows)
         chosen = self._choose(sampled)
         self._speedometer.record(decoding, read, time.perf_counter_ns() - start_ns)
-        for sequence, token in zip(sampled, chosen, strict=True):
+        for sequence, token in chosen:
             self._accept(sequence, token)
 
     def _admit(self) -> None:
@@ -143,8 +155,11 @@ class Batcher:
                 sampled.append(sequence)
         return rows, sampled
 
-    def _choose(self, sampled: list[Sequence]) -> list[int]:
-        """The next token of each sequence whose row has logits."""
+    def _choose(self, sampled: list[Sequence]) -> list[tuple[Sequence, int | None]]:
+        """The next token, None for the end, of each sequence whose row has logits.
+
+        Those that have no next token and may not end, fail here.
+        """
         if not sampled:
             return []
         logits: npt.NDArray[np.float32] = self._model.logits(len(sampled))
@@ -152,25 +167,35 @@ class Batcher:
         # argmax finds a NaN before any number, so one look at the best is enough.
         if not np.isfinite(logits[np.arange(len(sampled)), best]).all():
             raise EngineError("engine.crashed", "the model's scores are not finite numbers")
-        return [
-            int(best[row])
-            if sequence.sampler.is_plain
-            else sequence.sampler.choose(logits[row], sequence.output_tokens)
-            for row, sequence in enumerate(sampled)
-        ]
+        chosen: list[tuple[Sequence, int | None]] = []
+        for row, sequence in enumerate(sampled):
+            if sequence.sampler.is_plain:
+                chosen.append((sequence, int(best[row])))
+                continue
+            try:
+                token = sequence.sampler.next_token(logits[row], sequence.output_tokens)
+            except EngineError as error:
+                self._fail(sequence, error)
+            else:
+                chosen.append((sequence, token))
+        return chosen
 
-    def _accept(self, sequence: Sequence, token: int) -> None:
+    def _accept(self, sequence: Sequence, token: int | None) -> None:
         """Count and show a token, and end the sequence where it ends."""
         vocabulary = self._model.vocabulary
-        if token in vocabulary.end_tokens:
+        if token is None or token in vocabulary.end_tokens:
             self._finish(sequence, FinishReason.STOP)
             return
         sequence.output_tokens += 1
-        sequence.sampler.take(token)
+        try:
+            sequence.sampler.take(token)
+        except EngineError as error:
+            self._fail(sequence, error)
+            return
         text, count = sequence.text.push(vocabulary.pieces[token])
         if count:
             self._emit(JobTokens(sequence.handle, text, count))
-        if sequence.text.stopped:
+        if sequence.text.stopped or sequence.sampler.is_over:
             self._finish(sequence, FinishReason.STOP)
         elif (
             sequence.output_tokens >= sequence.output_tokens_max
@@ -181,6 +206,15 @@ class Batcher:
             sequence.unfed = [token]
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        self._leave(sequence)
+        self._emit(JobFinished(sequence.handle, reason, sequence.output_tokens))
+
+    def _fail(self, sequence: Sequence, error: EngineError) -> None:
+        self._leave(sequence)
+        self._emit(JobFailed(sequence.handle, error.code, error.detail))
+
+    def _leave(self, sequence: Sequence) -> None:
+        """Show what was held back, and give the place to the next."""
         text, count = sequence.text.flush()
         if count:
             self._emit(JobTokens(sequence.handle, text, count))
@@ -189,4 +223,3 @@ class Batcher:
             self._free_places.append(sequence.place)
         else:
             self._waiting.remove(sequence)
-        self._emit(JobFinished(sequence.handle, reason, sequence.output_tokens))

@@ -5,7 +5,9 @@ output; top_k; top_p and min_p, on softmax of what is left at temperature 1; tem
 The choice is the highest score plus Gumbel noise (engine/noise.py): the same distribution as
 drawing from softmax, and a function of logits, parameters and step alone, so whoever has the
 logits can repeat it. The bias and penalties touch a few numbers of the row, so they come first,
-as in llama.cpp, and still cost nothing. Must not know jobs or batches. Rule: engine/README.md.
+as in llama.cpp, and still cost nothing. Under a constraint the best legal candidate is chosen,
+and when none is legal, everything begins again with only the legal tokens of the row. Must not
+know jobs or batches. Rule: engine/README.md.
 """
 
 import math
@@ -15,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from engine.constraint import Constraint
 from engine.noise import bits, gumbel
 from protocol.errors import EngineError
 from protocol.fields import GenerationParameters
@@ -28,6 +31,8 @@ LEAST_LOGIT = np.finfo(np.float32).min
 UNCUT_TOKENS = 1_024
 # llama.cpp's own window.
 PENALTY_TOKENS = 64
+# Candidates that are checked one by one before the whole vocabulary is.
+SINGLE_CHECKS = 8
 # This bias forbids a token instead of moving it.
 FORBIDDEN_MILLI = -100_000
 
@@ -40,8 +45,6 @@ def check_parameters(parameters: GenerationParameters, vocabulary_tokens: int) -
     """EngineError `engine.bad_spec` for what can't be done as asked, or not at all."""
     if parameters.logprobs:
         raise EngineError("engine.bad_spec", "logprobs is not supported by this engine")
-    if parameters.constraint is not None:
-        raise EngineError("engine.bad_spec", "constraint is not supported by this engine")
     named = [bias.token for bias in parameters.logit_bias]
     if any(token >= vocabulary_tokens for token in named):
         raise EngineError(
@@ -64,7 +67,13 @@ def is_greedy(parameters: GenerationParameters) -> bool:
 class Sampler:
     """Chooses the tokens of one sequence; `take` tells it what it has to know of the past."""
 
-    def __init__(self, parameters: GenerationParameters, prompt: Sequence[int]) -> None:
+    def __init__(
+        self,
+        parameters: GenerationParameters,
+        prompt: Sequence[int],
+        constraint: Constraint | None = None,
+    ) -> None:
+        self.constraint = constraint
         self._parameters = parameters
         self._is_greedy = is_greedy(parameters)
         biases = parameters.logit_bias
@@ -81,29 +90,63 @@ class Sampler:
             or parameters.presence_penalty_milli != 0
             or parameters.frequency_penalty_milli != 0
         )
+        self._changes_rows = bool(biases) or self._penalizes
         self._recent = deque(prompt[-PENALTY_TOKENS:], maxlen=PENALTY_TOKENS)
 
     @property
     def is_plain(self) -> bool:
         """Whether the row's highest logit is the choice, so that nothing need be computed."""
-        return self._is_greedy and not self._biased.size and not self._penalizes
+        return self._is_greedy and self.constraint is None and not self._changes_rows
 
     def take(self, token: int) -> None:
-        """A token that follows: the penalties look back on it."""
+        """A token that follows, legal and no end: penalties and constraint look back on it."""
         self._recent.append(token)
+        if self.constraint is not None:
+            self.constraint.take(token)
 
-    def choose(self, row: Row, step: int) -> int:
+    @property
+    def is_over(self) -> bool:
+        """Whether the output is complete and no text could follow."""
+        return self.constraint is not None and self.constraint.must_end
+
+    def next_token(self, row: Row, step: int) -> int | None:
+        """As `choose`; None when the output is complete and the vocabulary has no end for it.
+
+        EngineError `engine.bad_spec` when no token may follow and the output is not complete.
+        """
+        token = self.choose(row, step)
+        if token is None and (self.constraint is None or not self.constraint.may_end):
+            raise EngineError("engine.bad_spec", "constraint and bias leave no token")
+        return token
+
+    def choose(self, row: Row, step: int) -> int | None:
         """The token after `step` earlier ones of the output, from its logits (vocabulary,).
 
-        At least one must be finite and none NaN; the row is not changed.
+        None when constraint and bias leave no token. EngineError `engine.bad_spec` when the
+        constraint takes too much. No logit may be NaN; the row is not changed.
         """
         row = self.adjust(row)
-        if self._is_greedy:
-            return int(row.argmax())
+        chosen = self._best(row, step)
+        if chosen is not None or self.constraint is None:
+            return chosen
+        legal = np.where(self.constraint.mask(), row, np.float32(-math.inf))
+        return self._best(legal, step)
+
+    def _best(self, row: Row, step: int) -> int | None:
+        """The best legal one of an adjusted row's candidates; None when none is legal."""
         tokens = self.candidates(row)
-        if tokens.size > UNCUT_TOKENS:
-            tokens = self._contenders(row, step)
-        return int(tokens[self.scores(row, step, tokens).argmax()])
+        if not tokens.size:
+            return None
+        first = self._contenders(row, step) if tokens.size > UNCUT_TOKENS else tokens
+        scores = self.scores(row, step, first)
+        if self.constraint is None:
+            return int(first[scores.argmax()])
+        checks = 1 if tokens.size > UNCUT_TOKENS else SINGLE_CHECKS
+        for token in first[np.argsort(-scores, kind="stable")[:checks]].tolist():
+            if self.constraint.allows(token):
+                return int(token)
+        legal = tokens[self.constraint.mask()[tokens]]
+        return int(legal[self.scores(row, step, legal).argmax()]) if legal.size else None
 
     def scores(self, row: Row, step: int, tokens: Tokens) -> Scores:
         """Noise included, of candidates of an adjusted row: the highest is chosen."""
@@ -130,7 +173,7 @@ class Sampler:
 
     def adjust(self, row: Row) -> Row:
         """The row after bias and penalties: a copy, or the row itself when there are none."""
-        if not self._biased.size and not self._penalizes:
+        if not self._changes_rows:
             return row
         row = row.copy()
         row[self._biased] += self._bias

@@ -10,7 +10,7 @@ import pytest
 
 from engine.sampling import Sampler, best_tokens, check_parameters, is_greedy
 from protocol.errors import EngineError
-from protocol.fields import ConstraintKind, GenerationParameters, LogitBias, OutputConstraint
+from protocol.fields import GenerationParameters, LogitBias
 
 VOCABULARY = 2_000
 SEEN = [5, 6, 5, 7, 5, 1_999]
@@ -214,7 +214,6 @@ def test_greedy_is_what_leaves_no_choice(options, greedy):
         ({"logit_bias": (LogitBias(VOCABULARY, 1),)}, "2000 tokens"),
         ({"logit_bias": (LogitBias(2**32 - 1, 1),)}, "2000 tokens"),
         ({"logit_bias": (LogitBias(3, 1), LogitBias(3, 2))}, "twice"),
-        ({"constraint": OutputConstraint(ConstraintKind.JSON, "")}, "constraint"),
         ({"logprobs": 1}, "logprobs"),
     ],
 )
