@@ -13,12 +13,22 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.constraint import Constraint, Pieces, compile_constraint
-from engine.frames import JobEvent, JobFailed, JobFinished, JobStarted, JobTokens, Submit
+from engine.frames import (
+    JobEvent,
+    JobFailed,
+    JobFinished,
+    JobStarted,
+    JobTokens,
+    Recheck,
+    Submit,
+)
 from engine.native import NativeModel, Row
 from engine.prompts import PromptReader
+from engine.recheck import Checker
 from engine.sampling import Sampler, check_parameters
 from engine.speed import Speedometer
 from engine.text import TextStream
+from protocol import limits
 from protocol.errors import EngineError
 from protocol.fields import FinishReason, GenerationParameters
 
@@ -28,13 +38,20 @@ IDLE_CHUNK_TOKENS = 512
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """One job: `unfed` tokens go in next, at `position`; `place` -1 while it waits."""
+    """One job: `unfed` tokens go in next, at `position`; `place` -1 while it waits.
+
+    Logits are wanted from the prompt's last token on. `unshown` are tokens whose text is held
+    back. With a `checker`, the output was given and is only read.
+    """
 
     handle: int
     unfed: list[int]
+    input_tokens: int
     output_tokens_max: int
     sampler: Sampler
     text: TextStream
+    checker: Checker | None = None
+    unshown: list[int] = field(default_factory=list)
     position: int = 0
     output_tokens: int = 0
     place: int = -1
@@ -70,27 +87,44 @@ class Batcher:
         """Whether `step` has anything to do."""
         return bool(self._running or self._waiting)
 
-    def submit(self, job: Submit) -> None:
+    def submit(self, job: Submit | Recheck) -> None:
         """Take a job: emits JobStarted, or JobFailed with the code of what is wrong."""
         if len(self._waiting) >= self._queue_jobs + len(self._free_places):
             self._emit(JobFailed(job.handle, "engine.overloaded", ""))
             return
         try:
-            tokens = self._prompts.read(job.prompt)
-            sampler = self._sampler(job.parameters, tokens)
+            sequence = self._sequence(job)
         except EngineError as error:
             self._emit(JobFailed(job.handle, error.code, error.detail))
             return
-        parameters = job.parameters
+        self._waiting.append(sequence)
+        self._emit(JobStarted(job.handle, len(sequence.unfed)))
+
+    def _sequence(self, job: Submit | Recheck) -> Sequence:
+        tokens = self._prompts.read(job.prompt)
         sequence = Sequence(
             job.handle,
             tokens,
-            parameters.output_tokens_max,
-            sampler,
-            TextStream(parameters.stop + self._prompts.stop_strings(job.prompt)),
+            len(tokens),
+            job.parameters.output_tokens_max,
+            self._sampler(job.parameters, tokens),
+            TextStream(job.parameters.stop + self._prompts.stop_strings(job.prompt)),
         )
-        self._waiting.append(sequence)
-        self._emit(JobStarted(job.handle, len(tokens)))
+        if isinstance(job, Recheck):
+            room = self._model.context_tokens - len(tokens)
+            # The last token made needs no place of its own.
+            if len(job.token_ids) > min(room + 1, job.parameters.output_tokens_max):
+                raise EngineError("engine.bad_spec", "more tokens claimed than can be made")
+            vocabulary = self._model.vocabulary
+            sequence.checker = Checker(
+                job.token_ids,
+                sequence.sampler,
+                sequence.text,
+                vocabulary.pieces,
+                vocabulary.end_tokens,
+            )
+            sequence.unfed = [*tokens, *job.token_ids[:room]]
+        return sequence
 
     def _sampler(self, parameters: GenerationParameters, tokens: list[int]) -> Sampler:
         vocabulary = self._model.vocabulary
@@ -122,8 +156,9 @@ class Batcher:
         decoding = sum(1 for row in rows if len(row.tokens) == 1)
         read = sum(len(row.tokens) for row in rows) - decoding
         self._model.decode(rows)
-        chosen = self._choose(sampled)
-        self._speedometer.record(decoding, read, time.perf_counter_ns() - start_ns)
+        chosen = self._choose(sampled, [row.wanted for row in rows if row.wanted])
+        if all(sequence.checker is None for sequence in self._running):
+            self._speedometer.record(decoding, read, time.perf_counter_ns() - start_ns)
         for sequence, token in chosen:
             self._accept(sequence, token)
 
@@ -141,44 +176,62 @@ class Batcher:
         rows: list[Row] = []
         sampled: list[Sequence] = []
         for sequence in sorted(self._running, key=lambda sequence: not sequence.prefilled):
-            count = 1 if sequence.prefilled else min(len(sequence.unfed), budget)
+            room = 1 if sequence.prefilled else budget
+            if sequence.checker is not None:
+                room = min(room, limits.ENGINE_RECHECK_ROWS_MAX)
+            count = min(len(sequence.unfed), room)
             if not count:
                 break
             if not sequence.prefilled:
                 budget -= count
             tokens, sequence.unfed = sequence.unfed[:count], sequence.unfed[count:]
-            complete = not sequence.unfed
-            rows.append(Row(sequence.place, sequence.position, tokens, complete))
+            wanted = min(count, max(0, sequence.position + count + 1 - sequence.input_tokens))
+            rows.append(Row(sequence.place, sequence.position, tokens, wanted))
             sequence.position += count
-            if complete:
-                sequence.prefilled = True
+            if wanted:
                 sampled.append(sequence)
+            if not sequence.unfed:
+                sequence.prefilled = True
         return rows, sampled
 
-    def _choose(self, sampled: list[Sequence]) -> list[tuple[Sequence, int | None]]:
-        """The next token, None for the end, of each sequence whose row has logits.
+    def _choose(
+        self, sampled: list[Sequence], wanted: list[int]
+    ) -> list[tuple[Sequence, int | None]]:
+        """The next token, None for the end, of each sequence that has so many rows of logits.
 
-        Those that have no next token and may not end, fail here.
+        Those that have no next token and may not end, fail here; re-checks go on or end here.
         """
         if not sampled:
             return []
-        logits: npt.NDArray[np.float32] = self._model.logits(len(sampled))
+        logits: npt.NDArray[np.float32] = self._model.logits(sum(wanted))
         best = logits.argmax(axis=1)
         # argmax finds a NaN before any number, so one look at the best is enough.
-        if not np.isfinite(logits[np.arange(len(sampled)), best]).all():
+        if not np.isfinite(logits[np.arange(len(logits)), best]).all():
             raise EngineError("engine.crashed", "the model's scores are not finite numbers")
         chosen: list[tuple[Sequence, int | None]] = []
-        for row, sequence in enumerate(sampled):
-            if sequence.sampler.is_plain:
-                chosen.append((sequence, int(best[row])))
-                continue
+        end = 0
+        for sequence, count in zip(sampled, wanted, strict=True):
+            end += count
             try:
-                token = sequence.sampler.next_token(logits[row], sequence.output_tokens)
+                if sequence.checker is not None:
+                    self._check(sequence, sequence.checker, logits[end - count : end])
+                elif sequence.sampler.is_plain:
+                    chosen.append((sequence, int(best[end - 1])))
+                else:
+                    step = sequence.output_tokens
+                    token = sequence.sampler.next_token(logits[end - 1], step)
+                    chosen.append((sequence, token))
             except EngineError as error:
                 self._fail(sequence, error)
-            else:
-                chosen.append((sequence, token))
         return chosen
+
+    def _check(self, sequence: Sequence, checker: Checker, rows: npt.NDArray[np.float32]) -> None:
+        for row in rows:
+            checker.take(row)
+        if not sequence.unfed:
+            report = checker.report(sequence.handle, sequence.input_tokens)
+            self._leave(sequence)
+            self._emit(report)
 
     def _accept(self, sequence: Sequence, token: int | None) -> None:
         """Count and show a token, and end the sequence where it ends."""
@@ -192,9 +245,8 @@ class Batcher:
         except EngineError as error:
             self._fail(sequence, error)
             return
-        text, count = sequence.text.push(vocabulary.pieces[token])
-        if count:
-            self._emit(JobTokens(sequence.handle, text, count))
+        sequence.unshown.append(token)
+        self._show(sequence, *sequence.text.push(vocabulary.pieces[token]))
         if sequence.text.stopped or sequence.sampler.is_over:
             self._finish(sequence, FinishReason.STOP)
         elif (
@@ -215,11 +267,14 @@ class Batcher:
 
     def _leave(self, sequence: Sequence) -> None:
         """Show what was held back, and give the place to the next."""
-        text, count = sequence.text.flush()
-        if count:
-            self._emit(JobTokens(sequence.handle, text, count))
+        self._show(sequence, *sequence.text.flush())
         if sequence.place >= 0:
             self._running.remove(sequence)
             self._free_places.append(sequence.place)
         else:
             self._waiting.remove(sequence)
+
+    def _show(self, sequence: Sequence, text: str, count: int) -> None:
+        if count and sequence.checker is None:
+            ids, sequence.unshown = sequence.unshown[:count], sequence.unshown[count:]
+            self._emit(JobTokens(sequence.handle, text, count, tuple(ids)))

@@ -18,6 +18,7 @@ from protocol.fields import FinishReason, GenerationParameters, Prompt
 _LENGTH = struct.Struct(">I")
 Handle = Annotated[int, msgspec.Meta(ge=0, le=limits.U63_MAX)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=limits.U63_MAX)]
+Token = Annotated[int, msgspec.Meta(ge=0, le=limits.U32_MAX)]
 
 
 class FrameError(Exception):
@@ -58,6 +59,17 @@ class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=3):
     handle: Handle
 
 
+class Recheck(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """A job that others did: are these the tokens that it makes?"""
+
+    handle: Handle
+    prompt: Prompt
+    parameters: GenerationParameters
+    token_ids: Annotated[
+        tuple[Token, ...], msgspec.Meta(max_length=limits.ENGINE_RECHECK_TOKENS_MAX)
+    ]
+
+
 class Ready(msgspec.Struct, frozen=True, array_like=True, tag=10):
     """The model is loaded and has passed its self-test."""
 
@@ -82,11 +94,12 @@ class JobStarted(msgspec.Struct, frozen=True, array_like=True, tag=20):
 
 
 class JobTokens(msgspec.Struct, frozen=True, array_like=True, tag=21):
-    """More text of a job, and how many tokens made it."""
+    """More text of a job, how many tokens made it, and which."""
 
     handle: Handle
     text: str
     count: Count
+    ids: tuple[Token, ...] = ()
 
 
 class JobFinished(msgspec.Struct, frozen=True, array_like=True, tag=22):
@@ -105,7 +118,23 @@ class JobFailed(msgspec.Struct, frozen=True, array_like=True, tag=23):
     detail: str
 
 
-JobEvent = JobStarted | JobTokens | JobFinished | JobFailed
+class JobRechecked(msgspec.Struct, frozen=True, array_like=True, tag=24):
+    """A re-check is over, and its place is free: `engine.interface.RecheckReport` by columns."""
+
+    handle: Handle
+    input_tokens: Count
+    logprobs: tuple[float, ...]
+    ranks: tuple[Count, ...]
+    gaps: tuple[float, ...]
+    replayed: tuple[int, ...]
+    shortfalls: tuple[float, ...]
+    text: str
+    is_over: bool
+    end_gap: float | None
+    ends: bool
+
+
+JobEvent = JobStarted | JobTokens | JobFinished | JobFailed | JobRechecked
 
 
 class Report(msgspec.Struct, frozen=True, array_like=True, tag=12):
@@ -115,7 +144,7 @@ class Report(msgspec.Struct, frozen=True, array_like=True, tag=12):
     speed: Speed
 
 
-ToWorker = Load | Submit | Cancel
+ToWorker = Load | Submit | Cancel | Recheck
 FromWorker = Ready | Failed | Report
 
 _encoder = msgspec.msgpack.Encoder()

@@ -3,7 +3,7 @@
 Knows nothing of the market or the network. Rule: engine/README.md.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -52,10 +52,15 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Text (valid UTF-8, perhaps empty) that `count` more tokens made."""
+    """Text (valid UTF-8, perhaps empty) that `count` more tokens made.
+
+    `ids` are their numbers in the model's vocabulary, for a re-check; none from an engine that
+    does not know them.
+    """
 
     text: str
     count: int
+    ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,50 @@ class Finished:
 
 
 EngineEvent = Started | Tokens | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCheck:
+    """One claimed token against the logits before it.
+
+    `logprob` is ln of its probability at temperature 1, without bias or penalties; `rank` how
+    many tokens have a higher logit; `gap` how much higher the best one's is. `replayed` is what
+    the sampler chooses here (-1: none, the output is over), and `shortfall` how far the score of
+    the claimed token, noise included, stays behind: 0 when it is the one, inf when it could not
+    be chosen.
+    """
+
+    token: int
+    logprob: float
+    rank: int
+    gap: float
+    replayed: int
+    shortfall: float
+
+
+@dataclass(frozen=True, slots=True)
+class RecheckReport:
+    """What claimed tokens look like to this engine; thresholds: engine/README.md.
+
+    `text` is what they make, up to a bound, cut at stop strings. It is right that the output
+    stopped after them if `is_over` (a stop string, or the constraint is complete) or `ends` (the
+    sampler chooses an end there); `end_gap` is how much higher the best logit there is than that
+    of an end, None where the context was full. `engine` and `settings` are this side's.
+    """
+
+    input_tokens: int
+    tokens: tuple[TokenCheck, ...]
+    text: str
+    is_over: bool
+    end_gap: float | None
+    ends: bool
+    engine: str
+    settings: str
+
+    @property
+    def mismatches(self) -> int:
+        """How many tokens are not those that the sampler chooses."""
+        return sum(check.replayed != check.token for check in self.tokens)
 
 
 class Engine(Protocol):
@@ -99,5 +148,22 @@ class Engine(Protocol):
         Cancelling the surrounding scope stops the job at the next step boundary. Raises
         EngineError: `engine.unknown_model`, `engine.bad_spec`, `engine.prompt_too_long`,
         `engine.crashed`, `engine.timeout`, `engine.overloaded`.
+        """
+        ...
+
+
+class Rechecker(Protocol):
+    """What an engine can do beside, if it has the logits; a remote service can't."""
+
+    async def recheck(
+        self,
+        model: str,
+        prompt: Prompt,
+        parameters: GenerationParameters,
+        token_ids: Sequence[int],
+    ) -> RecheckReport:
+        """Read a prompt with the output that somebody claims for it, and compare.
+
+        At most ENGINE_RECHECK_TOKENS_MAX tokens. EngineError as `Engine.run_job`.
         """
         ...

@@ -7,7 +7,15 @@ from collections import deque
 
 import trio
 
-from engine.frames import JobEvent, JobFailed, JobFinished, JobStarted, JobTokens, Ready
+from engine.frames import (
+    JobEvent,
+    JobFailed,
+    JobFinished,
+    JobRechecked,
+    JobStarted,
+    JobTokens,
+    Ready,
+)
 from engine.interface import EngineEvent, Finished, JobSpec, Started, Tokens
 from protocol.errors import CODES, EngineError
 from protocol.units import NS_PER_S
@@ -30,7 +38,7 @@ class RunningJob:
         self._submitted_ns = now_ns()
         self._first_ns = 0
         # Bounded by the job's own tokens: at most one event for each.
-        self._events: deque[EngineEvent] = deque()
+        self._events: deque[EngineEvent | JobRechecked] = deque()
         self._failure: EngineError | None = None
         self._changed = trio.Event()
 
@@ -58,10 +66,13 @@ class RunningJob:
             case JobTokens():
                 self._first_ns = self._first_ns or now_ns()
                 self.output_tokens += event.count
-                self._events.append(Tokens(event.text, event.count))
+                self._events.append(Tokens(event.text, event.count, event.ids))
             case JobFinished():
                 self.is_over = True
                 self._events.append(self._finished(event))
+            case JobRechecked():
+                self.is_over = True
+                self._events.append(event)
             case JobFailed():
                 code = event.code if event.code in CODES else "engine.crashed"
                 self.fail(EngineError(code, event.detail))
@@ -86,7 +97,7 @@ class RunningJob:
             self._failure = error
             self._changed.set()
 
-    async def next_event(self) -> EngineEvent:
+    async def next_event(self) -> EngineEvent | JobRechecked:
         """The next event in order; raises the EngineError of a failed job after the last."""
         while not self._events:
             if self._failure is not None:

@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from engine.catalogue import ModelSource
-from engine.interface import EngineEvent, Estimate, JobSpec, ModelInfo
+from engine.interface import EngineEvent, Estimate, JobSpec, ModelInfo, RecheckReport
 from engine.memory import make_room
 from engine.notes import ModelNotes
 from engine.served import ServedModel
@@ -19,6 +19,7 @@ from engine.settings import LlamaSettings
 from engine.stage import Stage
 from engine.task import TaskStatus
 from protocol.errors import EngineError
+from protocol.fields import GenerationParameters, Prompt
 from protocol.units import milliseconds
 
 log = structlog.get_logger("engine")
@@ -224,6 +225,21 @@ class LlamaEngine:
             if model.life.loaded is None:
                 await self._bring_up(model)
             await model.run_job(spec, emit)
+
+    async def recheck(
+        self,
+        model: str,
+        prompt: Prompt,
+        parameters: GenerationParameters,
+        token_ids: Sequence[int],
+    ) -> RecheckReport:
+        """As in `Rechecker`: takes a place like a job, for a fraction of its time."""
+        found = self._find(model)
+        spec = JobSpec(b"", model, prompt, parameters)
+        with found.claim(spec):
+            if found.life.loaded is None:
+                await self._bring_up(found)
+            return await found.recheck(spec, token_ids)
 
     def _find(self, name: str) -> ServedModel:
         for model in self._models:

@@ -4,15 +4,17 @@ Ends with the worker; loading and restarting are not its business. Must not know
 Rule: engine/README.md.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import trio
 
 from engine import frames
-from engine.frames import Failed, FrameError, JobFinished, Ready, Report, Speed
-from engine.interface import EngineEvent, Finished, JobSpec
+from engine.frames import Failed, FrameError, JobFinished, JobRechecked, Ready, Report, Speed
+from engine.interface import EngineEvent, Finished, JobSpec, RecheckReport
 from engine.job import RunningJob, now_ns
 from engine.process import WorkerProcess
+from engine.recheck import read_report
 from engine.settings import LlamaSettings
 from protocol import limits
 from protocol.errors import CODES, EngineError
@@ -86,29 +88,51 @@ class LoadedModel:
 
     async def run_job(self, spec: JobSpec, emit: Callable[[EngineEvent], None]) -> None:
         """As `Engine.run_job`, on this worker."""
-        if len(self._jobs) >= self._settings.places + self._settings.queue_jobs:
-            raise EngineError("engine.overloaded", f"{len(self._jobs)} jobs")
-        handle = self._next_handle
-        self._next_handle += 1
+        handle = self._take_handle()
         submit = frames.Submit(handle, spec.prompt, spec.parameters)
-        try:
-            # What the worker could not decode would end it, and every other job with it.
-            frames.check(submit)
-        except FrameError as error:
-            raise EngineError("engine.bad_spec", str(error)) from None
-        self._worker.send_nowait(submit)
-        job = RunningJob(spec, self.ready)
-        self._jobs[handle] = job
-        try:
+        with self._submitted(spec, submit) as job:
             while True:
                 event = await job.next_event()
+                assert not isinstance(event, JobRechecked)
                 emit(event)
                 if isinstance(event, Finished):
                     return
+
+    async def recheck(self, spec: JobSpec, token_ids: Sequence[int]) -> RecheckReport:
+        """As `Rechecker.recheck`, on this worker."""
+        handle = self._take_handle()
+        message = frames.Recheck(handle, spec.prompt, spec.parameters, tuple(token_ids))
+        with self._submitted(spec, message) as job:
+            while True:
+                event = await job.next_event()
+                if isinstance(event, JobRechecked):
+                    return read_report(event, token_ids, self.ready)
+
+    def _take_handle(self) -> int:
+        if len(self._jobs) >= self._settings.places + self._settings.queue_jobs:
+            raise EngineError("engine.overloaded", f"{len(self._jobs)} jobs")
+        self._next_handle += 1
+        return self._next_handle - 1
+
+    @contextmanager
+    def _submitted(
+        self, spec: JobSpec, message: frames.Submit | frames.Recheck
+    ) -> Iterator[RunningJob]:
+        """The worker has the job for the length of the block; cancelled if that ends early."""
+        try:
+            # What the worker could not decode would end it, and every other job with it.
+            frames.check(message)
+        except FrameError as error:
+            raise EngineError("engine.bad_spec", str(error)) from None
+        self._worker.send_nowait(message)
+        job = RunningJob(spec, self.ready)
+        self._jobs[message.handle] = job
+        try:
+            yield job
         finally:
             # Its place is counted as taken until the worker says that it is free.
             if not job.is_over:
-                self._worker.send_nowait(frames.Cancel(handle))
+                self._worker.send_nowait(frames.Cancel(message.handle))
 
 
 def worker_error(failed: Failed) -> EngineError:

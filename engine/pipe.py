@@ -123,7 +123,10 @@ class Outbox:
         before = self._events[index]
         assert isinstance(before, JobTokens)
         self._events[index] = JobTokens(
-            event.handle, before.text + event.text, before.count + event.count
+            event.handle,
+            before.text + event.text,
+            before.count + event.count,
+            before.ids + event.ids,
         )
 
     def report(self, speed: Speed) -> Report | None:

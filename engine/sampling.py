@@ -132,6 +132,23 @@ class Sampler:
         legal = np.where(self.constraint.mask(), row, np.float32(-math.inf))
         return self._best(legal, step)
 
+    def shortfall(self, row: Row, step: int, chosen: int | None, claimed: int) -> float:
+        """How much less `claimed` scores than `chosen`, which `choose` gives for this row.
+
+        inf when it is no candidate; a token that top_k or top_p just cut off is none.
+        """
+        if chosen is None or (self.constraint is not None and not self.constraint.allows(claimed)):
+            return math.inf
+        row = self.adjust(row)
+        tokens = self.candidates(row)
+        if self.constraint is not None and chosen not in tokens:
+            row = np.where(self.constraint.mask(), row, np.float32(-math.inf))
+            tokens = self.candidates(row)
+        if not self._is_greedy and claimed not in tokens:
+            return math.inf
+        scores = self.scores(row, step, np.array([chosen, claimed], np.intp))
+        return float(scores[0] - scores[1])
+
     def _best(self, row: Row, step: int) -> int | None:
         """The best legal one of an adjusted row's candidates; None when none is legal."""
         tokens = self.candidates(row)

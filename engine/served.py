@@ -4,15 +4,16 @@ Knows whether its worker is up, not how that comes about. Must not know llama.cp
 Rule: engine/README.md.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 from engine.catalogue import ModelSource
-from engine.interface import EngineEvent, Estimate, JobSpec, ModelInfo
+from engine.interface import EngineEvent, Estimate, JobSpec, ModelInfo, RecheckReport
 from engine.job import now_ns
 from engine.known import KnownModel
 from engine.life import ModelLife
+from engine.loaded import LoadedModel
 from engine.memory import Occupant, needed_bytes
 from engine.notes import ModelNotes
 from engine.settings import LlamaSettings
@@ -132,7 +133,15 @@ class ServedModel:
 
     async def run_job(self, spec: JobSpec, emit: Callable[[EngineEvent], None]) -> None:
         """As `Engine.run_job`, for a job that has a claim."""
+        await self._loaded(spec).run_job(spec, emit)
+
+    async def recheck(self, spec: JobSpec, token_ids: Sequence[int]) -> RecheckReport:
+        """As `Rechecker.recheck`, for a job that has a claim."""
+        return await self._loaded(spec).recheck(spec, token_ids)
+
+    def _loaded(self, spec: JobSpec) -> LoadedModel:
+        """The worker, which counts the job from now on."""
         self._stop_waiting(spec)
         if self.life.loaded is None:
             raise EngineError("engine.crashed", "the worker is being restarted")
-        await self.life.loaded.run_job(spec, emit)
+        return self.life.loaded

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine import native
 from engine.batcher import Batcher
-from engine.frames import Cancel, Load, Ready, Submit
+from engine.frames import Cancel, Load, Ready, Recheck, Submit
 from engine.pipe import Outbox, Pipe
 from engine.prompts import PromptReader
 from engine.selftest import calibrate
@@ -55,7 +55,7 @@ class Service:
         """Take what came, compute a step, report; blocks only when there is nothing to do."""
         self._pipe.wait(self._rest_ns() if self._may_step else None)
         for message in self._pipe.receive():
-            if isinstance(message, Submit):
+            if isinstance(message, Submit | Recheck):
                 self._batcher.submit(message)
             elif isinstance(message, Cancel):
                 self._batcher.cancel(message.handle)

@@ -227,6 +227,32 @@ ENGINE_DIAGNOSIS_BYTES_MAX: Final = 4 * 1024
 ENGINE_CALIBRATION_NS_MAX: Final = 3 * NS_PER_S
 # Text that the daemon has not read yet; over it the worker pauses instead of decoding on.
 ENGINE_OUTBOX_CHARS_MAX: Final = 256 * 1024
+# --- remote engines -------------------------------------------------------------------------
+REMOTES_MAX: Final = 16
+REMOTE_URL_CHARS_MAX: Final = 512
+REMOTE_KEY_CHARS_MAX: Final = 4_096
+REMOTE_CONNECT_NS_MAX: Final = 5 * NS_PER_S
+# No byte for this long: the requester has given up by then (CHUNK_TIMEOUT_NS).
+REMOTE_SILENCE_NS_MAX: Final = 30 * NS_PER_S
+# One event of a stream: a token, or a large chunk of an API that sends few.
+REMOTE_EVENT_BYTES_MAX: Final = 256 * 1024
+# A whole answer with its JSON around each token, ~300 B a token.
+REMOTE_ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
+# As much of an error's body as is looked at.
+REMOTE_ERROR_BYTES_MAX: Final = 16 * 1024
+REMOTE_ATTEMPTS_MAX: Final = 3
+REMOTE_RETRY_NS: Final = 250 * NS_PER_MS
+# A server that asks for a longer pause than this is as good as busy.
+REMOTE_RETRY_AFTER_NS_MAX: Final = 2 * NS_PER_S
+REMOTE_PROBE_NS_MIN: Final = 1 * NS_PER_S
+REMOTE_PROBE_NS_MAX: Final = 60 * NS_PER_S
+# Tokens that one re-check reads: its report takes ~40 bytes for each.
+ENGINE_RECHECK_TOKENS_MAX: Final = 32_768
+# Text in its report; with four bytes a character it still fits a frame.
+ENGINE_RECHECK_CHARS_MAX: Final = 512 * 1024
+# Rows of logits that a re-check takes in one step: 40 MB of a vocabulary of 152,000.
+ENGINE_RECHECK_ROWS_MAX: Final = 64
+
 # --- constraints: a grammar is somebody else's program, and runs at every token -------------
 # A chain of groups is read by recursion.
 GRAMMAR_NESTING_MAX: Final = 50
