@@ -7,6 +7,7 @@ length is checked again. Must not know jobs, pipes or trio. Rule: engine/README.
 
 import ctypes
 import os
+import re
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -24,7 +25,12 @@ from protocol.errors import EngineError
 LOG_LEVEL_ERROR = 4
 BATCH_TOKENS = 2048
 
+MICRO_BATCH_TOKENS = 512
+# llama.cpp decides at load whether the device can; it says so in the log and nowhere else.
+_FLASH = re.compile(rb"Flash Attention.*?(enabled|disabled|not supported)")
+
 _errors: deque[str] = deque(maxlen=64)
+_flash: deque[bytes] = deque(maxlen=1)
 
 _short_calls = ctypes.PyDLL(llama_cpp.llama_cpp._lib._name)
 
@@ -45,6 +51,8 @@ _get_logits = _short("llama_get_logits")
 
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]  # llama_cpp is not typed
 def _log(level: int, text: bytes, _user_data: object) -> None:
+    if said := _FLASH.search(text):
+        _flash.append(said[1])
     if level == LOG_LEVEL_ERROR:
         line = text.decode("utf-8", "replace")
         _errors.append(line)
@@ -140,6 +148,7 @@ class NativeModel:
 
     def __init__(self, path: Path, *, places: int, context_tokens: int, threads: int) -> None:
         _errors.clear()
+        _flash.clear()
         parameters = llama_cpp.llama_model_default_params()
         parameters.check_tensors = True
         parameters.n_gpu_layers = -1 if llama_cpp.llama_supports_gpu_offload() else 0
@@ -162,7 +171,7 @@ class NativeModel:
         parameters = llama_cpp.llama_context_default_params()
         parameters.n_ctx = places * context_tokens
         parameters.n_batch = BATCH_TOKENS
-        parameters.n_ubatch = 512
+        parameters.n_ubatch = MICRO_BATCH_TOKENS
         parameters.n_seq_max = places
         parameters.n_threads = parameters.n_threads_batch = threads
         # Each sequence has its own cells: faster than shared ones, and what is computed for
@@ -172,6 +181,15 @@ class NativeModel:
         parameters.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
         parameters.no_perf = True
         return llama_cpp.llama_init_from_model(self._model, parameters)
+
+    @property
+    def settings(self) -> str:
+        """How the numbers are made: what may move a logit a little beside the file and build."""
+        flash = "auto" if not _flash else "on" if _flash[0] == b"enabled" else "off"
+        return (
+            f"kv=f16 flash={flash} layout=split context={self.context_tokens}"
+            f" places={self.places} batch={BATCH_TOKENS}/{MICRO_BATCH_TOKENS}"
+        )
 
     def _make_batch(self) -> None:
         """A llama_batch over numpy memory, so that it is filled by slices."""

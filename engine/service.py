@@ -11,6 +11,7 @@ from engine.batcher import Batcher
 from engine.frames import Cancel, Load, Ready, Recheck, Submit
 from engine.pipe import Outbox, Pipe
 from engine.prompts import PromptReader
+from engine.sampling import SAMPLER_VERSION
 from engine.selftest import calibrate
 from engine.speed import Speedometer
 
@@ -39,8 +40,8 @@ class Service:
             queue_jobs=load.queue_jobs,
         )
         settings = (
-            f"context={model.context_tokens} places={load.places} chunk={load.chunk_tokens}"
-            f" threads={load.threads} flash=auto kv=f16"
+            f"sampler={SAMPLER_VERSION} {model.settings} chunk={load.chunk_tokens}"
+            f" threads={load.threads}"
         )
         speed = self._speedometer.speed()
         self._ready = Ready(model.context_tokens, native.build_name(), settings, speed)

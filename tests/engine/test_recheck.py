@@ -12,6 +12,7 @@ import pytest
 from engine.frames import JobFailed, JobFinished, JobRechecked, JobTokens, Recheck
 from engine.interface import Rechecker, RecheckReport, Tokens
 from engine.llama import LlamaEngine
+from engine.settings import LlamaSettings
 from protocol import limits
 from protocol.errors import EngineError
 from protocol.fields import ConstraintKind, FinishReason, LogitBias, OutputConstraint
@@ -242,6 +243,33 @@ async def test_an_engine_confirms_what_it_made(serve, job, answer):
         report = await rechecker.recheck("babbler", spec.prompt, other, ids)
         assert report.mismatches > 4
         assert engine.free_places("babbler") == 4
+
+
+async def test_an_answer_says_what_a_recheck_needs(serve, job, answer):
+    """Sampler version, KV type, flash attention as it was decided, batch layout; in a profile."""
+    async with serve(LlamaSettings(n_threads=1, places=3, context_tokens=300)) as engine:
+        got = answer()
+        await engine.run_job(job("Hello", tokens=2), got.events.append)
+    said = dict(part.split("=") for part in got.finished.settings.split())
+    assert said == {
+        "sampler": "1",
+        "kv": "f16",
+        "flash": "on",
+        "layout": "split",
+        "context": "300",
+        "places": "3",
+        "batch": "2048/512",
+        "chunk": "256",
+        "threads": "1",
+    }
+    largest = replace_numbers(got.finished.settings, {"context": "1048576", "places": "64"})
+    largest = replace_numbers(largest, {"chunk": "2048", "threads": "512", "flash": "auto"})
+    assert len(largest) <= limits.BUILD_NAME_CHARS_MAX
+
+
+def replace_numbers(settings: str, values: dict[str, str]) -> str:
+    parts = (part.split("=") for part in settings.split())
+    return " ".join(f"{name}={values.get(name, value)}" for name, value in parts)
 
 
 @pytest.mark.parametrize(
