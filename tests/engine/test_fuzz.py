@@ -1,0 +1,32 @@
+"""A short run of the fuzz in every test run; thousands: `python -m tests.engine.fuzz`."""
+
+import os
+import signal
+
+import trio
+
+from tests.engine import fuzz
+from tests.engine.babbler import BABBLER_NAME
+
+
+async def test_no_job_ends_the_worker_or_harms_another():
+    """And every kind of outcome came up, so the jobs are neither all tame nor all absurd."""
+    with trio.fail_after(120):
+        tally = await fuzz.fuzz(100, 3)
+    assert tally.faults == []
+    assert {"finished", "cancelled", "engine.bad_spec", "re-checked"} <= tally.outcomes.keys()
+    assert tally.outcomes["finished"] > 15
+
+
+async def test_the_fuzz_notices_a_worker_that_dies(monkeypatch):
+    watch = fuzz.watch
+
+    async def kill(engine, texts, tally):
+        os.kill(engine.worker_pid(BABBLER_NAME), signal.SIGKILL)
+        await watch(engine, texts, tally)
+
+    monkeypatch.setattr(fuzz, "watch", kill)
+    with trio.fail_after(120):
+        tally = await fuzz.fuzz(2, 3)
+    assert any("the worker died" in fault for fault in tally.faults)
+    assert any("the witness: engine.crashed" in fault for fault in tally.faults)
