@@ -123,7 +123,7 @@ class Automaton:
     def _fill(self, number: int, byte: int) -> int:
         """Work out one transition and note it."""
         state = self._states[number]
-        self._spend(len(state.leaves) + 1)
+        self.spend(len(state.leaves) + 1)
         pending = state.pending + bytes([byte])
         span = _code_points(pending)
         if span is None:
@@ -181,13 +181,14 @@ class Automaton:
                 may_end = True
             else:
                 waiting.append(up)
-        self._spend(len(seen))
+        self.spend(len(seen))
         return tuple(sorted(leaves)), may_end
 
-    def _spend(self, elements: int) -> None:
+    def spend(self, elements: int) -> None:
+        """Count work, which the caller forgives as time goes by."""
         self.work += elements
         if self.work > limits.GRAMMAR_WORK_MAX:
-            raise bad_grammar("too much to look at for one token")
+            raise bad_grammar("too much to look at for a token")
 
     def _node(self, place: int, up: int) -> int:
         number = self._node_numbers.get((place, up))

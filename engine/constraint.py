@@ -15,11 +15,14 @@ from engine.gbnf import parse_grammar
 from engine.grammar import Grammar
 from engine.json_rules import JSON_OBJECT
 from engine.schema import schema_to_gbnf
+from protocol import limits
 from protocol.errors import EngineError
 from protocol.fields import ConstraintKind, OutputConstraint
 
 # One byte for each token of the vocabulary; a document comes back to the same few states.
 MASKS_KEPT = 32
+# A byte of one token among all costs this much less than an element looked at.
+BYTES_PER_ELEMENT = 12
 
 Mask = npt.NDArray[np.bool_]
 
@@ -85,7 +88,8 @@ class Constraint:
         """A token that is next and was allowed, and is no end."""
         state = self._automaton.read(self._state, self._pieces.by_token[token])
         assert state != DEAD
-        self._automaton.work = 0
+        # What was done for the tokens so far is forgiven little by little.
+        self._automaton.work = max(0, self._automaton.work - limits.GRAMMAR_WORK_PER_TOKEN)
         self._state = self._automaton.compact(state)
         if self._state != state or len(self._masks) > MASKS_KEPT:
             self._masks.clear()
@@ -106,6 +110,7 @@ class Constraint:
         states = np.full(alive.size, self._state, np.int32)
         offset = 0
         while alive.size:
+            self._automaton.spend(alive.size // BYTES_PER_ELEMENT)
             states = self._automaton.step_many(states, pieces.row[pieces.begins[alive] + offset])
             offset += 1
             lives = states != DEAD

@@ -32,7 +32,7 @@ UNCUT_TOKENS = 1_024
 # llama.cpp's own window.
 PENALTY_TOKENS = 64
 # Candidates that are checked one by one before the whole vocabulary is.
-SINGLE_CHECKS = 8
+SINGLE_CHECKS = 64
 # This bias forbids a token instead of moving it.
 FORBIDDEN_MILLI = -100_000
 
@@ -129,6 +129,10 @@ class Sampler:
         chosen = self._best(row, step)
         if chosen is not None or self.constraint is None:
             return chosen
+        if self._is_greedy:
+            for token in best_tokens(row, SINGLE_CHECKS).tolist():
+                if row[token] > -math.inf and self.constraint.allows(token):
+                    return int(token)
         legal = np.where(self.constraint.mask(), row, np.float32(-math.inf))
         return self._best(legal, step)
 

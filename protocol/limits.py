@@ -267,8 +267,10 @@ GRAMMAR_READINGS_MAX: Final = 2_048
 # What one job's matcher remembers; a JSON document has a few hundred states.
 GRAMMAR_STATES_MAX: Final = 8_192
 GRAMMAR_NODES_MAX: Final = 131_072
-# Elements looked at for one token, so that one job can't stall the others: ~0.3 s.
+# Elements looked at, ~0.2 us each: at once, and for each token in the long run, so that one job
+# can't hold up the others by more than ~0.1 s, nor by 10 ms at every token.
 GRAMMAR_WORK_MAX: Final = 500_000
+GRAMMAR_WORK_PER_TOKEN: Final = 50_000
 # Subschemas and values of a JSON schema, nested so deep.
 SCHEMA_NODES_MAX: Final = 2_048
 SCHEMA_NESTING_MAX: Final = 64

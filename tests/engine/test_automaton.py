@@ -4,6 +4,7 @@ import codecs
 import ctypes
 import math
 import random
+from contextlib import nullcontext
 
 import llama_cpp
 import numpy as np
@@ -143,10 +144,26 @@ def test_an_ambiguous_grammar_ends_in_an_error_and_soon(grammar, letters):
 def test_work_is_counted_for_a_token(monkeypatch):
     monkeypatch.setattr(limits, "GRAMMAR_WORK_MAX", 50)
     automaton = Automaton(parse_grammar("root ::= [a-z]{500}"))
-    with pytest.raises(EngineError, match="one token"):
+    with pytest.raises(EngineError, match="for a token"):
         automaton.read(automaton.start, b"a" * 100)
     automaton.work = 0
     assert automaton.read(automaton.start, b"aaa") != DEAD
+
+
+@pytest.mark.parametrize(("forgiven", "is_read"), [(1_000, True), (50, False)])
+def test_work_may_not_go_on_at_every_token(model, monkeypatch, forgiven, is_read):
+    """Each token of this grammar has a state of its own, whose mask has to be worked out."""
+    monkeypatch.setattr(limits, "GRAMMAR_WORK_MAX", 4_000)
+    monkeypatch.setattr(limits, "GRAMMAR_WORK_PER_TOKEN", forgiven)
+    pieces = Pieces(model.vocabulary.pieces, model.vocabulary.end_tokens)
+    constraint = Constraint(parse_grammar("root ::= [a-z]{500}"), pieces)
+    for _ in range(4):
+        constraint.mask()
+        constraint.take(97)
+    with nullcontext() if is_read else pytest.raises(EngineError, match="for a token"):
+        for _ in range(200):
+            constraint.mask()
+            constraint.take(97)
 
 
 def test_what_nests_too_deep_is_not_legal():
