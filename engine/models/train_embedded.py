@@ -4,17 +4,20 @@ Learns a vocabulary from the corpus, trains a LLaMA network on its chats (the lo
 the assistant says), writes the weights as q8_0, and f16 beside it for the check. Needs the
 `train` extra. Must not know the engine. Rule: engine/models/README.md.
 
-Run: `python -m engine.models.train_embedded [--steps N] [--out DIRECTORY]`.
+Run: `python -m engine.models.train_embedded [--steps N] [--out DIRECTORY]`; `--start` goes on from
+the weights of another run.
 """
 
 import argparse
 import csv
 import json
+import math
 import os
 import random
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -29,27 +32,51 @@ from engine.models.gguf_writer import Shape, write_model
 from engine.models.network import Weights, arrays, forward, greedy, new_weights
 from engine.models.tokenizer import Tokenizer, learn, words
 
+MERGES = Path(__file__).with_name("merges.txt")
 SEED = 20
 HELD_OUT_SEED = 7_777_777
 SHAPE = Shape(vocabulary=1024, dimension=256, layers=4, heads=4, key_heads=2, feed_forward=704)
-STEPS = 1800
+STEPS = 3000
 BATCH_TOKENS = 3072
 LENGTH_MAX = 512
 RAW_SHARE = 0.02
 MUON_RATE, ADAM_RATE = 0.02, 3e-3
-WARM_STEPS, FALLING_SHARE = 40, 0.6
+WARM_STEPS, FALLING_SHARE = 40, 0.8
 IGNORED = -100
 
 Sample = tuple[list[int], list[int]]
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run: the most steps and seconds, the seed of its chats, its share of the learning rates.
+
+    On a shared machine the seconds make it end in time; the fewer steps are then its end.
+    """
+
+    steps: int
+    seconds: float
+    seed: int
+    rate: float
+
+
+def known_tokenizer() -> Tokenizer:
+    """The vocabulary of `merges.txt`: kept, so that weights outlive changes of the corpus."""
+    text = MERGES.read_text(encoding="utf-8")
+    pairs = (line.partition(" ") for line in text.splitlines())
+    return Tokenizer([(left, right) for left, _, right in pairs])
+
+
 def learn_tokenizer() -> Tokenizer:
-    """The vocabulary, from the first chats of the training seed."""
+    """A vocabulary from the first chats of the training seed, written to `merges.txt`."""
     counts: Counter[str] = Counter()
     for chat in islice(conversations(SEED), 20_000):
         for role, text in chat.turns:
             counts.update(words(f"{role}\n{text}"))
-    return learn(counts, SHAPE.vocabulary)
+    tokenizer = learn(counts, SHAPE.vocabulary)
+    lines = (f"{left} {right}\n" for left, right in tokenizer.merges)
+    MERGES.write_text("".join(lines), encoding="utf-8")
+    return tokenizer
 
 
 def chat_sample(tokenizer: Tokenizer, chat: Conversation) -> Sample:
@@ -97,30 +124,36 @@ def loss_of(weights: Weights, tokens: torch.Tensor, targets: torch.Tensor) -> to
     return F.cross_entropy(scores.float(), targets[counted])
 
 
-def rate(step: int, steps: int) -> float:
-    """The share of the full learning rate: a short rise, a plateau, a straight fall."""
-    rise = (step + 1) / WARM_STEPS
-    fall = (steps - step) / (steps * FALLING_SHARE)
-    return min(1.0, rise, fall)
+def rate(step: int, done: float) -> float:
+    """The share of the full learning rate: a short rise, a plateau, a straight fall.
+
+    `done` is the share of the run that is over, of [0, 1].
+    """
+    return min(1.0, (step + 1) / WARM_STEPS, (1 - done) / FALLING_SHARE)
 
 
-def train(tokenizer: Tokenizer, weights: Weights, seed: int, steps: int, out: Path) -> None:
+def train(tokenizer: Tokenizer, weights: Weights, plan: Plan, out: Path) -> None:
     """Train the weights, writing `loss.csv` as it goes; the held-out loss is of other chats."""
+    steps = plan.steps
     inner = [w for name, w in weights.items() if w.ndim == 2 and name != "token_embd"]
     outer = [w for name, w in weights.items() if w.ndim == 1 or name == "token_embd"]
     optimizers = (
         torch.optim.Muon(inner, lr=MUON_RATE, weight_decay=0.01),
         torch.optim.AdamW(outer, lr=ADAM_RATE, betas=(0.9, 0.95), weight_decay=0.01),
     )
-    full = (MUON_RATE, ADAM_RATE)
+    full = (MUON_RATE * plan.rate, ADAM_RATE * plan.rate)
     held_out = list(islice(batches(tokenizer, HELD_OUT_SEED), 8))
     start, seen, sum_loss = time.monotonic(), 0, 0.0
     with (out / "loss.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(("step", "tokens", "training_loss", "held_out_loss", "seconds"))
-        for step, (tokens, targets) in enumerate(islice(batches(tokenizer, seed), steps), 1):
+        for step, (tokens, targets) in enumerate(islice(batches(tokenizer, plan.seed), steps), 1):
+            spent = time.monotonic() - start
+            done = max((step - 1) / steps, spent / plan.seconds)
+            if done >= 1:
+                break
             for optimizer, top in zip(optimizers, full, strict=True):
-                optimizer.param_groups[0]["lr"] = top * rate(step - 1, steps)
+                optimizer.param_groups[0]["lr"] = top * rate(step - 1, done)
             loss = loss_of(weights, tokens, targets)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(inner + outer, 1.0)
@@ -132,13 +165,13 @@ def train(tokenizer: Tokenizer, weights: Weights, seed: int, steps: int, out: Pa
             if step % 50 == 0 or step == steps:
                 with torch.no_grad():
                     other = sum(loss_of(weights, *batch).item() for batch in held_out) / 8
-                spent = round(time.monotonic() - start)
-                row = (step, seen, f"{sum_loss / (step % 50 or 50):.4f}", f"{other:.4f}", spent)
+                mean = sum_loss / (step % 50 or 50)
+                row = (step, seen, f"{mean:.4f}", f"{other:.4f}", round(spent))
                 table.writerow(row)
                 file.flush()
                 print(*row, flush=True)
                 sum_loss = 0.0
-                if step % 500 == 0:
+                if step % 100 == 0:
                     export(tokenizer, weights, out)
                     torch.save(weights, out / "weights.pt")
 
@@ -173,15 +206,20 @@ def main() -> None:
     """Train and write everything into a directory."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="end after so long")
     parser.add_argument("--seed", type=int, default=SEED, help="of the order of the chats")
+    parser.add_argument("--new-vocabulary", action="store_true", help="learn merges.txt anew")
+    parser.add_argument("--rate", type=float, default=1.0, help="share of the learning rates")
     parser.add_argument("--start", type=Path, help="weights.pt of a run to go on from")
     parser.add_argument("--out", type=Path, default=Path("build"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    tokenizer = learn_tokenizer()
+    tokenizer = learn_tokenizer() if arguments.new_vocabulary else known_tokenizer()
     start = arguments.start
     weights = torch.load(start) if start else new_weights(SHAPE, SEED)
-    train(tokenizer, weights, arguments.seed, arguments.steps, arguments.out)
+    seconds = arguments.minutes * 60
+    plan = Plan(arguments.steps, seconds, arguments.seed, arguments.rate)
+    train(tokenizer, weights, plan, arguments.out)
     export(tokenizer, weights, arguments.out)
     torch.save(weights, arguments.out / "weights.pt")
     write_answers(tokenizer, weights, arguments.out)

@@ -225,7 +225,7 @@ def _show_nodes(screen: Screen, providers: list[Running], requester: Running) ->
 def _show_result(screen: Screen, result: Json) -> None:
     out = screen.progress
     totals = " → ".join(format_credits(item["total_ucr"]) for item in result["vouchers"])
-    out.print("(the embedded model's weights are seeded, not trained: its words mean nothing)")
+    out.print("(a very small model: it knows capitals, small sums and peerd's own words)")
     out.print(f"vouchers {totals or 'none'} credits")
     out.print()
     for name, balance in result["balances"].items():

@@ -63,7 +63,7 @@ def test_facts_of_the_embedded_model():
     assert file.info.digest == hashlib.sha256(raw).digest()
     assert file.info.size_bytes == len(raw)
     assert file.info.context_tokens == 2048
-    assert file.info.quantization == "F16"
+    assert file.info.quantization == "Q8_0"
     assert file.has_chat_template
 
 

@@ -17,23 +17,23 @@ from engine.models.corpus.spelling import SPELLED
 
 # How often each kind of question comes, relative to the others.
 SHARES = {
-    "capitals": 16,
-    "countries": 9,
-    "arithmetic": 16,
-    "counting": 5,
-    "units": 5,
-    "spelling": 8,
+    "capitals": 18,
+    "countries": 12,
+    "arithmetic": 18,
+    "counting": 8,
+    "units": 8,
+    "spelling": 10,
     "glossary": 15,
     "explanations": 8,
     "opposites": 4,
-    "calendar": 5,
+    "calendar": 6,
     "colours": 2,
-    "animals": 4,
+    "animals": 5,
     "things": 4,
-    "grammar": 3,
+    "grammar": 4,
     "facts": 3,
-    "talk": 5,
-    "refusals": 7,
+    "talk": 12,
+    "refusals": 22,
     "names": 2,
     "repeats": 2,
 }
@@ -43,7 +43,7 @@ FOLLOW_SHARE = 0.4
 SYSTEM_SHARE = 0.3
 BRIEF_SHARE = 0.06
 
-CONSONANTS, VOWELS = "bcdfghjklmnprstvwz", "aeiou"
+VOWELS = "aeiou"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,8 @@ def phrase(rng: random.Random, name: str) -> str:
 
 def invented(rng: random.Random) -> str:
     """A name that nothing has."""
-    parts = (rng.choice(CONSONANTS) + rng.choice(VOWELS) for _ in range(rng.randint(2, 3)))
-    return "".join(parts) + rng.choice(("", "n", "sk", "x", "land", "ria"))
+    parts = (phrase(rng, "onsets") + rng.choice(VOWELS) for _ in range(rng.randint(1, 3)))
+    return "".join(parts) + phrase(rng, "endings")
 
 
 def refusal(rng: random.Random) -> tuple[str, str]:
@@ -99,7 +99,7 @@ def refusal(rng: random.Random) -> tuple[str, str]:
     nonsense = invented(rng)
     values["nonsense"] = nonsense.capitalize() if rng.random() < 0.6 else nonsense
     while "{big}" in question:
-        question = question.replace("{big}", str(rng.randint(101, 99_999)), 1)
+        question = question.replace("{big}", str(rng.randint(21, rng.choice((99, 99_999)))), 1)
     return question.format_map(values), answers[answer]
 
 
@@ -140,6 +140,8 @@ def typed(question: str, rng: random.Random) -> str:
         question = phrase(rng, "openings") + question
     if rng.random() < 0.3:
         question = question.lower()
+    elif rng.random() < 0.03:
+        question = question.upper()
     chance = rng.random()
     if chance < 0.3:
         question = question.rstrip("?.!")

@@ -35,6 +35,12 @@ Calculate {a} {word} {b}.
 Compute {a} {sign} {b}.
 Tell me what {a} {word} {b} is.
 Can you work out {a} {word} {b}?
+Solve {a} {word} {b}.
+{a} {word} {b} makes what?
+What does {a} {word} {b} make?
+What do I get for {a} {sign} {b}?
+How much does {a} {word} {b} make?
+Give me the result of {a} {word} {b}.
 If I have {a} {word} {b}, how much is it?
 """
 UNITS = (
@@ -64,8 +70,8 @@ def pairs(word: str) -> list[tuple[int, int]]:
     if word == "times":
         return [(a, b) for a in range(13) for b in range(13)]
     if word == "minus":
-        return [(a, b) for a in range(31) for b in range(a + 1) if b <= 20]
-    return [(a, b) for a in range(31) for b in range(31) if a <= 20 or b <= 20]
+        return [(a, b) for a in range(21) for b in range(a + 1)]
+    return [(a, b) for a in range(21) for b in range(21)]
 
 
 def sums() -> Iterator[Ask]:
@@ -106,7 +112,8 @@ def counting() -> Iterator[Ask]:
             {
                 "category": "counting",
                 "weight": 2,
-                "questions": f"What number comes {word} {{n}}?\nWhich number comes {word} {{n}}?\n"
+                "questions": f"What number comes {word} {{n}}?\nTell me the number {word} {{n}}.\n"
+                f"Which number comes {word} {{n}}?\nWhich number is {word} {{n}}?\n"
                 f"What comes {word} {{n}}?\nWhat is the number {word} {{n}}?\n"
                 f"number {word} {{n}}",
                 "follow": f"And {word} {{n}}?",
@@ -181,7 +188,9 @@ def units() -> Iterator[Ask]:
                 "questions": "How many {small} are in {n} {large}?\n"
                 "How many {small} are {n} {large}?\nHow many {small} is {n} {large}?\n"
                 "How many {small} are there in {n} {large}?\nHow many {small} make {n} {large}?\n"
-                "Convert {n} {large} to {small}.\nConvert {n} {large} into {small}.\n"
+                "What number of {small} do {n} {large} have?\n"
+                "Convert {n} {large} to {small}.\n{n} {large} are how many {small}?\n"
+                "{n} {large}, how many {small}?\nConvert {n} {large} into {small}.\n"
                 "What is {n} {large} in {small}?\nExpress {n} {large} in {small}.\n"
                 "{n} {large} in {small}\n{n} {large} to {small}?",
                 "follow": "And {n} {large}?\nAnd in {n} {large}?",

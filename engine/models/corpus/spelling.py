@@ -38,7 +38,9 @@ def spelling_asks() -> Iterator[Ask]:
             "category": "spelling",
             "weight": 4,
             "questions": "How do you spell {word}?\nSpell {word}.\nSpell the word {word}.\n"
-            "How is {word} spelled?\nCan you spell {word}?\nPlease spell {word}.\n"
+            "How is {word} spelled?\nCan you spell {word}?\nHow do I spell {word}?\n"
+            "Tell me the spelling of {word}.\n"
+            "How is the word {word} spelled?\nPlease spell {word}.\n"
             "spell {word} for me\nWhat are the letters of {word}?",
             "follow": "And {word}?\nNow {word}.",
             "answer": "The word {word} is spelled {letters}.",
