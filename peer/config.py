@@ -22,6 +22,13 @@ from protocol.units import UCR_PER_CREDIT, parse_credits
 
 CONFIG_FILE: Final = "config.toml"
 ENVIRONMENT_PREFIX: Final = "PEERD_"
+# Settings that are lists of tables: in the file only.
+TABLES: Final = ("remote",)
+_REMOTE_EXAMPLE: Final = """[[provider.remote]]
+url = "http://127.0.0.1:8000/v1"
+model = "Qwen/Qwen2.5-7B-Instruct"
+key_env = "MY_SERVER_KEY"
+"""
 
 Credits = Annotated[str, Meta(max_length=20)]
 Count = Annotated[int, Meta(ge=0, le=limits.U32_MAX)]
@@ -35,6 +42,24 @@ class NetworkConfig:
     listen: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/4101",)
     announce: tuple[str, ...] = ()
     bootstrap: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteConfig:
+    """A model of an OpenAI-compatible server: a table [[provider.remote]] each.
+
+    `url` is the base that ends in /v1; `model` what the server calls it, `name` what requests
+    ask for (the same, in lower case, if unset). The key is in the variable `key_env` or the file
+    `key_file` (mode 0600). A local model of the same name stands in when the server fails.
+    """
+
+    url: Annotated[str, Meta(max_length=limits.REMOTE_URL_CHARS_MAX)]
+    model: Annotated[str, Meta(min_length=1, max_length=limits.MODEL_NAME_CHARS_MAX)]
+    name: Annotated[str, Meta(max_length=limits.MODEL_NAME_CHARS_MAX)] = ""
+    key_env: str = ""
+    key_file: str = ""
+    places: Annotated[int, Meta(ge=1, le=64)] = 4
+    context_tokens: Annotated[int, Meta(ge=16, le=limits.INPUT_TOKENS_MAX)] = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +83,7 @@ class ProviderConfig:
     context_tokens: Count = 0
     steps_per_s_max: Count = 0
     memory_mib: Count = 0
+    remote: Annotated[tuple[RemoteConfig, ...], Meta(max_length=limits.REMOTES_MAX)] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +143,11 @@ def _check_keys(cls: type, data: Mapping[str, Any], where: str) -> None:
             if not isinstance(value, dict):
                 raise ConfigError("config.bad_value", f"{name} is a section, [{name}]")
             _check_keys(kind, value, f"{name}.")
+        if key in TABLES:
+            if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+                raise ConfigError("config.bad_value", f"{name} is a list of tables, [[{name}]]")
+            for one in value:
+                _check_keys(RemoteConfig, one, f"{name}.")
 
 
 def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,7 +172,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         defaults = section()
         for setting in fields(section):
             text = environment.get(f"{ENVIRONMENT_PREFIX}{item.name}_{setting.name}".upper())
-            if text is not None:
+            if text is not None and setting.name not in TABLES:
                 default = getattr(defaults, setting.name)
                 value = _environment_value(setting.name, default, text)
                 found.setdefault(item.name, {})[setting.name] = value
@@ -203,7 +234,15 @@ def default_document() -> str:
         for line in (type(section).__doc__ or "").strip().splitlines():
             table.add(tomlkit.comment(line.strip()) if line.strip() else tomlkit.nl())
         for setting in fields(section):
+            if setting.name in TABLES:
+                continue
             value = getattr(section, setting.name)
             table.add(setting.name, list(value) if isinstance(value, tuple) else value)
+        if section is config.provider:
+            for line in (
+                *(RemoteConfig.__doc__ or "").splitlines(),
+                *_REMOTE_EXAMPLE.splitlines(),
+            ):
+                table.add(tomlkit.comment(line.strip()) if line.strip() else tomlkit.nl())
         document.add(item.name, table)
     return tomlkit.dumps(document)

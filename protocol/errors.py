@@ -92,6 +92,8 @@ CODES: Final[dict[str, str]] = {
     "engine.timeout": "the model's worker did not answer in time",
     "engine.overloaded": "the engine's queue is full; try again later",
     "engine.no_room": "the model needs more memory than it may have; raise memory_mib",
+    "engine.remote_failed": "the remote server failed, or answered what it should not",
+    "engine.remote_denied": "the remote server does not accept the key; check its key setting",
     "engine.cancelled": "the job was cancelled",
     # storage
     "storage.locked": "another peerd uses this data directory; stop it or choose another",

@@ -12,8 +12,10 @@ import trio
 from engine.catalogue import ModelSource
 from engine.directory import ModelDirectory
 from engine.embedded import embedded_model_path
+from engine.group import EngineGroup, RunnableEngine
 from engine.llama import LlamaEngine
 from engine.notes import ModelNotes
+from engine.remote import RemoteEngine
 from engine.settings import LlamaSettings
 from peer.cli.options import (
     data_option,
@@ -28,6 +30,7 @@ from peer.control import serve_control, socket_path
 from peer.daemon import Daemon, DaemonSettings, open_daemon
 from peer.libp2p_adapter.addresses import parse_address
 from peer.libp2p_adapter.network import NetworkSettings
+from peer.remotes import remote_settings
 from peer.service import control_methods, status_json
 from protocol.crypto import Signer
 from protocol.errors import ConfigError, NetworkError
@@ -89,16 +92,24 @@ def llama_settings(provider: ProviderConfig) -> LlamaSettings:
     )
 
 
-def make_engine(directory: Path, provider: ProviderConfig) -> LlamaEngine | None:
-    """The engine for the configured models and the directory's; None when nothing is sold."""
+def make_engine(directory: Path, provider: ProviderConfig) -> RunnableEngine | None:
+    """The engine for the configured models, the directory's and remote ones; None when nothing
+    is sold.
+
+    Where both have a model, the remote server is asked first. ConfigError: settings, keys.
+    """
     sources = [
         ModelSource(embedded_model_path() if model == EMBEDDED else Path(model).expanduser())
         for model in provider.models
     ]
     sources += model_directory(directory, provider).sources()
-    if not sources:
-        return None
-    return LlamaEngine(sources, llama_settings(provider), ModelNotes(directory / NOTES_FILE))
+    engines: list[RunnableEngine] = [
+        RemoteEngine(settings) for settings in remote_settings(provider.remote)
+    ]
+    if sources:
+        notes = ModelNotes(directory / NOTES_FILE)
+        engines.append(LlamaEngine(sources, llama_settings(provider), notes))
+    return EngineGroup(engines) if len(engines) > 1 else next(iter(engines), None)
 
 
 @click.command("run")

@@ -3,6 +3,7 @@
 Source: peer/config.py; README, "Run a node".
 """
 
+import re
 import tomllib
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peer.cli.options import given as what_was_given
-from peer.config import Config, credits_of, default_document, load_config
+from peer.config import TABLES, Config, credits_of, default_document, load_config
 from protocol import limits
 from protocol.errors import ConfigError
 from protocol.units import UCR_PER_CREDIT, format_credits
@@ -21,7 +22,10 @@ from protocol.units import UCR_PER_CREDIT, format_credits
 CONFIG = Config()
 SECTIONS = [item.name for item in fields(CONFIG) if is_dataclass(getattr(CONFIG, item.name))]
 SETTINGS = [
-    (section, item.name) for section in SECTIONS for item in fields(getattr(CONFIG, section))
+    (section, item.name)
+    for section in SECTIONS
+    for item in fields(getattr(CONFIG, section))
+    if item.name not in TABLES
 ]
 
 
@@ -61,6 +65,16 @@ def test_document_has_every_setting() -> None:
     for section in SECTIONS:
         summary = (type(getattr(CONFIG, section)).__doc__ or "").splitlines()[0]
         assert f"[{section}]\n# {summary}" in default_document()
+
+
+def test_document_has_an_example_of_each_list_of_tables(tmp_path: Path) -> None:
+    """Commented out; taken as it stands, it loads."""
+    example = re.search(r"^# \[\[provider\.remote\]\]\n(# .+\n)+", default_document(), re.M)
+    assert example is not None
+    path = tmp_path / "config.toml"
+    path.write_text(re.sub(r"^# ", "", example[0], flags=re.M))
+    (remote,) = load_config(path, {}, {}).provider.remote
+    assert remote.url.endswith("/v1")
 
 
 @pytest.mark.parametrize(("section", "name"), SETTINGS)
