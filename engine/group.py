@@ -21,6 +21,7 @@ from engine.interface import (
     ModelInfo,
     Started,
 )
+from engine.job import after_waiting, now_ns
 from engine.task import TaskStatus
 from protocol import limits
 from protocol.errors import EngineError
@@ -89,9 +90,10 @@ class EngineGroup:
         if len(engines) == 1:
             await engines[0].run_job(spec, emit)
             return
+        begin_ns = now_ns()
         for engine in engines:
             note = "" if engine is engines[0] else f"fallback {_digest(engine, spec.model)}"
-            relay = _Relay(emit, note)
+            relay = _Relay(after_waiting(emit, begin_ns), note)
             try:
                 await engine.run_job(spec, relay)
                 return

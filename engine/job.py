@@ -4,6 +4,8 @@ Knows nothing of processes. Rule: engine/interface.py.
 """
 
 from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
 
 import trio
 
@@ -24,6 +26,25 @@ from protocol.units import NS_PER_S
 def now_ns() -> int:
     """Trio's clock in ns."""
     return int(trio.current_time() * NS_PER_S)
+
+
+def after_waiting(
+    emit: Callable[[EngineEvent], None], begin_ns: int
+) -> Callable[[EngineEvent], None]:
+    """`emit`, for a job that was submitted at `begin_ns` and reaches a worker only now: its
+    durations are told from the beginning."""
+    waited_ns = now_ns() - begin_ns
+
+    def tell(event: EngineEvent) -> None:
+        if isinstance(event, Finished):
+            event = replace(
+                event,
+                ttft_ns=event.ttft_ns + waited_ns,
+                duration_ns=event.duration_ns + waited_ns,
+            )
+        emit(event)
+
+    return tell
 
 
 class RunningJob:

@@ -69,12 +69,14 @@ class KnownModel:
     async def note_passed(self, speed: Speed, measured_load_ns: int) -> None:
         """It was loaded, and with that tested."""
         self.is_proven = True
-        self.speed = speed
         self._measured_load_ns = measured_load_ns
-        conditions = self.settings.conditions()
-        await self._note(
-            passed_trial(conditions, measured_load_ns, speed.prefill_ns, speed.step_ns)
-        )
+        await self.note_speed(speed)
+
+    async def note_speed(self, speed: Speed) -> None:
+        """It works, this fast."""
+        self.speed = speed
+        conditions, load_ns = self.settings.conditions(), self._measured_load_ns
+        await self._note(passed_trial(conditions, load_ns, speed.prefill_ns, speed.step_ns))
 
     async def note_failed(self, error: EngineError) -> None:
         """It could not be loaded; a file that can't even be read is not worth a note."""

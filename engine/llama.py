@@ -12,6 +12,7 @@ import trio
 
 from engine.catalogue import ModelSource
 from engine.interface import EngineEvent, Estimate, JobSpec, ModelInfo, RecheckReport
+from engine.job import after_waiting, now_ns
 from engine.memory import make_room
 from engine.notes import ModelNotes
 from engine.served import ServedModel
@@ -218,12 +219,20 @@ class LlamaEngine:
         found = self._find(model)
         return found.free_places if self._is_offered(found) else 0
 
+    async def note_speed(self, model: str) -> None:
+        """Remember the speed of the last steps for the next start."""
+        found = self._find(model)
+        if found.life.loaded is not None:
+            await found.known.note_speed(found.life.loaded.speed)
+
     async def run_job(self, spec: JobSpec, emit: Callable[[EngineEvent], None]) -> None:
         """As in `Engine`; loads the model first where it has to."""
         model = self._find(spec.model)
         with model.claim(spec):
             if model.life.loaded is None:
+                begin_ns = now_ns()
                 await self._bring_up(model)
+                emit = after_waiting(emit, begin_ns)
             await model.run_job(spec, emit)
 
     async def recheck(

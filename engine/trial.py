@@ -63,6 +63,7 @@ async def try_model(
             prompt = Prompt(InferenceType.CHAT, (ChatMessage("user", QUESTION),))
             parameters = GenerationParameters(OUTPUT_TOKENS, 0, 0, 1_000, 1, ())
             await engine.run_job(JobSpec(b"trial", info.name, prompt, parameters), emit)
+            await engine.note_speed(info.name)
             none, probe = (engine.estimate(info.name, tokens) for tokens in (0, PROBE_TOKENS))
         except EngineError as error:
             failure = error

@@ -41,14 +41,13 @@ _DRAIN_POLL_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class DaemonSettings:
-    """How one node runs. Prices are ucr per 1,000,000 tokens; `places` jobs a model at once."""
+    """How one node runs. Prices are ucr per 1,000,000 tokens."""
 
     directory: Path
     network: NetworkSettings
     input_price_ucr: int = 0
     output_price_ucr: int = 0
     credit_limit_ucr: int = 0
-    places: int = 1
 
 
 class Daemon:
@@ -98,7 +97,6 @@ class Daemon:
                 self.driver.feed,
                 input_price_ucr=settings.input_price_ucr,
                 output_price_ucr=settings.output_price_ucr,
-                places=settings.places,
             )
         self._asks: dict[int, trio.MemorySendChannel[Any]] = {}
         self._next_ask = 1

@@ -1,5 +1,6 @@
 """Between the node and the engine: starts and cancels jobs, turns their events into inputs."""
 
+from collections import Counter
 from collections.abc import Callable
 
 import structlog
@@ -34,14 +35,14 @@ class Jobs:
         *,
         input_price_ucr: int,
         output_price_ucr: int,
-        places: int,
     ) -> None:
         self._engine = engine
         self._feed = feed
         self._input_price_ucr = input_price_ucr
         self._output_price_ucr = output_price_ucr
-        self._places = places
         self._scopes: dict[bytes, trio.CancelScope] = {}
+        # Jobs that the engine has, by model.
+        self._running: Counter[str] = Counter()
         self._offered: tuple[ModelOffer, ...] = ()
         self._idle = trio.Event()
         self._idle.set()
@@ -86,6 +87,7 @@ class Jobs:
                         )
                     )
 
+        self._running[action.model] += 1
         try:
             with scope:
                 spec = JobSpec(job_id, action.model, action.prompt, action.parameters)
@@ -94,6 +96,7 @@ class Jobs:
             log.warning("engine.job_failed", code=error.code, detail=error.detail)
             self._feed(JobBroke(job_id, error.code))
         finally:
+            self._running[action.model] -= 1
             del self._scopes[job_id]
             self._stirred.set()
             if not self._scopes:
@@ -116,7 +119,8 @@ class Jobs:
                     ttft_ns=none.ttft_ns,
                     ttft_ns_per_input_token=per_token_ns,
                     tokens_per_s_milli=none.tokens_per_s_milli,
-                    places=self._places,
+                    # The node takes those that run off again.
+                    places=self._engine.free_places(model.name) + self._running[model.name],
                 )
             )
         return tuple(offers)

@@ -93,6 +93,20 @@ async def test_a_model_is_loaded_when_a_job_asks_and_the_promise_says_so(residen
         assert engine.estimate("a", 0).ttft_ns < NS_PER_S
 
 
+async def test_the_time_to_load_is_part_of_the_job_s(residents, job, answer):
+    async with residents("a", 0) as engine:
+        begin = trio.current_time()
+        got = answer()
+        await engine.run_job(job("Hello", model="a", tokens=5), got.events.append)
+        whole_ns = (trio.current_time() - begin) * NS_PER_S
+        again = answer()
+        await engine.run_job(job("Hello", model="a", tokens=5), again.events.append)
+    cold, warm = got.finished, again.finished
+    assert warm.ttft_ns < cold.ttft_ns <= cold.duration_ns <= whole_ns
+    # All but the answer's own time was loading.
+    assert cold.ttft_ns > whole_ns / 2
+
+
 async def test_required_models_are_loaded_at_start(residents):
     async with residents("abc", 0, required="ac") as engine:
         assert (up(engine), offered(engine)) == ("ac", "acb")

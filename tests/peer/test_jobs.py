@@ -6,7 +6,7 @@ from typing import Any
 import trio
 import trio.testing
 
-from engine.interface import Estimate, ModelInfo
+from engine.interface import Estimate, JobSpec, ModelInfo
 from engine.scripted import Script, ScriptedEngine
 from peer.jobs import Jobs
 from protocol.fields import ChatMessage, GenerationParameters, InferenceType, Prompt
@@ -14,6 +14,7 @@ from protocol.units import NS_PER_S
 from router.actions import JobBroke, JobFinished, ModelOffer, OffersChanged, StartJob
 
 PROMPT = Prompt(InferenceType.CHAT, (ChatMessage("user", "Hello there"),))
+PARAMETERS = GenerationParameters(16, 0, 0, 1_000, 1, ())
 LOAD_NS = 3 * NS_PER_S
 
 
@@ -30,11 +31,11 @@ class OneAtATime(ScriptedEngine):
 
 
 def make_jobs(engine: ScriptedEngine, feed: Callable[[Any], None]) -> Jobs:
-    return Jobs(engine, feed, input_price_ucr=15, output_price_ucr=60, places=4)
+    return Jobs(engine, feed, input_price_ucr=15, output_price_ucr=60)
 
 
 def start(job_id: bytes, model: str) -> StartJob:
-    return StartJob(job_id, model, PROMPT, GenerationParameters(16, 0, 0, 1_000, 1, ()))
+    return StartJob(job_id, model, PROMPT, PARAMETERS)
 
 
 def test_an_offer_is_the_engine_s_promise_priced() -> None:
@@ -67,6 +68,25 @@ async def test_a_job_changes_the_offers_at_once(autojump_clock: trio.testing.Moc
         nursery.cancel_scope.cancel()
     # 3 tokens: 100 ms to the first, 10 ms each after it.
     assert heard == [(0.0, ("a", "b")), (0.25, ("a",)), (0.37, ("a", "b"))]
+
+
+async def test_places_are_the_engine_s_own(autojump_clock: trio.testing.MockClock) -> None:
+    """Free ones and those of running jobs, which the node counts itself."""
+    engine = ScriptedEngine({"a": Script(), "b": Script()}, places=3)
+    jobs = make_jobs(engine, lambda item: None)
+    async with trio.open_nursery() as nursery:
+        jobs.start(nursery, start(b"1", "a"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert engine.free_places("a") == 2
+        assert {offer.name: offer.places for offer in jobs.offers()} == {"a": 3, "b": 3}
+        nursery.start_soon(
+            engine.run_job, JobSpec(b"2", "a", PROMPT, PARAMETERS), lambda event: None
+        )
+        await trio.testing.wait_all_tasks_blocked()
+        # Taken by somebody whom the node does not know of.
+        assert {offer.name: offer.places for offer in jobs.offers()} == {"a": 2, "b": 3}
+        await jobs.wait_idle()
+    assert {offer.name: offer.places for offer in jobs.offers()} == {"a": 3, "b": 3}
 
 
 async def test_a_job_s_end_and_its_failure_reach_the_node(
