@@ -22,7 +22,7 @@ from router.actions import (
 log = structlog.get_logger()
 
 _PROBE_TOKENS = 1_000
-_REFRESH_S = 1.0
+_REFRESH_S = 0.2
 
 
 class Jobs:

@@ -210,8 +210,8 @@ def test_engine_worker_killed_in_mid_stream(market: Market) -> None:
     assert events[-1]["code"] == "engine.crashed"
     assert events[-1]["paid_ucr"] == requester.channels()[0]["due_ucr"] > 0
     assert provider.running
-    ready = '"event": "engine.ready"'
-    until(lambda: provider.log_path.read_text().count(ready) == 2, "the model is served again")
+    offered = '{"models": ["embedded"], "event": "offers.changed"'
+    until(lambda: provider.log_path.read_text().count(offered) == 2, "the model is sold again")
     assert len(workers_of(provider)) == 1
     answer_of(requester.ask(max_tokens=8, providers_only=[provider.peer_id]))
     (ends,) = shared_channels(requester, provider)
