@@ -28,8 +28,7 @@ CODES: Final[dict[str, str]] = {
     "admission.full": "too many messages are being tracked; try again later",
     # request, bid, award: the market
     "request.expired": "the deadline of the request is past; publish a new one",
-    "request.unknown_model": "no provider serves that model; see `peerd models` of providers",
-    "request.no_bids": "no provider bid in the window; check the network, model and --max-price",
+    "request.no_bids": "no provider bid in the window; check the model's name and --max-price",
     "request.all_failed": "every provider that was tried failed; the last reason is given",
     "request.deadline": "the job did not finish before its deadline; raise --timeout",
     "request.price_too_low": "all bids were over the price cap; raise --max-price",
@@ -47,7 +46,6 @@ CODES: Final[dict[str, str]] = {
     "award.prompt_too_large": "the prompt has more tokens than the request announced",
     "award.bad_signature": "the award is not signed by the requester",
     "award.wrong_parameters": "the parameters ask for more than the request announced",
-    "award.unpaid": "the award carries no voucher that pays for a start; open a channel",
     "award.timeout": "the provider did not start the job in time",
     "provider.busy": "the provider has no free place; try another or wait",
     "provider.draining": "the provider is shutting down; try another",
@@ -101,30 +99,28 @@ CODES: Final[dict[str, str]] = {
     "storage.io": "reading or writing the log failed; check the disk, then start again",
     "storage.poisoned": "the log failed before and takes no more records; restart the daemon",
     "storage.corrupt": "the log is damaged before its end; restore it or keep it as evidence",
-    "storage.torn_tail": "the last write was incomplete; it was set aside and cut off",
-    "storage.foreign": "the log belongs to another node or network",
+    "storage.foreign": "the log belongs to another node or network; check --data and --network",
     "storage.version": "the log was written by another version of peerd; run that or a newer one",
     "storage.bad_record": "a record is too long or out of range; this is a bug in peerd",
     "storage.backlog": "records come faster than the disk takes them; check the disk",
     "storage.closed": "the log was closed and takes no more records; this is a bug in peerd",
     "storage.no_log": "there is no log in that directory; check --data",
     # configuration and command line
-    "config.unreadable": "the configuration can't be read",
+    "config.usage": "the command line can't be understood",
+    "config.unreadable": "the configuration can't be read; check the file's owner and mode",
     "config.syntax": "the configuration is not valid TOML",
     "config.unknown_key": "the configuration has a key that does not exist",
     "config.bad_value": "a setting has the wrong type or range",
     "config.no_identity": "there is no key in the data directory; run `peerd init`",
     "config.exists": "the data directory already holds a node; choose another or keep it",
     "config.key_mode": "the key file can be read by others; run chmod 600 on it",
-    "config.key_bad": "the key file is not an ed25519 seed of 32 bytes in hex",
+    "config.key_bad": "the key file is not an ed25519 seed in hex; put a copy back or init anew",
     # network and control socket
     "network.listen": "the listen address can't be used; is the port busy? change --listen",
-    "network.bad_address": "that is no usable multiaddress",
+    "network.bad_address": "no usable address; write /ip4/HOST/tcp/PORT, with /p2p/ID to dial",
     "network.unreachable": "the peer can't be dialled",
     "control.unavailable": "no daemon answers on this data directory; start `peerd run`",
     "control.bad_request": "the control socket got a request that it does not know",
-    # simnet
-    "sim.invariant": "the simulation broke an invariant; the seed replays it",
 }
 
 

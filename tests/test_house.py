@@ -1,8 +1,8 @@
 """The rule of the house, read from the source: who imports whom, and what the floors below the
 daemon never touch.
 
-Source: the design, "The house". Each check is a function of source text, and is itself tested on
-small sources that break it.
+Source: README.md, "How it is built". Each check is a function of source text, and is itself
+tested on small sources that break it.
 """
 
 import ast
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from protocol.errors import CODES
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("protocol", "router", "engine", "peer", "simnet")
@@ -176,6 +178,13 @@ def test_a_file_imports_only_from_its_floor_and_those_beneath(path: str) -> None
 def test_a_core_is_deterministic_and_closed(path: str) -> None:
     """No files, no sets in an order of their own, no tasks: simnet replays what peerd did."""
     assert core_faults(path, read(path)) == []
+
+
+def test_every_error_code_is_raised_somewhere() -> None:
+    """A code that nothing raises would promise an error that nobody gets."""
+    sources = [read(path) for path in FILES if path != "protocol/errors.py"]
+    unused = [code for code in CODES if not any(f'"{code}"' in source for source in sources)]
+    assert unused == []
 
 
 @pytest.mark.parametrize("path", FILES)

@@ -65,7 +65,7 @@ def main() -> None:
 def _wrong_use(error: click.ClickException) -> ConfigError:
     context = error.ctx if isinstance(error, click.UsageError) else None
     help_at = f" See `{context.command_path} --help`." if context is not None else ""
-    return ConfigError("config.bad_value", f"{error.format_message()}{help_at}")
+    return ConfigError("config.usage", f"{error.format_message()}{help_at}")
 
 
 def _fail(problem: BaseException) -> NoReturn:

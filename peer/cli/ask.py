@@ -123,7 +123,7 @@ async def _ask(
     if await daemon_answers(directory):
         if network_given:
             detail = f"the daemon of {directory} has its own network and addresses"
-            raise ConfigError("config.bad_value", detail)
+            raise ConfigError("config.usage", detail)
         params = json.loads(json.dumps(asdict(options)))
         await call_control(directory, "ask", params, on_event)
     else:

@@ -231,10 +231,8 @@ def test_ask_without_anybody_to_ask(
     ("flags", "hint"),
     [
         (("--max-tokens", "-5"), "`int` >= 1 - at `max_tokens`"),
-        (("--max-tokens", "many"), "not a valid integer"),
         (("--max-tokens", "9999999"), "max_tokens"),
         (("--temperature", "nan"), "--temperature"),
-        (("--temperature", "9"), "--temperature"),
         (("--seed", "-1"), "seed"),
         (("--max-price", "abc"), "--max-price: 'abc'"),
         (("--max-price=-1",), "--max-price: '-1'"),
@@ -246,21 +244,34 @@ def test_ask_without_anybody_to_ask(
         (("--only", "nobody"), "nobody is"),
         (("--only", f"{ID}x"), "peer id"),
         (("--model", ""), "model"),
-        (("--nope",), "--nope"),
     ],
 )
 def test_flags_of_ask(peerd: Peerd, home: Path, flags: tuple[str, ...], hint: str) -> None:
-    """Each wrong flag is wrong use, found before the network is."""
+    """Each wrong value is found before the network is."""
     where: tuple[str | Path, ...] = ("--data", home, "--bootstrap", DEAD)
     check(peerd, 2, "config.bad_value", hint, "ask", "hi", *where, *flags)
     assert not (home / "log").exists()
 
 
-@pytest.mark.parametrize("arguments", [("nope",), ("ask",), ("run", "--places", "0")])
-def test_wrong_use(peerd: Peerd, home: Path, arguments: tuple[str, ...]) -> None:
-    """An unknown command, a missing argument, a flag out of range."""
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (("nope",), "nope"),
+        (("ask",), "PROMPT"),
+        (("ask", "hi", "--max-tokens", "many"), "not a valid integer"),
+        (("ask", "hi", "--temperature", "9"), "--temperature"),
+        (("ask", "hi", "--nope"), "--nope"),
+    ],
+)
+def test_wrong_use(peerd: Peerd, home: Path, arguments: tuple[str, ...], hint: str) -> None:
+    """An unknown command or flag, a missing argument, what the flag itself refuses."""
     where: tuple[str | Path, ...] = () if arguments == ("nope",) else ("--data", home)
-    check(peerd, 2, "config.bad_value", "", *arguments, *where)
+    check(peerd, 2, "config.usage", hint, *arguments, *where)
+
+
+def test_a_setting_out_of_range(peerd: Peerd, home: Path) -> None:
+    """A flag that the configuration refuses."""
+    check(peerd, 2, "config.bad_value", "places", "run", "--places", "0", "--data", home)
 
 
 def test_settings_of_the_environment(
