@@ -41,7 +41,10 @@ class _State:
 
 
 class Automaton:
-    """States are numbers >= 0, DEAD is none. `start` has read nothing."""
+    """States are numbers >= 0, DEAD is none. `start` has read nothing.
+
+    Numbers change with `generation`, which `compact` raises.
+    """
 
     def __init__(self, grammar: Grammar) -> None:
         self._elements: list[_Ranges | int | None] = []
@@ -55,6 +58,7 @@ class Automaton:
                 self._elements.append(None)
             self._starts.append(starts)
         self.work = 0
+        self.generation = 0
         self._clear()
         roots = [self._node(at, _NOWHERE) for at in self._starts[grammar.root]]
         self.start = self._state(*self._close(roots), b"")
@@ -108,6 +112,7 @@ class Automaton:
         ):
             return state
         kept, nodes = self._states[state], self._nodes
+        self.generation += 1
         self._clear()
         leaves = []
         for leaf in kept.leaves:

@@ -90,8 +90,9 @@ class Constraint:
         assert state != DEAD
         # What was done for the tokens so far is forgiven little by little.
         self._automaton.work = max(0, self._automaton.work - limits.GRAMMAR_WORK_PER_TOKEN)
+        generation = self._automaton.generation
         self._state = self._automaton.compact(state)
-        if self._state != state or len(self._masks) > MASKS_KEPT:
+        if self._automaton.generation != generation or len(self._masks) > MASKS_KEPT:
             self._masks.clear()
 
     def mask(self) -> Mask:

@@ -10,6 +10,7 @@ from engine.constraint import Constraint, Pieces
 from engine.frames import JobFailed, JobFinished
 from engine.gbnf import parse_grammar
 from engine.sampling import Sampler
+from protocol import limits
 from protocol.fields import (
     ConstraintKind,
     FinishReason,
@@ -130,6 +131,20 @@ def test_many_constrained_jobs_say_what_each_says_alone(bench, chat, parameters)
         together.submit(handle, chat("Hello"), job)
     together.run()
     assert [together.text(handle) for handle in range(4)] == alone
+
+
+def test_masks_are_of_the_state_that_they_were_made_for(model, monkeypatch):
+    """Also when states have just been forgotten and their numbers given to others."""
+    monkeypatch.setattr(limits, "GRAMMAR_STATES_MAX", 100)
+    pieces = Pieces(model.vocabulary.pieces, model.vocabulary.end_tokens)
+    for text in ("root ::= ([a-f]{30} [g-k]{3})*", 'root ::= ([a-m]{20} [n-z]{7} ".")*'):
+        constraint = Constraint(parse_grammar(text), pieces)
+        for _ in range(120):
+            mask = constraint.mask()
+            legal = [token for token in range(mask.size) if constraint.allows(token)]
+            assert np.flatnonzero(mask).tolist() == legal
+            constraint.take(legal[0])
+        assert constraint._automaton.generation > 0
 
 
 # Tokens 0 to 127 are ASCII characters, then two words, an end and a control token.
