@@ -116,7 +116,8 @@ class Requester:
         if not job.queue:
             codes = [code for code in job.bidders.values() if code]
             code = codes[0] if codes else "request.no_bids"
-            self.fail(job, code, f"{len(job.bidders)} bids, none acceptable")
+            nobody = f"nobody bid on model {job.ask.model!r}"
+            self.fail(job, code, f"{len(codes)} bids, none acceptable" if codes else nobody)
             return
         job.step(JobEvent.WINNER)
         self.awarding.next(job)
