@@ -153,6 +153,14 @@ def test_an_event_without_end_is_refused():
         list(stream.push(b"x" * (limits.REMOTE_EVENT_BYTES_MAX + 1)))
 
 
+def test_an_event_of_many_lines_is_bounded_as_a_whole():
+    stream = EventStream()
+    lines = limits.REMOTE_EVENT_BYTES_MAX // 8
+    assert list(stream.push(b"data: 3456789\n" * lines)) == []
+    with pytest.raises(EngineError):
+        list(stream.push(b"data:\ndata:1\n"))
+
+
 # --- answers -------------------------------------------------------------------------------
 
 

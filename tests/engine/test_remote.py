@@ -259,11 +259,14 @@ async def test_a_long_pause_that_the_server_asks_for_is_as_good_as_no(
         assert len(engine.models()) == 1
 
 
-def breaking(*payloads: object, raw: bytes = b"") -> Handler:
+LONGER = HEAD.replace(b"Connection: close", b"Content-Length: 99999")
+
+
+def breaking(*payloads: object, raw: bytes = b"", head: bytes = HEAD) -> Handler:
     """A stream that ends after these events, without an end of its own."""
 
     async def answer(exchange: Exchange) -> None:
-        await exchange.send(HEAD)
+        await exchange.send(head)
         await exchange.events(*payloads)
         if raw:
             await exchange.send(raw)
@@ -276,6 +279,7 @@ def breaking(*payloads: object, raw: bytes = b"") -> Handler:
     [
         breaking(text("a")),
         breaking(text("a"), raw=b'data: {"choices": [{"delta": {"content": "b'),
+        breaking(text("a"), head=LONGER),
         breaking(text("a"), "[DONE]"),
         breaking(text("a"), "{nonsense"),
         breaking(text("a"), '{"choices": 7}'),
@@ -331,7 +335,7 @@ async def test_an_answer_that_is_complete_needs_no_polite_goodbye(remote, ask):
     """The reason came; usage, [DONE] and the end of the chunked body did not."""
 
     async def answer(exchange: Exchange) -> None:
-        await exchange.send(HEAD.replace(b"Connection: close", b"Content-Length: 99999"))
+        await exchange.send(LONGER)
         await exchange.events(text("a"), end())
 
     async with remote(answer) as (engine, _):

@@ -14,6 +14,7 @@ import trio
 import trio.testing
 from structlog.testing import capture_logs
 
+from engine import process
 from engine.catalogue import ModelSource, fingerprint, read_model
 from engine.interface import Started, Tokens
 from engine.llama import LlamaEngine
@@ -90,21 +91,16 @@ async def test_a_model_is_loaded_when_a_job_asks_and_the_promise_says_so(residen
         assert engine.estimate("a", 0).tokens_per_s_milli == 1000 * NS_PER_S // 2_000
         await engine.run_job(job("Hello", model="a", tokens=5), lambda event: None)
         assert up(engine) == "a"
-        assert engine.estimate("a", 0).ttft_ns < NS_PER_S
+        assert engine.estimate("a", 0).ttft_ns < LOAD_NS
 
 
 async def test_the_time_to_load_is_part_of_the_job_s(residents, job, answer):
-    async with residents("a", 0) as engine:
-        begin = trio.current_time()
-        got = answer()
-        await engine.run_job(job("Hello", model="a", tokens=5), got.events.append)
-        whole_ns = (trio.current_time() - begin) * NS_PER_S
-        again = answer()
-        await engine.run_job(job("Hello", model="a", tokens=5), again.events.append)
-    cold, warm = got.finished, again.finished
-    assert warm.ttft_ns < cold.ttft_ns <= cold.duration_ns <= whole_ns
-    # All but the answer's own time was loading.
-    assert cold.ttft_ns > whole_ns / 2
+    got = answer()
+    with capture_logs() as lines:
+        async with residents("a", 0) as engine:
+            await engine.run_job(job("Hello", model="a", tokens=5), got.events.append)
+    (ready,) = [line for line in lines if line["event"] == "engine.ready"]
+    assert ready["start_ms"] * 1_000_000 <= got.finished.ttft_ns <= got.finished.duration_ns
 
 
 async def test_required_models_are_loaded_at_start(residents):
@@ -120,16 +116,31 @@ async def test_a_job_for_another_model_takes_the_room_of_an_idle_one(residents, 
             assert offered(engine) == "ab"
 
 
-async def test_the_memory_of_an_unloaded_model_is_free_before_the_next_is_loaded(residents, job):
-    async with residents("ab", 1.5) as engine:
-        await engine.run_job(job("Hello", model="a", tokens=5), lambda event: None)
-        pid = engine.worker_pid("a")
+async def test_the_memory_of_an_unloaded_model_is_free_before_the_next_is_loaded(
+    residents, job, monkeypatch
+):
+    spawn, pids, alive = process._spawn, [], []
 
-        def gone(event: object) -> None:
-            with pytest.raises(ProcessLookupError):
-                os.kill(pid, 0)
+    def spawn_and_look() -> object:
+        alive.extend(pid for pid in pids if is_alive(pid))
+        made = spawn()
+        pids.append(made.pid)
+        return made
 
-        await engine.run_job(job("Hello", model="b", tokens=5), gone)
+    monkeypatch.setattr(process, "_spawn", spawn_and_look)
+    async with residents("abc", 1.5) as engine:
+        for name in "abc":
+            await engine.run_job(job("Hello", model=name, tokens=5), lambda event: None)
+        assert (len(pids), alive) == (3, [])
+        assert is_alive(pids[-1])
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 async def test_the_least_recently_used_goes(residents, job):
@@ -167,7 +178,7 @@ async def test_jobs_that_come_while_it_loads_share_one_load(residents, job):
             await trio.testing.wait_all_tasks_blocked()
             assert engine.free_places("a") == 0
             # The other model's worker would have to wait for this one's.
-            assert engine.estimate("b", 0).ttft_ns > LOAD_NS * 5 // 4 * 1.5
+            assert engine.estimate("b", 0).ttft_ns > 5 * LOAD_NS * 5 // 4 * 1.5
     assert [line["model"] for line in lines if line["event"] == "engine.ready"] == ["a"]
 
 
@@ -178,6 +189,18 @@ async def test_a_model_that_a_job_waits_for_takes_its_room_already(residents, jo
             await trio.testing.wait_all_tasks_blocked()
             assert offered(engine) == "a"
         assert offered(engine) == "ab"
+
+
+async def test_models_in_line_to_be_loaded_take_their_room_already(residents, job):
+    """a is loading, b waits for it to have loaded; beside both there is no room for c."""
+    async with residents("abc", 2.5) as engine:
+        async with trio.open_nursery() as nursery:
+            for name in "ab":
+                spec = job(name, model=name, tokens=5)
+                nursery.start_soon(engine.run_job, spec, lambda event: None)
+            await trio.testing.wait_all_tasks_blocked()
+            assert (up(engine), offered(engine)) == ("", "ab")
+        assert offered(engine) == "abc"
 
 
 async def test_a_job_that_is_cancelled_while_its_model_loads_leaves_it_loaded(residents, job):
