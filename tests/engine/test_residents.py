@@ -171,7 +171,10 @@ async def test_a_model_that_works_is_never_unloaded(residents, job):
 
 async def test_jobs_that_come_while_it_loads_share_one_load(residents, job):
     with capture_logs() as lines:
-        async with residents("ab", 0) as engine, trio.open_nursery() as nursery:
+        async with (
+            residents("ab", 0, load_ns=5 * LOAD_NS) as engine,
+            trio.open_nursery() as nursery,
+        ):
             for text in ("one", "two", "three"):
                 spec = job(text, model="a", tokens=5)
                 nursery.start_soon(engine.run_job, spec, lambda event: None)
