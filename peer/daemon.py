@@ -79,16 +79,11 @@ class Daemon:
             anchor=MutualCredit(settings.credit_limit_ucr),
         )
         self.driver = Driver(self.node, self.journal, self, self._now_ns)
-        self.network = Network(
-            settings.network,
-            signer,
-            validate=self.driver.gossip,
-            on_session=self._session_came,
-            on_bid=lambda peer, data: self.driver.feed(act.BidReceived(peer, data)),
-            on_peer=lambda peer, connected: None,
-            now_ns=self._now_ns,
-            rng=random.Random(os.urandom(16)),
-        )
+        try:
+            self.network = self._make_network(signer)
+        except BaseException:
+            self.journal.close()  # else the directory stays locked by this process
+            raise
         self._links = Links(self.network, self.driver.feed)
         self.jobs: Jobs | None = None
         if engine is not None:
@@ -101,6 +96,18 @@ class Daemon:
         self._asks: dict[int, trio.MemorySendChannel[Any]] = {}
         self._next_ask = 1
         self._settled: list[trio.MemorySendChannel[events.ChannelSettled]] = []
+
+    def _make_network(self, signer: Signer) -> Network:
+        return Network(
+            self.settings.network,
+            signer,
+            validate=self.driver.gossip,
+            on_session=self._session_came,
+            on_bid=lambda peer, data: self.driver.feed(act.BidReceived(peer, data)),
+            on_peer=lambda peer, connected: None,
+            now_ns=self._now_ns,
+            rng=random.Random(os.urandom(16)),
+        )
 
     def _replay(self, entry: LogEntry) -> None:
         self.ledger.replay(entry.type, entry.payload)
