@@ -23,6 +23,7 @@ from engine.frames import (
     Submit,
 )
 from engine.native import NativeModel, Row
+from engine.places import Places
 from engine.prompts import PromptReader
 from engine.recheck import Checker
 from engine.sampling import Sampler, check_parameters
@@ -55,6 +56,7 @@ class Sequence:
     position: int = 0
     output_tokens: int = 0
     place: int = -1
+    reused_tokens: int = 0
     prefilled: bool = field(default=False)
 
 
@@ -70,6 +72,7 @@ class Batcher:
         *,
         chunk_tokens: int,
         queue_jobs: int,
+        prefix_reuse: bool = True,
     ) -> None:
         self._model = model
         self._prompts = prompts
@@ -79,7 +82,7 @@ class Batcher:
         self._queue_jobs = queue_jobs
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
-        self._free_places = list(range(model.places))
+        self._places = Places(model, reuses=prefix_reuse)
         self._pieces: Pieces | None = None
 
     @property
@@ -89,7 +92,7 @@ class Batcher:
 
     def submit(self, job: Submit | Recheck) -> None:
         """Take a job: emits JobStarted, or JobFailed with the code of what is wrong."""
-        if len(self._waiting) >= self._queue_jobs + len(self._free_places):
+        if len(self._waiting) >= self._queue_jobs + self._places.free:
             self._emit(JobFailed(job.handle, "engine.overloaded", ""))
             return
         try:
@@ -151,22 +154,27 @@ class Batcher:
         self._admit()
         if not self._running:
             return
+        is_typical = all(map(_is_typical, self._running))
         start_ns = time.perf_counter_ns()
         rows, sampled = self._rows()
         decoding = sum(1 for row in rows if len(row.tokens) == 1)
         read = sum(len(row.tokens) for row in rows) - decoding
         self._model.decode(rows)
+        self._places.record(rows)
         chosen = self._choose(sampled, [row.wanted for row in rows if row.wanted])
-        if all(sequence.checker is None for sequence in self._running):
+        if is_typical:
             self._speedometer.record(decoding, read, time.perf_counter_ns() - start_ns)
         for sequence, token in chosen:
             self._accept(sequence, token)
 
     def _admit(self) -> None:
-        while self._waiting and self._free_places:
+        while self._waiting and self._places.free:
             sequence = self._waiting.popleft()
-            sequence.place = self._free_places.pop(0)
-            self._model.forget(sequence.place)
+            # A re-check reads all itself: what it finds depends on nobody else's job.
+            may_reuse = sequence.checker is None
+            sequence.place, reused = self._places.take(sequence.unfed, may_reuse=may_reuse)
+            sequence.unfed = sequence.unfed[reused:]
+            sequence.position = sequence.reused_tokens = reused
             self._running.append(sequence)
 
     def _rows(self) -> tuple[list[Row], list[Sequence]]:
@@ -259,7 +267,8 @@ class Batcher:
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         self._leave(sequence)
-        self._emit(JobFinished(sequence.handle, reason, sequence.output_tokens))
+        reused = sequence.reused_tokens
+        self._emit(JobFinished(sequence.handle, reason, sequence.output_tokens, reused))
 
     def _fail(self, sequence: Sequence, error: EngineError) -> None:
         self._leave(sequence)
@@ -270,7 +279,7 @@ class Batcher:
         self._show(sequence, *sequence.text.flush())
         if sequence.place >= 0:
             self._running.remove(sequence)
-            self._free_places.append(sequence.place)
+            self._places.release(sequence.place)
         else:
             self._waiting.remove(sequence)
 
@@ -278,3 +287,12 @@ class Batcher:
         if count and sequence.checker is None:
             ids, sequence.unshown = sequence.unshown[:count], sequence.unshown[count:]
             self._emit(JobTokens(sequence.handle, text, count, tuple(ids)))
+
+
+def _is_typical(sequence: Sequence) -> bool:
+    """Whether a step with it, before it is fed, says how long others take.
+
+    Not with a re-check, nor while the rest of a prompt is read whose beginning was there: it is
+    short, so each of its tokens bears more of the step, and it may bear a copy.
+    """
+    return sequence.checker is None and (sequence.prefilled or not sequence.reused_tokens)

@@ -43,6 +43,7 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag=1):
     chunk_tokens: int
     queue_jobs: int
     step_ns_min: int
+    prefix_reuse: bool = True
 
 
 class Submit(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -103,11 +104,13 @@ class JobTokens(msgspec.Struct, frozen=True, array_like=True, tag=21):
 
 
 class JobFinished(msgspec.Struct, frozen=True, array_like=True, tag=22):
-    """The job is over, and its place is free."""
+    """The job is over, and its place is free; so many of its prompt's tokens were not read, as
+    they were in the place already."""
 
     handle: Handle
     reason: FinishReason
     output_tokens: Count
+    reused_tokens: Count = 0
 
 
 class JobFailed(msgspec.Struct, frozen=True, array_like=True, tag=23):

@@ -68,7 +68,8 @@ class Finished:
     """The end: totals, why, and how it was made. Durations in ns, from submission.
 
     `engine` names the build and `settings` what a re-check needs beside the parameters; both
-    go into the receipt's generation profile.
+    go into the receipt's generation profile. `reused_tokens` of the input were not read, as an
+    earlier job had left them in the engine: for the operator, never on the wire.
     """
 
     reason: FinishReason
@@ -78,6 +79,7 @@ class Finished:
     duration_ns: int
     engine: str
     settings: str
+    reused_tokens: int = 0
 
 
 EngineEvent = Started | Tokens | Finished

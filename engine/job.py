@@ -109,6 +109,7 @@ class RunningJob:
             duration_ns=end_ns - self._submitted_ns,
             engine=self._ready.engine,
             settings=self._ready.settings,
+            reused_tokens=event.reused_tokens,
         )
 
     def fail(self, error: EngineError) -> None:

@@ -148,6 +148,7 @@ class ModelLife:
                 chunk_tokens=settings.prefill_chunk_tokens,
                 queue_jobs=settings.queue_jobs,
                 step_ns_min=settings.step_ns_min(),
+                prefix_reuse=settings.prefix_reuse,
             )
         )
         with trio.move_on_after(limits.ENGINE_START_NS_MAX / NS_PER_S):

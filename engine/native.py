@@ -46,6 +46,9 @@ def _short(name: str) -> Any:
 _tokenize = _short("llama_tokenize")
 _token_to_piece = _short("llama_token_to_piece")
 _seq_rm = _short("llama_memory_seq_rm")
+_seq_cp = _short("llama_memory_seq_cp")
+_seq_first = _short("llama_memory_seq_pos_min")
+_seq_last = _short("llama_memory_seq_pos_max")
 _get_logits = _short("llama_get_logits")
 
 
@@ -252,6 +255,30 @@ class NativeModel:
         """Empty a sequence."""
         assert 0 <= sequence < self.places
         _seq_rm(self._memory, sequence, -1, -1)
+
+    def keep(self, sequence: int, count: int) -> bool:
+        """Go back to a sequence's first `count` tokens (1 and up).
+
+        False when it does not hold exactly them afterwards: a recurrent model can't go back,
+        and one with a sliding window may have lost the first. It has to be emptied then.
+        """
+        assert 0 <= sequence < self.places
+        assert 0 < count <= self.context_tokens
+        if not _seq_rm(self._memory, sequence, count, -1):
+            return False
+        ends = _seq_first(self._memory, sequence), _seq_last(self._memory, sequence)
+        return ends == (0, count - 1)
+
+    def copy(self, source: int, target: int) -> None:
+        """Make a sequence hold what another holds, instead of what it held.
+
+        Always the whole: each has its own cells, and there the library aborts on a part.
+        """
+        assert 0 <= source < self.places
+        assert 0 <= target < self.places
+        assert source != target
+        _seq_rm(self._memory, target, -1, -1)
+        _seq_cp(self._memory, source, target, -1, -1)
 
     def close(self) -> None:
         """Free the memory; the object must not be used afterwards."""

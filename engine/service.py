@@ -38,6 +38,7 @@ class Service:
             self._outbox.add,
             chunk_tokens=load.chunk_tokens,
             queue_jobs=load.queue_jobs,
+            prefix_reuse=load.prefix_reuse,
         )
         settings = (
             f"sampler={SAMPLER_VERSION} {model.settings} chunk={load.chunk_tokens}"

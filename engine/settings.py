@@ -27,7 +27,9 @@ class LlamaSettings:
     smaller keeps their gaps short, larger starts the newcomer sooner. `queue_jobs` may wait.
     `steps_per_s_max` leaves the machine's owner some of it: the worker rests after each step
     as long as that takes (0: never). `memory_mib` is what all models together may take (0: no
-    limit; engine/memory.py says how the need is estimated).
+    limit; engine/memory.py says how the need is estimated). With `prefix_reuse`, a prompt that
+    begins as an earlier one is read from where they differ; that shows in its time to first
+    token, to whoever asks (engine/README.md).
     """
 
     n_threads: int = 0
@@ -37,6 +39,7 @@ class LlamaSettings:
     queue_jobs: int = 16
     steps_per_s_max: int = 0
     memory_mib: int = 0
+    prefix_reuse: bool = True
 
     def __post_init__(self) -> None:
         ranges = {
@@ -55,6 +58,8 @@ class LlamaSettings:
             value = getattr(self, name)
             if not isinstance(value, int) or not low <= value <= high:
                 raise ConfigError("config.bad_value", f"{name} {value} is not in {low}..{high}")
+        if not isinstance(self.prefix_reuse, bool):
+            raise ConfigError("config.bad_value", f"prefix_reuse {self.prefix_reuse} is no bool")
 
     def step_ns_min(self) -> int:
         """The shortest time between the starts of two steps, in ns; 0 for no pace."""

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 import trio
@@ -97,22 +98,30 @@ class Bench:
         return last
 
 
+def make_bench(
+    model: NativeModel,
+    prompts: PromptReader,
+    *,
+    chunk_tokens: int = 256,
+    queue_jobs: int = 8,
+    prefix_reuse: bool = True,
+) -> Bench:
+    events: list[JobEvent] = []
+    batcher = Batcher(
+        model,
+        prompts,
+        Speedometer(model.places),
+        events.append,
+        chunk_tokens=chunk_tokens,
+        queue_jobs=queue_jobs,
+        prefix_reuse=prefix_reuse,
+    )
+    return Bench(batcher, events)
+
+
 @pytest.fixture
 def bench(model: NativeModel, prompts: PromptReader) -> Callable[..., Bench]:
-    def make(*, chunk_tokens: int = 256, queue_jobs: int = 8) -> Bench:
-        events: list[JobEvent] = []
-        speedometer = Speedometer(model.places)
-        batcher = Batcher(
-            model,
-            prompts,
-            speedometer,
-            events.append,
-            chunk_tokens=chunk_tokens,
-            queue_jobs=queue_jobs,
-        )
-        return Bench(batcher, events)
-
-    return make
+    return partial(make_bench, model, prompts)
 
 
 @dataclass

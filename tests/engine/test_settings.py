@@ -18,6 +18,7 @@ from protocol.errors import ConfigError
         {"queue_jobs": -1},
         {"places": 2.5},
         {"steps_per_s_max": -1},
+        {"prefix_reuse": 1},
     ],
 )
 def test_a_value_out_of_range_is_named(options):

@@ -1,0 +1,88 @@
+"""Which tokens' keys and values lie in each place of a model, and who gets which place.
+
+What a job leaves in its place stays until the place is needed, so a prompt that begins as an
+earlier one is read only from where they differ. Mirrors what `NativeModel` holds, and is the
+only caller of what changes it beside `decode`. Must not know jobs. Rule: engine/README.md.
+"""
+
+from collections.abc import Sequence
+
+from engine.native import NativeModel, Row
+
+# Fewer are read again about as fast as they are kept or copied.
+REUSED_TOKENS_MIN = 16
+
+
+def common_tokens(left: Sequence[int], right: Sequence[int]) -> int:
+    """How many tokens two lists have in common at their beginning."""
+    low, high = 0, min(len(left), len(right))
+    # Halving, as comparing slices is many times faster than comparing items here.
+    while low < high:
+        middle = (low + high + 1) // 2
+        if left[low:middle] == right[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+class Places:
+    """The places of a model; with `reuses` off, every job begins with an empty one."""
+
+    def __init__(self, model: NativeModel, *, reuses: bool) -> None:
+        self._model = model
+        self._reuses = reuses
+        # What a self-test left is not listed, so it is forgotten when the place is taken.
+        self._resident: list[list[int]] = [[] for _ in range(model.places)]
+        # The least recently used first, and before them those that were never used.
+        self._free = list(range(model.places))
+
+    @property
+    def free(self) -> int:
+        """How many places are free."""
+        return len(self._free)
+
+    def resident(self, place: int) -> tuple[int, ...]:
+        """The tokens that lie in a place."""
+        return tuple(self._resident[place])
+
+    def take(self, tokens: list[int], *, may_reuse: bool = True) -> tuple[int, int]:
+        """A free place for a job that feeds `tokens`, and how many of them it already holds.
+
+        At least one is left to feed, as only a token that is fed has logits. The free place
+        that holds most of them is taken; if one that is running holds more, by what is worth a
+        copy, it is copied into the least recently used free place; else that one is emptied.
+        """
+        target, kept = self._free[0], 0
+        if self._reuses and may_reuse:
+            target, kept = self._prepare(tokens)
+        if not kept:
+            self._model.forget(target)
+        self._resident[target] = tokens[:kept]
+        self._free.remove(target)
+        return target, kept
+
+    def _prepare(self, tokens: list[int]) -> tuple[int, int]:
+        """As `take`; 0 when the place has to be emptied."""
+        common = [min(common_tokens(held, tokens), len(tokens) - 1) for held in self._resident]
+        # Of equals, `max` finds the first: the one that was used least recently.
+        best = max(self._free, key=common.__getitem__)
+        source = max(range(len(common)), key=common.__getitem__)
+        if common[source] >= common[best] + REUSED_TOKENS_MIN:
+            target = self._free[0]
+            self._model.copy(source, target)
+        elif common[best] >= REUSED_TOKENS_MIN:
+            source = target = best
+        else:
+            return self._free[0], 0
+        # Some kinds of models can't go back to an earlier token: then all is read again.
+        return target, common[source] if self._model.keep(target, common[source]) else 0
+
+    def record(self, rows: Sequence[Row]) -> None:
+        """These were fed."""
+        for row in rows:
+            self._resident[row.sequence] += row.tokens
+
+    def release(self, place: int) -> None:
+        """A job has left its place; what it fed stays."""
+        self._free.append(place)
