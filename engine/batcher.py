@@ -51,6 +51,7 @@ class Sequence:
     output_tokens_max: int
     sampler: Sampler
     text: TextStream
+    owner: bytes = b""
     checker: Checker | None = None
     unshown: list[int] = field(default_factory=list)
     position: int = 0
@@ -112,6 +113,7 @@ class Batcher:
             job.parameters.output_tokens_max,
             self._sampler(job.parameters, tokens),
             TextStream(job.parameters.stop + self._prompts.stop_strings(job.prompt)),
+            owner=b"" if isinstance(job, Recheck) else job.owner,
         )
         if isinstance(job, Recheck):
             room = self._model.context_tokens - len(tokens)
@@ -171,8 +173,8 @@ class Batcher:
         while self._waiting and self._places.free:
             sequence = self._waiting.popleft()
             # A re-check reads all itself: what it finds depends on nobody else's job.
-            may_reuse = sequence.checker is None
-            sequence.place, reused = self._places.take(sequence.unfed, may_reuse=may_reuse)
+            owner, may_reuse = sequence.owner, sequence.checker is None
+            sequence.place, reused = self._places.take(sequence.unfed, owner, may_reuse=may_reuse)
             sequence.unfed = sequence.unfed[reused:]
             sequence.position = sequence.reused_tokens = reused
             self._running.append(sequence)

@@ -52,6 +52,7 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag=2):
     handle: Handle
     prompt: Prompt
     parameters: GenerationParameters
+    owner: Annotated[bytes, msgspec.Meta(max_length=limits.ENGINE_OWNER_BYTES_MAX)] = b""
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=3):

@@ -35,12 +35,16 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """A job: which model, on what, how. `job_id` is unique among running jobs."""
+    """A job: which model, on what, how. `job_id` is unique among running jobs.
+
+    `owner` (a public key, or empty) is who asked: what is kept of a prompt serves it alone.
+    """
 
     job_id: bytes
     model: str
     prompt: Prompt
     parameters: GenerationParameters
+    owner: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

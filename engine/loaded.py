@@ -89,7 +89,7 @@ class LoadedModel:
     async def run_job(self, spec: JobSpec, emit: Callable[[EngineEvent], None]) -> None:
         """As `Engine.run_job`, on this worker."""
         handle = self._take_handle()
-        submit = frames.Submit(handle, spec.prompt, spec.parameters)
+        submit = frames.Submit(handle, spec.prompt, spec.parameters, spec.owner)
         with self._submitted(spec, submit) as job:
             while True:
                 event = await job.next_event()

@@ -27,13 +27,18 @@ def common_tokens(left: Sequence[int], right: Sequence[int]) -> int:
 
 
 class Places:
-    """The places of a model; with `reuses` off, every job begins with an empty one."""
+    """The places of a model; with `reuses` off, every job begins with an empty one.
+
+    What lies in a place serves its owner alone: others could tell from the time to the first
+    token what somebody's prompt began with.
+    """
 
     def __init__(self, model: NativeModel, *, reuses: bool) -> None:
         self._model = model
         self._reuses = reuses
         # What a self-test left is not listed, so it is forgotten when the place is taken.
         self._resident: list[list[int]] = [[] for _ in range(model.places)]
+        self._owners = [b""] * model.places
         # The least recently used first, and before them those that were never used.
         self._free = list(range(model.places))
 
@@ -46,8 +51,8 @@ class Places:
         """The tokens that lie in a place."""
         return tuple(self._resident[place])
 
-    def take(self, tokens: list[int], *, may_reuse: bool = True) -> tuple[int, int]:
-        """A free place for a job that feeds `tokens`, and how many of them it already holds.
+    def take(self, tokens: list[int], owner: bytes, *, may_reuse: bool = True) -> tuple[int, int]:
+        """A free place for `owner`'s job that feeds `tokens`, and how many it already holds.
 
         At least one is left to feed, as only a token that is fed has logits. The free place
         that holds most of them is taken; if one that is running holds more, by what is worth a
@@ -55,16 +60,20 @@ class Places:
         """
         target, kept = self._free[0], 0
         if self._reuses and may_reuse:
-            target, kept = self._prepare(tokens)
+            target, kept = self._prepare(tokens, owner)
         if not kept:
             self._model.forget(target)
         self._resident[target] = tokens[:kept]
+        self._owners[target] = owner
         self._free.remove(target)
         return target, kept
 
-    def _prepare(self, tokens: list[int]) -> tuple[int, int]:
+    def _prepare(self, tokens: list[int], owner: bytes) -> tuple[int, int]:
         """As `take`; 0 when the place has to be emptied."""
-        common = [min(common_tokens(held, tokens), len(tokens) - 1) for held in self._resident]
+        common = [
+            min(common_tokens(held, tokens), len(tokens) - 1) if owner == whose else 0
+            for held, whose in zip(self._resident, self._owners, strict=True)
+        ]
         # Of equals, `max` finds the first: the one that was used least recently.
         best = max(self._free, key=common.__getitem__)
         source = max(range(len(common)), key=common.__getitem__)

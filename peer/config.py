@@ -70,7 +70,8 @@ class ProviderConfig:
     ("": `models` in the data directory) is sold too, if it works. `credit_limit` is the sum
     of deposits believed from one payer. `steps_per_s_max` leaves room on the machine: at most
     so many decode steps a second (0: all it can). `memory_mib` is what loaded models may take
-    together (0: no limit); those over it wait unloaded for a job.
+    together (0: no limit); those over it wait unloaded for a job. `prefix_reuse` reads the
+    known beginning of the same requester's prompts only once.
     """
 
     models: tuple[str, ...] = ()
@@ -83,6 +84,7 @@ class ProviderConfig:
     context_tokens: Count = 0
     steps_per_s_max: Count = 0
     memory_mib: Count = 0
+    prefix_reuse: bool = True
     remote: Annotated[tuple[RemoteConfig, ...], Meta(max_length=limits.REMOTES_MAX)] = ()
 
 
@@ -182,6 +184,10 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 def _environment_value(name: str, default: Any, text: str) -> Any:
     if isinstance(default, tuple):
         return [part for part in text.split(",") if part]
+    if isinstance(default, bool):
+        if text not in ("true", "false"):
+            raise ConfigError("config.bad_value", f"{name}: {text!r} is neither true nor false")
+        return text == "true"
     if isinstance(default, int):
         try:
             return int(text)

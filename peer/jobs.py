@@ -90,7 +90,9 @@ class Jobs:
         self._running[action.model] += 1
         try:
             with scope:
-                spec = JobSpec(job_id, action.model, action.prompt, action.parameters)
+                spec = JobSpec(
+                    job_id, action.model, action.prompt, action.parameters, action.payer
+                )
                 await self._engine.run_job(spec, emit)
         except EngineError as error:
             log.warning("engine.job_failed", code=error.code, detail=error.detail)

@@ -200,6 +200,8 @@ ENGINE_PLACES_MAX: Final = 64
 ENGINE_CONTEXT_TOKENS_DEFAULT: Final = 4_096
 ENGINE_CHUNK_TOKENS_MIN: Final = 16
 ENGINE_CHUNK_TOKENS_MAX: Final = 2_048
+# Whose job it is: a public key.
+ENGINE_OWNER_BYTES_MAX: Final = 32
 ENGINE_QUEUE_JOBS_MAX: Final = 256
 ENGINE_STEPS_PER_S_MAX: Final = 100_000
 # One job to the worker: a prompt of text; a million tokens at four bytes.

@@ -235,12 +235,13 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class StartJob:
-    """Give the engine a job."""
+    """Give the engine a job of `payer`."""
 
     job_id: bytes
     model: str
     prompt: Prompt
     parameters: GenerationParameters
+    payer: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,7 +185,7 @@ class Provider:
         del self._bids[award.bid_id]
         job_id = crypto.digest(award.cid, award.lane.to_bytes(8, "big"))
         # The engine starts while the records go to disk: nothing is sent before they are there.
-        context.act(StartJob(job_id, placed.model, award.prompt, award.parameters))
+        context.act(StartJob(job_id, placed.model, award.prompt, award.parameters, session.peer))
         if award.open is not None:
             context.append(opening)
             step(context.ledger.channels[award.cid], ChannelEvent.ACCEPT)

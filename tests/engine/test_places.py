@@ -114,7 +114,9 @@ class World:
             queue_jobs=50,
         )
 
-    def submit(self, prompt: list[int], tokens_max: int, *, recheck: bool) -> None:
+    def submit(
+        self, prompt: list[int], tokens_max: int, *, recheck: bool, owner: bytes = b""
+    ) -> None:
         handle = len(self.jobs)
         self.jobs[handle] = prompt, tokens_max
         text = make_completion("".join(chr(48 + token) for token in prompt))
@@ -123,7 +125,7 @@ class World:
             ids = tuple(expected(prompt, tokens_max)[0])
             self.batcher.submit(Recheck(handle, text, asked, ids))
         else:
-            self.batcher.submit(Submit(handle, text, asked))
+            self.batcher.submit(Submit(handle, text, asked, owner))
 
     def check_places(self) -> None:
         places: Places = self.batcher._places
@@ -204,7 +206,7 @@ def places(*held: list[int]) -> tuple[Places, Memory]:
     memory = Memory()
     found = Places(memory, reuses=True)  # type: ignore[arg-type]
     for tokens in held:
-        place, kept = found.take(tokens, may_reuse=False)
+        place, kept = found.take(tokens, b"", may_reuse=False)
         rows = [Row(place, kept, tokens[kept:], 0)]
         memory.decode(rows)
         found.record(rows)
@@ -216,20 +218,48 @@ def places(*held: list[int]) -> tuple[Places, Memory]:
 def test_the_longest_of_several_is_taken() -> None:
     stem = list(range(30))
     found, _ = places([*stem[:20], 50], [*stem, 50], [*stem[:25], 50])
-    assert found.take([*stem, 40, 41]) == (1, 30)
+    assert found.take([*stem, 40, 41], b"") == (1, 30)
 
 
 def test_a_copy_is_made_only_for_as_much_more_as_it_is_worth() -> None:
     stem = list(range(60))
     for more, taken in ((15, (1, 20)), (16, (1, 36))):
         found, memory = places(stem[: 20 + more], stem[:20], [50])
-        running, _ = found.take([*stem[: 20 + more], 50])
+        running, _ = found.take([*stem[: 20 + more], 50], b"")
         assert running == 0
-        assert found.take([*stem[: 20 + more], 51]) == taken
+        assert found.take([*stem[: 20 + more], 51], b"") == taken
         assert memory.held[1] == stem[: taken[1]]
 
 
 def test_of_equals_the_least_recently_used_is_taken() -> None:
     stem = list(range(30))
     found, _ = places([50], [*stem, 51], [*stem, 52])
-    assert found.take([*stem, 53]) == (1, 30)
+    assert found.take([*stem, 53], b"") == (1, 30)
+
+
+@pytest.mark.parametrize(("second", "reused"), [(b"a", True), (b"b", False), (b"", False)])
+def test_what_a_job_left_serves_its_owner_alone(second: bytes, reused: bool) -> None:
+    """A stranger could tell from the time what somebody's prompt began with."""
+    world = World(Memory())
+    prompt = [each % 40 for each in range(REUSED_TOKENS_MIN + 8)]
+    for owner in (b"a", second):
+        world.submit(prompt, 1, recheck=False, owner=owner)
+        while world.batcher.is_busy:
+            world.batcher.step()
+    finished = [event for event in world.events if isinstance(event, JobFinished)]
+    assert finished[0].reused_tokens == 0
+    assert bool(finished[1].reused_tokens) is reused
+
+
+def test_a_running_job_of_another_owner_is_not_copied() -> None:
+    """Nor may a stranger's running prompt be a source."""
+    world = World(Memory())
+    prompt = [each % 40 for each in range(REUSED_TOKENS_MIN * 2 + 8)]
+    world.submit(prompt, 20, recheck=False, owner=b"a")
+    for _ in range(4):
+        world.batcher.step()
+    world.submit(prompt, 1, recheck=False, owner=b"b")
+    while world.batcher.is_busy:
+        world.batcher.step()
+    finished = [event for event in world.events if isinstance(event, JobFinished)]
+    assert [event.reused_tokens for event in finished] == [0, 0]

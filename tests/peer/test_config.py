@@ -37,6 +37,8 @@ def other_value(section: str, name: str) -> tuple[str, Any]:
         return special[name], special[name]
     if isinstance(default, tuple):
         return "/ip4/1.2.3.4/tcp/1,two", ("/ip4/1.2.3.4/tcp/1", "two")
+    if isinstance(default, bool):
+        return str(not default).lower(), not default
     if isinstance(default, int):
         return str(default + 7), default + 7
     return "0.125", "0.125"
@@ -87,6 +89,13 @@ def test_each_setting_has_a_variable(section: str, name: str) -> None:
     for other in SETTINGS:
         if other != (section, name):
             assert loaded(config, *other) == loaded(CONFIG, *other)
+
+
+def test_a_variable_that_is_neither_true_nor_false() -> None:
+    """`1` could mean either to somebody."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, {}, {"PEERD_PROVIDER_PREFIX_REUSE": "1"})
+    assert caught.value.code == "config.bad_value"
 
 
 def test_drain_has_a_variable() -> None:

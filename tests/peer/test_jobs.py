@@ -35,7 +35,7 @@ def make_jobs(engine: ScriptedEngine, feed: Callable[[Any], None]) -> Jobs:
 
 
 def start(job_id: bytes, model: str) -> StartJob:
-    return StartJob(job_id, model, PROMPT, PARAMETERS)
+    return StartJob(job_id, model, PROMPT, PARAMETERS, bytes(32))
 
 
 def test_an_offer_is_the_engine_s_promise_priced() -> None:

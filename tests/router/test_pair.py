@@ -118,6 +118,7 @@ class Pair:
                     self.give(other, act.SessionOpened(SessionKey(me, outbound=False)))
                     self.give(side, act.SessionOpened(SessionKey(them, outbound=True)))
                 case act.StartJob():
+                    assert action.payer == them, "the engine keeps prompts apart by who pays"
                     self._generate(side, action)
 
     def _generate(self, side: Side, start: act.StartJob) -> None:
