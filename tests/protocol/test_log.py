@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from crc32c import crc32c
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from protocol import limits
@@ -135,6 +135,8 @@ def test_bytes_lost_from_the_middle_are_corruption(records: Records, data: st.Da
     frames = [*make_frames([*records, (9, b"survivor")])]
     lost = data.draw(st.integers(1, len(frames[0])))
     bad = frames[0][:-lost]
+    # What follows may happen to begin with the very bytes that were lost.
+    assume(not (bad + b"".join(frames[1:])).startswith(frames[0]))
     entries, replay = replayed(make_header() + bad + b"".join(frames[1:]))
     assert entries == []
     assert replay.outcome is ScanOutcome.CORRUPT
