@@ -106,12 +106,11 @@ def test_a_record_of_an_unknown_number_is_corruption() -> None:
         records.decode_record(200, b"\x90")
 
 
-@given(st.sampled_from(sorted(MESSAGES)), st.data())
-def test_no_other_encoding_of_a_message_is_taken(name: str, data: st.DataObject) -> None:
+@pytest.mark.parametrize("name", sorted(MESSAGES))
+def test_no_other_encoding_of_a_message_is_taken(name: str) -> None:
     """Any one header or integer written wider than need be is refused. README."""
-    encoded = wire.encode(MESSAGES[name])
-    wider = list(_widened(encoded))
-    assert refusal(data.draw(st.sampled_from(wider))) == "wire.not_canonical"
+    for wider in _widened(wire.encode(MESSAGES[name])):
+        assert refusal(wider) == "wire.not_canonical"
 
 
 @pytest.mark.parametrize("name", sorted(RECORDS))
@@ -134,18 +133,26 @@ def test_no_other_encoding_of_an_envelope_is_taken() -> None:
             open_envelope(data, NETWORK, None, allowed=(Request,))
 
 
+INTEGERS = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
+
+
 def _widened(data: bytes) -> list[bytes]:
     """Every version of `data` in which one item has the next wider header."""
     found: list[bytes] = []
     offset = 0
     while offset < len(data):
         head = data[offset]
-        size = HEADERS.get(head, {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}.get(head, 0))
+        size = HEADERS.get(head, INTEGERS.get(head, 0))
         length = int.from_bytes(data[offset + 1 : offset + 1 + size], "big")
         before, after = data[:offset], data[offset + 1 + size :]
         wide = b""
         if head < 0x80:
             wide = bytes([0xCC, head])
+        elif head >= 0xE0:
+            wide = bytes([0xD0, head])
+        elif head in (0xD0, 0xD1, 0xD2):
+            negative = int.from_bytes(data[offset + 1 : offset + 1 + size], "big", signed=True)
+            wide = bytes([head + 1]) + negative.to_bytes(2 * size, "big", signed=True)
         elif 0x90 <= head < 0xA0:
             wide = b"\xdc" + (head & 0xF).to_bytes(2, "big")
         elif 0xA0 <= head < 0xC0:
