@@ -89,6 +89,8 @@ async def _demo(home: Path, prompt: str, max_tokens: int, screen: Screen | None)
             stack.push_async_callback(node.stop)
             return node
 
+        if screen is not None:
+            screen.progress.print("starting three providers and a requester, a process each")
         first = await start(PROVIDERS[0].name, (), *PROVIDERS[0].flags())
         await first.wait_ready()
         bootstrap = tuple(first.ready["addresses"][:1])
@@ -100,6 +102,8 @@ async def _demo(home: Path, prompt: str, max_tokens: int, screen: Screen | None)
         if screen is not None:
             _show_nodes(screen, providers, requester)
         await _wait_joined(requester, len(providers))
+        if screen is not None:
+            screen.progress.print(f"question: {prompt}\n", markup=False)
         record = await _ask(requester, prompt, max_tokens, screen)
         await call_control(requester.directory, "close", {}, lambda line: None)
         books = await _books([requester, *providers])
