@@ -1,18 +1,17 @@
 """Continuous batching: sequences join and leave at every step; nothing waits for the slowest.
 
-One step feeds each decoding sequence its last token, and fills the rest with a bounded chunk
-of waiting prompts. Must not know pipes, processes or trio. Rule: engine/README.md.
+`engine.composition` says what a step feeds, `engine.intake` makes the sequences. Must not know
+pipes, processes or trio. Rule: engine/README.md.
 """
 
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.constraint import Constraint, Pieces, compile_constraint
+from engine.composition import compose
 from engine.frames import (
     JobEvent,
     JobFailed,
@@ -22,43 +21,15 @@ from engine.frames import (
     Recheck,
     Submit,
 )
-from engine.native import NativeModel, Row
+from engine.intake import Intake
+from engine.native import NativeModel
 from engine.places import Places
 from engine.prompts import PromptReader
 from engine.recheck import Checker
-from engine.sampling import Sampler, check_parameters
+from engine.sequence import Sequence
 from engine.speed import Speedometer
-from engine.text import TextStream
-from protocol import limits
 from protocol.errors import EngineError
-from protocol.fields import FinishReason, GenerationParameters
-
-# When nobody decodes, nobody waits for a step: more than this reads no faster.
-IDLE_CHUNK_TOKENS = 512
-
-
-@dataclass(slots=True, eq=False)
-class Sequence:
-    """One job: `unfed` tokens go in next, at `position`; `place` -1 while it waits.
-
-    Logits are wanted from the prompt's last token on. `unshown` are tokens whose text is held
-    back. With a `checker`, the output was given and is only read.
-    """
-
-    handle: int
-    unfed: list[int]
-    input_tokens: int
-    output_tokens_max: int
-    sampler: Sampler
-    text: TextStream
-    owner: bytes = b""
-    checker: Checker | None = None
-    unshown: list[int] = field(default_factory=list)
-    position: int = 0
-    output_tokens: int = 0
-    place: int = -1
-    reused_tokens: int = 0
-    prefilled: bool = field(default=False)
+from protocol.fields import FinishReason
 
 
 class Batcher:
@@ -76,7 +47,7 @@ class Batcher:
         prefix_reuse: bool = True,
     ) -> None:
         self._model = model
-        self._prompts = prompts
+        self._intake = Intake(model, prompts)
         self._speedometer = speedometer
         self._emit = emit
         self._chunk_tokens = chunk_tokens
@@ -84,7 +55,6 @@ class Batcher:
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
         self._places = Places(model, reuses=prefix_reuse)
-        self._pieces: Pieces | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -97,49 +67,12 @@ class Batcher:
             self._emit(JobFailed(job.handle, "engine.overloaded", ""))
             return
         try:
-            sequence = self._sequence(job)
+            sequence = self._intake.read(job)
         except EngineError as error:
             self._emit(JobFailed(job.handle, error.code, error.detail))
             return
         self._waiting.append(sequence)
         self._emit(JobStarted(job.handle, len(sequence.unfed)))
-
-    def _sequence(self, job: Submit | Recheck) -> Sequence:
-        tokens = self._prompts.read(job.prompt)
-        sequence = Sequence(
-            job.handle,
-            tokens,
-            len(tokens),
-            job.parameters.output_tokens_max,
-            self._sampler(job.parameters, tokens),
-            TextStream(job.parameters.stop + self._prompts.stop_strings(job.prompt)),
-            owner=b"" if isinstance(job, Recheck) else job.owner,
-        )
-        if isinstance(job, Recheck):
-            room = self._model.context_tokens - len(tokens)
-            # The last token made needs no place of its own.
-            if len(job.token_ids) > min(room + 1, job.parameters.output_tokens_max):
-                raise EngineError("engine.bad_spec", "more tokens claimed than can be made")
-            vocabulary = self._model.vocabulary
-            sequence.checker = Checker(
-                job.token_ids,
-                sequence.sampler,
-                sequence.text,
-                vocabulary.pieces,
-                vocabulary.end_tokens,
-            )
-            sequence.unfed = [*tokens, *job.token_ids[:room]]
-        return sequence
-
-    def _sampler(self, parameters: GenerationParameters, tokens: list[int]) -> Sampler:
-        vocabulary = self._model.vocabulary
-        check_parameters(parameters, vocabulary.size)
-        if parameters.constraint is None:
-            return Sampler(parameters, tokens)
-        grammar = compile_constraint(parameters.constraint)
-        if self._pieces is None:
-            self._pieces = Pieces(vocabulary.pieces, vocabulary.end_tokens)
-        return Sampler(parameters, tokens, Constraint(grammar, self._pieces))
 
     def cancel(self, handle: int) -> None:
         """Stop a job between two steps; unknown handles are ignored: it may just have ended."""
@@ -156,9 +89,9 @@ class Batcher:
         self._admit()
         if not self._running:
             return
-        is_typical = all(map(_is_typical, self._running))
+        is_typical = all(sequence.is_typical for sequence in self._running)
         start_ns = time.perf_counter_ns()
-        rows, sampled = self._rows()
+        rows, sampled = compose(self._running, self._chunk_tokens)
         decoding = sum(1 for row in rows if len(row.tokens) == 1)
         read = sum(len(row.tokens) for row in rows) - decoding
         self._model.decode(rows)
@@ -178,31 +111,6 @@ class Batcher:
             sequence.unfed = sequence.unfed[reused:]
             sequence.position = sequence.reused_tokens = reused
             self._running.append(sequence)
-
-    def _rows(self) -> tuple[list[Row], list[Sequence]]:
-        """What to feed in this step, and whose next token follows from it, in order."""
-        decoding = [sequence for sequence in self._running if sequence.prefilled]
-        budget = self._chunk_tokens if decoding else max(self._chunk_tokens, IDLE_CHUNK_TOKENS)
-        rows: list[Row] = []
-        sampled: list[Sequence] = []
-        for sequence in sorted(self._running, key=lambda sequence: not sequence.prefilled):
-            room = 1 if sequence.prefilled else budget
-            if sequence.checker is not None:
-                room = min(room, limits.ENGINE_RECHECK_ROWS_MAX)
-            count = min(len(sequence.unfed), room)
-            if not count:
-                break
-            if not sequence.prefilled:
-                budget -= count
-            tokens, sequence.unfed = sequence.unfed[:count], sequence.unfed[count:]
-            wanted = min(count, max(0, sequence.position + count + 1 - sequence.input_tokens))
-            rows.append(Row(sequence.place, sequence.position, tokens, wanted))
-            sequence.position += count
-            if wanted:
-                sampled.append(sequence)
-            if not sequence.unfed:
-                sequence.prefilled = True
-        return rows, sampled
 
     def _choose(
         self, sampled: list[Sequence], wanted: list[int]
@@ -289,12 +197,3 @@ class Batcher:
         if count and sequence.checker is None:
             ids, sequence.unshown = sequence.unshown[:count], sequence.unshown[count:]
             self._emit(JobTokens(sequence.handle, text, count, tuple(ids)))
-
-
-def _is_typical(sequence: Sequence) -> bool:
-    """Whether a step with it, before it is fed, says how long others take.
-
-    Not with a re-check, nor while the rest of a prompt is read whose beginning was there: it is
-    short, so each of its tokens bears more of the step, and it may bear a copy.
-    """
-    return sequence.checker is None and (sequence.prefilled or not sequence.reused_tokens)

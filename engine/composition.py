@@ -1,0 +1,41 @@
+"""What one step feeds: every decoding sequence its last token, and a chunk of waiting prompts.
+
+Moves the sequences past what it takes from them. Must not know sampling or llama.cpp.
+Rule: engine/README.md.
+"""
+
+from collections.abc import Iterable
+
+from engine.native import Row
+from engine.sequence import Sequence
+from protocol import limits
+
+# When nobody decodes, nobody waits for a step: more than this reads no faster.
+IDLE_CHUNK_TOKENS = 512
+
+
+def compose(running: Iterable[Sequence], chunk_tokens: int) -> tuple[list[Row], list[Sequence]]:
+    """What to feed in this step, and whose next token follows from it, in order."""
+    decoding_first = sorted(running, key=lambda sequence: not sequence.prefilled)
+    decodes = bool(decoding_first) and decoding_first[0].prefilled
+    budget = chunk_tokens if decodes else max(chunk_tokens, IDLE_CHUNK_TOKENS)
+    rows: list[Row] = []
+    sampled: list[Sequence] = []
+    for sequence in decoding_first:
+        room = 1 if sequence.prefilled else budget
+        if sequence.checker is not None:
+            room = min(room, limits.ENGINE_RECHECK_ROWS_MAX)
+        count = min(len(sequence.unfed), room)
+        if not count:
+            break
+        if not sequence.prefilled:
+            budget -= count
+        tokens, sequence.unfed = sequence.unfed[:count], sequence.unfed[count:]
+        wanted = min(count, max(0, sequence.position + count + 1 - sequence.input_tokens))
+        rows.append(Row(sequence.place, sequence.position, tokens, wanted))
+        sequence.position += count
+        if wanted:
+            sampled.append(sequence)
+        if not sequence.unfed:
+            sequence.prefilled = True
+    return rows, sampled

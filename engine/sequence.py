@@ -1,0 +1,43 @@
+"""One job in the batch: what it has fed, what it still has to feed, and what it made.
+
+Must not know how steps are composed. Rule: engine/README.md.
+"""
+
+from dataclasses import dataclass, field
+
+from engine.recheck import Checker
+from engine.sampling import Sampler
+from engine.text import TextStream
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """One job: `unfed` tokens go in next, at `position`; `place` -1 while it waits.
+
+    Logits are wanted from the prompt's last token on. `unshown` are tokens whose text is held
+    back. With a `checker`, the output was given and is only read.
+    """
+
+    handle: int
+    unfed: list[int]
+    input_tokens: int
+    output_tokens_max: int
+    sampler: Sampler
+    text: TextStream
+    owner: bytes = b""
+    checker: Checker | None = None
+    unshown: list[int] = field(default_factory=list)
+    position: int = 0
+    output_tokens: int = 0
+    place: int = -1
+    reused_tokens: int = 0
+    prefilled: bool = False
+
+    @property
+    def is_typical(self) -> bool:
+        """Whether a step with it, before it is fed, says how long others take.
+
+        Not with a re-check, nor while the rest of a prompt is read whose beginning was there:
+        it is short, so each of its tokens bears more of the step, and it may bear a copy.
+        """
+        return self.checker is None and (self.prefilled or not self.reused_tokens)
