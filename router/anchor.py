@@ -1,19 +1,92 @@
-"""What makes a deposit credible: one interface, and mutual credit as its default. Pure.
+"""What makes a deposit credible: one interface, and mutual credit as its default. Sans-IO.
 
-A witness quorum and a contract come behind the same interface. Rule: router/README.md, "Money".
+Rule: router/README.md, "Anchors".
 """
 
 from typing import Protocol
 
-from protocol.channel import Role
+from protocol.channel import Channel, Role
+from protocol.errors import RemoteError
+from router.context import Context
 from router.ledger import Ledger
 
 
 class Anchor(Protocol):
-    """How far a payer is good for its deposits."""
+    """Who holds the deposit, and who pays it out when the two ends don't agree.
+
+    Methods that change something get the node's Context: records and messages go out through
+    it, in order. Nothing blocks. An anchor that has to ask somebody (witnesses, a contract)
+    says so by its answer (False, None), and tells its AnchorListener when it knows.
+    """
 
     def deposit_max_ucr(self, ledger: Ledger, payer: bytes) -> int:
-        """The largest deposit that would be believed from `payer` now; 0 for none."""
+        """Payee, in a bid: the largest deposit that would be believed from `payer` now."""
+        ...
+
+    def verify_deposit(
+        self, ledger: Ledger, cid: bytes, payer: bytes, deposit_ucr: int, held_ucr: int
+    ) -> None:
+        """Payee, before it accepts an opening or a top-up: is `deposit_ucr` in all backed?
+
+        `held_ucr` is what it was before, 0 at opening. Changes nothing. RemoteError
+        `channel.over_limit`, and `channel.no_proof` where the anchor needs one.
+        """
+        ...
+
+    def keep_proof(self, context: Context, cid: bytes) -> None:
+        """Payee, behind the record of an opening or a top-up: log what proves the deposit."""
+        ...
+
+    def top_up(self, context: Context, channel: Channel, deposit_ucr: int) -> bool:
+        """Payer: have `deposit_ucr` in all stand behind `channel`; the opening is the first.
+
+        True: it does, and what proves it was sent to the payee. False: it does not yet;
+        `AnchorListener.funded` or `.refused` follows. Asking again is harmless.
+        """
+        ...
+
+    def claim(self, context: Context, channel: Channel) -> None:
+        """Payee: collect on the best voucher without ending the channel, where there is a way."""
+        ...
+
+    def request_close(self, context: Context, channel: Channel) -> int:
+        """Either end, alone: begin to settle at the best voucher that we have, or answer the
+        other end's beginning with a better one. Asking again is harmless.
+
+        Returns when the challenge period ends at the earliest, Unix ns, if it began now.
+        """
+        ...
+
+    def finalize(self, context: Context, channel: Channel) -> int | None:
+        """Either end, after the deadline: what the channel is settled at, in ucr.
+
+        None: it is not known yet; `AnchorListener.settled` follows.
+        """
+        ...
+
+    def watch(self, context: Context, channel: Channel) -> int | None:
+        """Look whether the other end began to close. When to look next, Unix ns; None: never,
+        the peer itself tells us."""
+        ...
+
+
+class AnchorListener(Protocol):
+    """What an anchor tells its node later."""
+
+    def funded(self, cid: bytes) -> None:
+        """Payer: the deposit that `top_up` asked for stands, and its proof is at hand."""
+        ...
+
+    def refused(self, cid: bytes, code: str) -> None:
+        """Payer: the deposit can't be had."""
+        ...
+
+    def challenged(self, cid: bytes, total_ucr: int, deadline_ns: int) -> None:
+        """A close of this channel began at `total_ucr`; it can be answered until then."""
+        ...
+
+    def settled(self, cid: bytes, settled_ucr: int) -> None:
+        """The anchor paid out: so much to the payee, the rest to the payer."""
         ...
 
 
@@ -31,3 +104,32 @@ class MutualCredit:
         """The limit, less the deposits of the payer's open channels."""
         held = sum(channel.deposit_ucr for channel in ledger.with_peer(payer, Role.PAYEE))
         return max(0, self.limit_ucr - held)
+
+    def verify_deposit(
+        self, ledger: Ledger, cid: bytes, payer: bytes, deposit_ucr: int, held_ucr: int
+    ) -> None:
+        """Within the limit. RemoteError `channel.over_limit`, no offence."""
+        if deposit_ucr - held_ucr > self.deposit_max_ucr(ledger, payer):
+            raise RemoteError("channel.over_limit", penalize=False)
+
+    def keep_proof(self, context: Context, cid: bytes) -> None:
+        """Nothing: the payer's signature under the opening is all there is."""
+
+    def top_up(self, context: Context, channel: Channel, deposit_ucr: int) -> bool:
+        """A promise needs nobody's leave."""
+        return True
+
+    def claim(self, context: Context, channel: Channel) -> None:
+        """Nothing: there is nobody to pay out."""
+
+    def request_close(self, context: Context, channel: Channel) -> int:
+        """The challenge period of the channel's terms, from now."""
+        return context.now_ns + channel.terms.challenge_ns
+
+    def finalize(self, context: Context, channel: Channel) -> int | None:
+        """The best voucher, at most the deposit: each end settles in its own log alike."""
+        return min(channel.total_ucr, channel.deposit_ucr)
+
+    def watch(self, context: Context, channel: Channel) -> int | None:
+        """Never: only the peer itself can begin a close, by telling us."""
+        return None

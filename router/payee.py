@@ -64,8 +64,9 @@ class Payee:
             raise RemoteError("channel.bad_terms", "the id does not follow from the terms")
         if cid in context.ledger.channels:
             raise RemoteError("channel.wrong_state", "already open", penalize=False)
-        if opening.deposit_ucr > min(self.deposit_max_ucr(payer), bid.terms.deposit_max_ucr):
+        if opening.deposit_ucr > bid.terms.deposit_max_ucr:
             raise RemoteError("channel.over_limit", penalize=False)
+        self._anchor.verify_deposit(context.ledger, cid, payer, opening.deposit_ucr, 0)
         with_peer = context.ledger.with_peer(payer, Role.PAYEE)
         too_many = len(with_peer) >= limits.CHANNELS_PER_PEER_MAX
         if too_many or context.ledger.open_channels >= limits.CHANNELS_MAX:
