@@ -27,10 +27,15 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What to promise now for a job of a model: time to first token and decode speed."""
+    """What to promise now for a job of a model: time to first token and decode speed.
+
+    `wait_ns` of the time to the first token pass before the prompt is read: for a free place,
+    or until the model is loaded.
+    """
 
     ttft_ns: int
     tokens_per_s_milli: int
+    wait_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

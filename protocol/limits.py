@@ -203,6 +203,11 @@ ENGINE_CHUNK_TOKENS_MAX: Final = 2_048
 # Whose job it is: a public key.
 ENGINE_OWNER_BYTES_MAX: Final = 32
 ENGINE_QUEUE_JOBS_MAX: Final = 256
+# Later arrivals that may go before the first waiting job of an owner, whatever the weights: at
+# 16 to 1 a batch job goes after ~20 others of its size, and a large one after this many.
+ENGINE_OVERTAKES_MAX: Final = 64
+# Idle owners whose use of the machine is remembered; ~200 B each.
+ENGINE_OWNERS_MAX: Final = 1_024
 ENGINE_STEPS_PER_S_MAX: Final = 100_000
 # One job to the worker: a prompt of text; a million tokens at four bytes.
 ENGINE_FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
