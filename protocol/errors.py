@@ -76,6 +76,7 @@ CODES: Final[dict[str, str]] = {
     "channel.too_many": "too many channels or lanes are open with this peer",
     "channel.frozen": "the channel is frozen after a fault; only claim and close are possible",
     "channel.bad_reestablish": "the peer shows a voucher that this side never signed",
+    "channel.no_answer": "the peer did not agree in time; is it up? try again later",
     "channel.close_mismatch": "the two sides do not agree on the final total",
     # session: the stream between two peers
     "session.protocol": "the peer sent a message that is not allowed here",

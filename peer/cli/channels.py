@@ -7,17 +7,17 @@ from typing import Any
 
 import click
 import trio
-from rich.console import Console
 from rich.table import Table
 
+from peer.cli.jobs import jobs_table, read_jobs, time_text
 from peer.cli.options import data_option, json_option, load_node
-from peer.cli.screen import short
+from peer.cli.screen import short, table_console
 from peer.control import call_control, socket_path
 from peer.daemon import LOG_DIRECTORY
 from peer.identity import peer_id
 from peer.journal import log_reader
 from peer.reports import balance_json, channel_json
-from protocol.errors import NetworkError, StorageError
+from protocol.errors import ConfigError, LocalError, NetworkError, StorageError
 from protocol.log import ScanOutcome
 from protocol.units import format_credits
 from router.ledger import Ledger
@@ -46,11 +46,44 @@ def read_ledger(directory: Path, owner: bytes) -> Ledger:
     return ledger
 
 
-@click.command("channels")
+@click.group("channels", invoke_without_command=True)
 @data_option
 @json_option
-def channels_command(directory: Path, as_json: bool) -> None:
+@click.pass_context
+def channels_group(context: click.Context, directory: Path, as_json: bool) -> None:
+    """List channels, or one's whole story; close, top up, export and check them.
+
+    Alone it lists them all: peer, state, deposit, paid, due, refund.
+    """
+    if context.invoked_subcommand is None:
+        _list(directory, as_json)
+        return
+    said = click.core.ParameterSource.COMMANDLINE
+    if said in map(context.get_parameter_source, ("directory", "as_json")):
+        name = context.invoked_subcommand
+        raise click.UsageError(f"write options behind the command: channels {name} --data DIR")
+
+
+@channels_group.command("list")
+@data_option
+@json_option
+def list_command(directory: Path, as_json: bool) -> None:
     """List channels: peer, state, deposit, paid, due, refund."""
+    _list(directory, as_json)
+
+
+def _list(directory: Path, as_json: bool) -> None:
+    listed = listed_channels(directory)
+    if as_json:
+        click.echo(json.dumps(listed))
+        return
+    console = table_console()
+    console.print(channels_table(listed["channels"]))
+    console.print(balance_line(listed["balance"]))
+
+
+def listed_channels(directory: Path) -> Json:
+    """All channels and the balance, from the daemon where it runs, else from the log."""
     signer, _ = load_node(directory, {})
     listed: Json | None = None
     if socket_path(directory).exists():
@@ -61,12 +94,68 @@ def channels_command(directory: Path, as_json: bool) -> None:
             "channels": [channel_json(item, live=False) for item in ledger.channels.values()],
             "balance": balance_json(ledger.balance()),
         }
+    return listed
+
+
+def find_channel(listed: Json, named: str) -> Json:
+    """The one channel whose id begins with `named`, in hex.
+
+    LocalError `channel.unknown`; ConfigError `config.bad_value` when several do.
+    """
+    found = [item for item in listed["channels"] if item["channel"].startswith(named.lower())]
+    if len(found) > 1:
+        raise ConfigError("config.bad_value", f"{len(found)} channels begin with {named!r}")
+    if not found or not named:
+        raise LocalError("channel.unknown", named)
+    return dict(found[0])
+
+
+@channels_group.command("show")
+@click.argument("named", metavar="CHANNEL")
+@data_option
+@json_option
+def show_command(directory: Path, named: str, as_json: bool) -> None:
+    """Show one CHANNEL (the beginning of its id is enough): terms, money, and every job."""
+    item = find_channel(listed_channels(directory), named)
+    jobs = [job for job in read_jobs(directory) if job["channel"] == item["channel"]]
     if as_json:
-        click.echo(json.dumps(listed))
+        click.echo(json.dumps({**item, "jobs": jobs}))
         return
-    console = Console(highlight=False)
-    console.print(channels_table(listed["channels"]))
-    console.print(balance_line(listed["balance"]))
+    for name in ("channel", "role", "peer", "state"):
+        click.echo(f"{name:12s} {item[name]}")
+    for name in ("deposit", "window", "voucher_total", "due", "settled", "refund"):
+        amount = item[f"{name}_ucr"]
+        if amount is not None:
+            click.echo(f"{name.replace('_', ' '):12s} {format_credits(amount)} credits")
+    for name in ("opened", "expires"):
+        click.echo(f"{name:12s} {time_text(item[f'{name}_at_ns'])}")
+    if jobs:
+        table_console().print(jobs_table(jobs))
+
+
+@channels_group.command("close")
+@click.argument("named", metavar="CHANNEL")
+@data_option
+@json_option
+def close_command(directory: Path, named: str, as_json: bool) -> None:
+    """Close a CHANNEL that we pay on: settle at what was delivered, get the rest back.
+
+    Both ends must agree, so the peer must be reachable, and a daemon must run here.
+    """
+    item = find_channel(listed_channels(directory), named)
+    if item["settled_ucr"] is not None:
+        raise LocalError("channel.wrong_state", f"it is {item['state']} already")
+    if item["role"] != "payer":
+        raise LocalError("channel.wrong_state", "only the payer closes by agreement")
+    answers: list[Json] = []
+    trio.run(call_control, directory, "close", {"channels": [item["channel"]]}, answers.append)
+    if not answers:
+        raise NetworkError("channel.no_answer", f"peer {short(item['peer'])}")
+    if as_json:
+        click.echo(json.dumps(answers[0]))
+        return
+    settled, refund = (format_credits(answers[0][f"{name}_ucr"]) for name in ("settled", "refund"))
+    click.echo(f"channel closed: {settled} credits settled, {refund} back")
 
 
 async def _from_daemon(directory: Path) -> Json | None:

@@ -9,10 +9,18 @@ from protocol.units import format_credits
 
 Json = dict[str, Any]
 
+PIPE_COLUMNS = 160
+
 
 def short(identity: str) -> str:
     """A peer id or digest that fits a line: the libp2p prefix says nothing, the end does."""
     return identity if len(identity) <= 12 else f"…{identity[-8:]}"
+
+
+def table_console() -> Console:
+    """For tables: as wide as the terminal, and wide enough for all in a file or a pipe."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PIPE_COLUMNS)
 
 
 def bids_table(bids: list[Json], winner: str | None) -> Table:

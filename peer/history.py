@@ -1,0 +1,148 @@
+"""What was bought and sold, job by job, from the log alone; and its sums by peer, model or day.
+
+Pure but for the clock's calendar: days are UTC. Knows nothing of channels' states.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from peer.identity import peer_id
+from protocol import records
+from protocol.log import LogEntry
+from protocol.messages import Receipt
+from protocol.signing import channel_id, receipt_id
+from protocol.units import NS_PER_S
+
+Json = dict[str, Any]
+
+GROUPS: Final = ("peer", "model", "day")
+
+
+@dataclass(slots=True)
+class SettledJob:
+    """One lane that ended; `code` is empty where a receipt says how.
+
+    `role` is ours: payer bought, payee sold. `agreed` says that both signed the receipt.
+    """
+
+    cid: bytes
+    lane: int
+    role: str
+    peer: bytes
+    model: str
+    at_ns: int
+    cost_ucr: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    code: str = ""
+    receipt_id: bytes = b""
+    agreed: bool = False
+    ended: bool = False
+
+    @property
+    def day(self) -> str:
+        """The UTC day on which it began, 2026-01-31."""
+        return datetime.fromtimestamp(self.at_ns // NS_PER_S, UTC).date().isoformat()
+
+
+class History:
+    """The fold of a log into jobs, in the order in which their lanes were opened."""
+
+    def __init__(self, owner: bytes) -> None:
+        self._owner = owner
+        self._peers: dict[bytes, tuple[str, bytes]] = {}  # channel -> our role, the other end
+        self._jobs: dict[tuple[bytes, int], SettledJob] = {}
+
+    def jobs(self) -> Iterator[SettledJob]:
+        """Those that ended."""
+        return (job for job in self._jobs.values() if job.ended)
+
+    def take(self, network: str, record: Any) -> None:
+        """Fold one record in; most say nothing of jobs."""
+        match record:
+            case records.ChannelOpened():
+                cid = channel_id(
+                    network,
+                    record.payer,
+                    record.payee,
+                    record.payer_salt,
+                    record.payee_salt,
+                    record.terms,
+                )
+                paying = record.payer == self._owner
+                other = record.payee if paying else record.payer
+                self._peers[cid] = ("payer" if paying else "payee", other)
+            case records.LaneOpened():
+                role, other = self._peers.get(record.cid, ("", b""))
+                self._jobs[record.cid, record.lane] = SettledJob(
+                    record.cid, record.lane, role, other, record.model, record.opened_at_ns
+                )
+            case records.LaneClosed():
+                job = self._jobs.get((record.cid, record.lane))
+                if job is not None:
+                    job.cost_ucr, job.code = record.due_ucr, record.code
+                    job.ended, job.receipt_id = True, b""
+            case records.ReceiptSigned():
+                self._received(record.receipt, agreed=False)
+            case records.ReceiptAcknowledged():
+                self._received(record.receipt, agreed=True)
+            case records.ReceiptCountersigned():
+                job = self._jobs.get((record.cid, record.lane))
+                if job is not None and job.receipt_id == record.receipt_id:
+                    job.agreed = True
+
+    def _received(self, receipt: Receipt, *, agreed: bool) -> None:
+        job = self._jobs.get((receipt.cid, receipt.lane))
+        if job is None:
+            return
+        job.cost_ucr, job.code, job.ended = receipt.price_ucr, "", True
+        job.input_tokens, job.output_tokens = receipt.input_tokens, receipt.output_tokens
+        job.receipt_id, job.agreed = receipt_id(receipt), agreed
+
+
+def read_history(entries: Iterable[LogEntry], network: str, owner: bytes) -> list[SettledJob]:
+    """The jobs of a log. StorageError `storage.corrupt`."""
+    history = History(owner)
+    for entry in entries:
+        history.take(network, records.decode_record(entry.type, entry.payload))
+    return list(history.jobs())
+
+
+def job_json(job: SettledJob) -> Json:
+    """One job; amounts in ucr."""
+    return {
+        "at_ns": job.at_ns,
+        "day": job.day,
+        "role": job.role,
+        "peer": peer_id(job.peer) if job.peer else "",
+        "model": job.model,
+        "channel": job.cid.hex(),
+        "lane": job.lane,
+        "input_tokens": job.input_tokens,
+        "output_tokens": job.output_tokens,
+        "cost_ucr": job.cost_ucr,
+        "error": job.code or None,
+        "receipt_id": job.receipt_id.hex() or None,
+        "countersigned": job.agreed,
+    }
+
+
+def sums_json(jobs: Iterable[Json], by: str) -> list[Json]:
+    """The jobs' sums a peer, model or day, the name first; sorted by name."""
+    rows: dict[str, Json] = {}
+    for job in jobs:
+        row = rows.setdefault(
+            job[by],
+            {by: job[by], "jobs": 0, "failed": 0, "input_tokens": 0, "output_tokens": 0}
+            | {"spent_ucr": 0, "earned_ucr": 0, "net_ucr": 0},
+        )
+        paid = job["role"] == "payer"
+        row["jobs"] += 1
+        row["failed"] += job["error"] is not None
+        row["input_tokens"] += job["input_tokens"]
+        row["output_tokens"] += job["output_tokens"]
+        row["spent_ucr" if paid else "earned_ucr"] += job["cost_ucr"]
+        row["net_ucr"] += -job["cost_ucr"] if paid else job["cost_ucr"]
+    return [rows[name] for name in sorted(rows)]
