@@ -1,22 +1,20 @@
 """Reads what a GGUF file says of itself, without loading the model.
 
 Knows nothing of llama.cpp or processes. Every failure is EngineError `engine.bad_model`.
-Beside what gguf's reader checks, it refuses what makes llama.cpp abort: duplicate tokens, no
-or too many layers, a meaningless epsilon. Rule: engine/README.md.
+It refuses what makes llama.cpp abort: duplicate tokens, no or too many layers, a meaningless
+epsilon. Rule: engine/README.md.
 """
 
 import hashlib
-import math
 import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import gguf
-import numpy as np
 
+from engine.header import VOCABULARY, Header, Scalar, Value, read_header
 from engine.interface import ModelInfo
 from protocol import limits
 from protocol.errors import EngineError
@@ -42,8 +40,8 @@ class ModelFile:
     """A usable GGUF: what it offers, and whether it brings a chat template.
 
     `info.context_tokens` is the length that the model was trained for. `kv_token_bytes` is what
-    attention remembers of one token (16-bit keys and values); `vocabulary` and `embedding` are
-    the widths of the model's ends.
+    attention remembers of one token in all `layers` (16-bit keys and values); `vocabulary` and
+    `embedding` are the widths of the model's ends.
     """
 
     path: Path
@@ -53,6 +51,7 @@ class ModelFile:
     kv_token_bytes: int
     vocabulary: int
     embedding: int
+    layers: int
 
 
 def bad_model(path: Path, why: str) -> EngineError:
@@ -66,6 +65,8 @@ def fingerprint(path: Path) -> Fingerprint:
         status = path.stat()
     except OSError as error:
         raise bad_model(path, error.strerror or "unreadable") from None
+    except ValueError:
+        raise bad_model(path, "no name that a file can have") from None
     if not stat.S_ISREG(status.st_mode):
         raise bad_model(path, "not a regular file")
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
@@ -91,7 +92,7 @@ def read_model(
     if mark[2] == 0:
         raise bad_model(path, "the file is empty")
     try:
-        header = _Header(path)
+        header = _Facts(read_header(path))
         header.check()
         info = ModelInfo(
             name=name or slug(header.text("general.name")) or slug(path.stem) or "model",
@@ -100,7 +101,12 @@ def read_model(
             quantization=header.quantization(),
             size_bytes=mark[2],
         )
-        sizes = (header.kv_token_bytes(), header.vocabulary(), header.embedding())
+        sizes = (
+            header.kv_token_bytes(),
+            header.vocabulary(),
+            header.embedding(),
+            header.layers(),
+        )
     except OSError as error:
         raise bad_model(path, error.strerror or "unreadable") from None
     # The reader is fed by whoever made the file: it fails in every way that parsing can.
@@ -110,45 +116,21 @@ def read_model(
     return ModelFile(path, info, has_template, mark, *sizes)
 
 
-class _Header(gguf.GGUFReader):  # type: ignore[misc]  # gguf is not typed
-    """gguf's reader, with bounds: a length that the file does not hold is an error."""
+class _Facts:
+    """What a model's header says, and whether llama.cpp survives it."""
 
-    def __init__(self, path: Path) -> None:
-        self._items = 0
-        super().__init__(path, "r")
+    def __init__(self, header: Header) -> None:
+        self.fields = header.fields
+        self.tensors = header.tensors
 
-    def _get(
-        self, offset: int, dtype: Any, count: int = 1, override_order: Any = None
-    ) -> np.ndarray[Any, Any]:
-        self._items += 1
-        if self._items > limits.GGUF_HEADER_ITEMS_MAX:
-            raise ValueError("the header has too many items")
-        end = int(offset) + np.dtype(dtype).itemsize * int(count)
-        if end > len(self.data):
-            raise ValueError("the file is truncated")
-        array: np.ndarray[Any, Any] = super()._get(int(offset), dtype, count, override_order)
-        return array
-
-    def _build_fields(self, offs: int, count: int) -> int:
-        if int(count) > limits.GGUF_FIELDS_MAX:
-            raise ValueError("the header has too many fields")
-        return int(super()._build_fields(offs, count))
-
-    def _build_tensor_info(self, offs: int, count: int) -> tuple[int, list[Any]]:
-        if not 0 < int(count) <= limits.GGUF_TENSORS_MAX:
-            raise ValueError("the header has no tensors or too many")
-        end, fields = super()._build_tensor_info(offs, count)
-        return end, fields
-
-    def value(self, key: str) -> Any:
+    def value(self, key: str) -> Value | None:
         """The value of a field, or None."""
-        field = self.fields.get(key)
-        return None if field is None else field.contents()
+        return self.fields.get(key)
 
     def text(self, key: str) -> str:
         """The value of a text field; "" when it is absent or something else."""
         value = self.value(key)
-        return value if isinstance(value, str) else ""
+        return value.decode("utf-8") if isinstance(value, bytes) else ""
 
     def architecture_number(self, key: str) -> int:
         """A whole number >= 1 of the architecture's own fields, such as context_length."""
@@ -169,14 +151,17 @@ class _Header(gguf.GGUFReader):  # type: ignore[misc]  # gguf is not typed
         if self.architecture_number("block_count") > limits.GGUF_BLOCKS_MAX:
             raise ValueError("block_count is too large")
         epsilon = self.value(f"{architecture}.attention.layer_norm_rms_epsilon")
-        if epsilon is not None and not (math.isfinite(epsilon) and 0 <= epsilon < 1):
+        if epsilon is not None and not (isinstance(epsilon, float) and 0 <= epsilon < 1):
             raise ValueError("layer_norm_rms_epsilon is not a small positive number")
-        tokens = self.fields.get("tokenizer.ggml.tokens")
-        if tokens is None or not tokens.data:
-            raise ValueError("the vocabulary is missing")
-        distinct = {tokens.parts[index].tobytes() for index in tokens.data}
-        if len(distinct) != len(tokens.data):
+        tokens = self._tokens()
+        if len(set(tokens)) != len(tokens):
             raise ValueError("the vocabulary has duplicate tokens")
+
+    def _tokens(self) -> list[Scalar]:
+        tokens = self.value(VOCABULARY)
+        if not isinstance(tokens, list) or not tokens or not isinstance(tokens[0], bytes):
+            raise ValueError("the vocabulary is missing")
+        return tokens
 
     def embedding(self) -> int:
         """The width of the hidden state."""
@@ -184,12 +169,16 @@ class _Header(gguf.GGUFReader):  # type: ignore[misc]  # gguf is not typed
 
     def vocabulary(self) -> int:
         """How many tokens there are."""
-        return len(self.fields["tokenizer.ggml.tokens"].data)
+        return len(self._tokens())
+
+    def layers(self) -> int:
+        """How many layers there are."""
+        return self.architecture_number("block_count")
 
     def kv_token_bytes(self) -> int:
         """Keys and values of one token in all layers, at 16 bits; from above where layers
         differ in kind."""
-        layers = self.architecture_number("block_count")
+        layers = self.layers()
         heads = self._heads("attention.head_count", layers, [1] * layers)
         key_heads = self._heads("attention.head_count_kv", layers, heads)
         width = max(1, self.embedding() // max(1, *heads))
@@ -215,8 +204,7 @@ class _Header(gguf.GGUFReader):  # type: ignore[misc]  # gguf is not typed
         try:
             name = gguf.LlamaFileType(number).name
         except ValueError:
-            largest = max(self.tensors, key=lambda tensor: tensor.n_bytes)
-            name = largest.tensor_type.name
+            name = max(self.tensors, key=lambda tensor: tensor.size_bytes).kind.name
         return str(name).removeprefix("MOSTLY_").removeprefix("ALL_")
 
 

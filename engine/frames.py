@@ -21,6 +21,9 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=limits.U63_MAX)]
 Token = Annotated[int, msgspec.Meta(ge=0, le=limits.U32_MAX)]
 
 
+BuildName = Annotated[str, msgspec.Meta(max_length=limits.BUILD_NAME_CHARS_MAX)]
+
+
 class FrameError(Exception):
     """The other end wrote something that is no frame; the pipe can't be used further."""
 
@@ -30,13 +33,17 @@ class Speed(msgspec.Struct, frozen=True, array_like=True):
     sequences (index 0 is one sequence); 0 where nothing was measured yet."""
 
     prefill_ns: Count
-    step_ns: tuple[Count, ...]
+    step_ns: Annotated[tuple[Count, ...], msgspec.Meta(max_length=limits.ENGINE_PLACES_MAX)]
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """First to the worker: which file, and how to run it."""
+    """First to the worker: which file, and how to run it.
 
-    path: str
+    `path` is the name as the system has it, which need not be text. The process may take
+    `data_bytes` of memory beside what it maps (0: no limit).
+    """
+
+    path: bytes
     threads: int
     places: int
     context_tokens: int
@@ -44,6 +51,7 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag=1):
     queue_jobs: int
     step_ns_min: int
     prefix_reuse: bool = True
+    data_bytes: int = 0
 
 
 class Submit(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -75,9 +83,9 @@ class Recheck(msgspec.Struct, frozen=True, array_like=True, tag=4):
 class Ready(msgspec.Struct, frozen=True, array_like=True, tag=10):
     """The model is loaded and has passed its self-test."""
 
-    context_tokens: int
-    engine: str
-    settings: str
+    context_tokens: Annotated[int, msgspec.Meta(ge=1, le=limits.INPUT_TOKENS_MAX)]
+    engine: BuildName
+    settings: BuildName
     speed: Speed
 
 

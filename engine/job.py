@@ -10,6 +10,7 @@ from dataclasses import replace
 import trio
 
 from engine.frames import (
+    FrameError,
     JobEvent,
     JobFailed,
     JobFinished,
@@ -19,7 +20,9 @@ from engine.frames import (
     Ready,
 )
 from engine.interface import EngineEvent, Finished, JobSpec, Started, Tokens
+from protocol import limits
 from protocol.errors import CODES, EngineError
+from protocol.fields import FinishReason
 from protocol.units import NS_PER_S
 
 
@@ -47,18 +50,25 @@ def after_waiting(
     return tell
 
 
-class RunningJob:
-    """A job between submission and its last event."""
+def told_error(code: str, detail: str) -> EngineError:
+    """What a worker says went wrong, if it is a code at all; in one line."""
+    line = " ".join(detail.split())[: limits.ENGINE_DETAIL_CHARS_MAX]
+    return EngineError(code if code in CODES else "engine.crashed", line)
 
-    def __init__(self, spec: JobSpec, ready: Ready) -> None:
+
+class RunningJob:
+    """A job between submission and its last event; `rechecks` says of which kind."""
+
+    def __init__(self, spec: JobSpec, ready: Ready, *, rechecks: bool = False) -> None:
         self.spec = spec
+        self._rechecks = rechecks
         self.is_over = False
         self.input_tokens = 0
         self.output_tokens = 0
         self._ready = ready
         self._submitted_ns = now_ns()
         self._first_ns = 0
-        # Bounded by the job's own tokens: at most one event for each.
+        # Bounded by the job's own tokens: at most one event for each (`_check`).
         self._events: deque[EngineEvent | JobRechecked] = deque()
         self._failure: EngineError | None = None
         self._changed = trio.Event()
@@ -79,7 +89,8 @@ class RunningJob:
         return 0 if self._first_ns else self.input_tokens
 
     def take(self, event: JobEvent) -> None:
-        """Record what the worker says of this job."""
+        """Record what the worker says of this job. FrameError when it can't be so."""
+        self._check(event)
         match event:
             case JobStarted():
                 self.input_tokens = event.input_tokens
@@ -95,9 +106,28 @@ class RunningJob:
                 self.is_over = True
                 self._events.append(event)
             case JobFailed():
-                code = event.code if event.code in CODES else "engine.crashed"
-                self.fail(EngineError(code, event.detail))
+                self.fail(told_error(event.code, event.detail))
         self._changed.set()
+
+    def _check(self, event: JobEvent) -> None:
+        """A worker whose memory is damaged may say anything; what it says is billed."""
+        match event:
+            case JobStarted():
+                most = self._ready.context_tokens
+                fits = not self.input_tokens and 0 < event.input_tokens <= most
+            case JobTokens():
+                fits = not self._rechecks and 0 < event.count <= self.tokens_left
+            case JobFinished():
+                right_kind = not self._rechecks or event.reason is FinishReason.CANCELLED
+                fits = right_kind and event.output_tokens == self.output_tokens
+            case JobRechecked():
+                fits = self._rechecks
+            case _:
+                fits = True
+        if not self.input_tokens and not isinstance(event, JobStarted | JobFailed):
+            fits = False
+        if not fits:
+            raise FrameError(f"{type(event).__name__} that does not fit its job")
 
     def _finished(self, event: JobFinished) -> Finished:
         end_ns = now_ns()

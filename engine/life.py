@@ -5,6 +5,7 @@ Which model may take memory is not decided here. Must not know llama.cpp, which 
 worker. Rule: engine/README.md; `engine.stage` is the table.
 """
 
+import os
 from collections import deque
 
 import structlog
@@ -15,7 +16,9 @@ from engine.frames import Failed, FrameError, Ready
 from engine.job import now_ns
 from engine.known import KnownModel
 from engine.loaded import LoadedModel, worker_error
+from engine.memory import data_bytes_max
 from engine.process import WorkerProcess, open_worker
+from engine.speed import start_ns_max
 from engine.stage import STAGES, Stage, StageEvent
 from protocol import limits
 from protocol.errors import EngineError
@@ -121,7 +124,7 @@ class ModelLife:
                 else:
                     error = first
             except FrameError as nonsense:
-                error = EngineError("engine.crashed", f"it wrote no frame: {nonsense}")
+                error = EngineError("engine.crashed", f"it wrote nonsense: {nonsense}")
             finally:
                 self.loaded = None
                 self.is_recovering = not self.is_leaving
@@ -141,7 +144,7 @@ class ModelLife:
         path, settings = self._known.source.path, self._known.settings
         worker.send_nowait(
             frames.Load(
-                path=str(path),
+                path=os.fsencode(path),
                 threads=settings.threads(),
                 places=settings.places,
                 context_tokens=self._known.context_tokens,
@@ -149,11 +152,14 @@ class ModelLife:
                 queue_jobs=settings.queue_jobs,
                 step_ns_min=settings.step_ns_min(),
                 prefix_reuse=settings.prefix_reuse,
+                data_bytes=data_bytes_max(self._known.file, settings),
             )
         )
-        with trio.move_on_after(limits.ENGINE_START_NS_MAX / NS_PER_S):
+        with trio.move_on_after(start_ns_max(self._known.file.info.size_bytes) / NS_PER_S):
             for message in await worker.receive():
                 if isinstance(message, Ready):
+                    if len(message.speed.step_ns) != settings.places:
+                        raise FrameError("speeds of other places")
                     return message
                 if isinstance(message, Failed):
                     return worker_error(message)

@@ -12,12 +12,12 @@ import trio
 from engine import frames
 from engine.frames import Failed, FrameError, JobFinished, JobRechecked, Ready, Report, Speed
 from engine.interface import EngineEvent, Finished, JobSpec, RecheckReport
-from engine.job import RunningJob, now_ns
+from engine.job import RunningJob, told_error
 from engine.process import WorkerProcess
 from engine.recheck import read_report
 from engine.settings import LlamaSettings
-from protocol import limits
-from protocol.errors import CODES, EngineError
+from engine.speed import silence_ns
+from protocol.errors import EngineError
 from protocol.units import NS_PER_S
 
 
@@ -50,16 +50,22 @@ class LoadedModel:
         return tuple(self._jobs.values())
 
     async def serve(self) -> EngineError | None:
-        """Hand out what the worker says until it dies (None), fails or falls silent."""
-        silence_ns = limits.ENGINE_SILENCE_NS_MAX
+        """Hand out what the worker says until it dies (None), fails or falls silent.
+
+        FrameError when what it says makes no sense.
+        """
+        silent = 0
         while True:
-            with trio.move_on_after(silence_ns / NS_PER_S) as scope:
+            owes = bool(self._jobs)
+            # In two halves: if this process was stopped meanwhile, the worker gets one yet.
+            with trio.move_on_after(silence_ns(self.speed) / 2 / NS_PER_S) as scope:
                 messages = await self._worker.receive()
             if scope.cancelled_caught:
-                oldest_ns = min((job.submitted_ns for job in self._jobs.values()), default=None)
-                if oldest_ns is not None and now_ns() - oldest_ns >= silence_ns:
+                silent = silent + 1 if owes else 0
+                if silent == 2:
                     return EngineError("engine.timeout", "the worker fell silent")
                 continue
+            silent = 0
             if not messages:
                 return None
             for message in messages:
@@ -67,13 +73,15 @@ class LoadedModel:
                     self._take(message)
                 elif isinstance(message, Failed):
                     return worker_error(message)
+                else:
+                    raise FrameError("it is ready twice")
 
     def _take(self, report: Report) -> None:
         self.speed = report.speed
         for event in report.events:
             job = self._jobs.get(event.handle)
             if job is None:
-                continue
+                raise FrameError("an event of no job")
             job.take(event)
             if job.is_over:
                 del self._jobs[event.handle]
@@ -93,8 +101,8 @@ class LoadedModel:
         with self._submitted(spec, submit) as job:
             while True:
                 event = await job.next_event()
-                assert not isinstance(event, JobRechecked)
-                emit(event)
+                if not isinstance(event, JobRechecked):
+                    emit(event)
                 if isinstance(event, Finished):
                     return
 
@@ -125,7 +133,7 @@ class LoadedModel:
         except FrameError as error:
             raise EngineError("engine.bad_spec", str(error)) from None
         self._worker.send_nowait(message)
-        job = RunningJob(spec, self.ready)
+        job = RunningJob(spec, self.ready, rechecks=isinstance(message, frames.Recheck))
         self._jobs[message.handle] = job
         try:
             yield job
@@ -137,4 +145,4 @@ class LoadedModel:
 
 def worker_error(failed: Failed) -> EngineError:
     """What the worker reports, if it is a code at all."""
-    return EngineError(failed.code if failed.code in CODES else "engine.crashed", failed.detail)
+    return told_error(failed.code, failed.detail)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from engine.catalogue import ModelFile
 from engine.settings import LlamaSettings
+from protocol import limits
 
 WORKER_BYTES = 192 * 2**20
 STEP_TOKENS = 512
@@ -30,6 +31,16 @@ def needed_bytes(file: ModelFile, settings: LlamaSettings) -> int:
     kept = file.kv_token_bytes * context_tokens * settings.places
     step = STEP_TOKENS * FLOAT_BYTES * (file.vocabulary + STATES * file.embedding)
     return file.info.size_bytes + kept + step + WORKER_BYTES
+
+
+def data_bytes_max(file: ModelFile, settings: LlamaSettings) -> int:
+    """What a worker with this model may allocate before it is stopped: what the operator says,
+    or far enough over the need that only what runs away gets there."""
+    if settings.worker_memory_mib:
+        return settings.worker_memory_mib * 2**20
+    need = needed_bytes(file, settings)
+    threads = settings.threads() * limits.ENGINE_THREAD_BYTES
+    return need + need // 2 + threads + limits.ENGINE_SPARE_BYTES
 
 
 @dataclass(frozen=True, slots=True)

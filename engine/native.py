@@ -28,6 +28,8 @@ BATCH_TOKENS = 2048
 MICRO_BATCH_TOKENS = 512
 # llama.cpp decides at load whether the device can; it says so in the log and nowhere else.
 _FLASH = re.compile(rb"Flash Attention.*?(enabled|disabled|not supported)")
+# So does every allocation that fails.
+_NO_MEMORY = re.compile("alloc|memory")
 
 _errors: deque[str] = deque(maxlen=64)
 _flash: deque[bytes] = deque(maxlen=1)
@@ -62,11 +64,12 @@ def _log(level: int, text: bytes, _user_data: object) -> None:
         sys.stderr.write(line)
 
 
-def _last_failure() -> str:
-    """The first error since the last call: the others only say what followed from it."""
+def _load_error(path: Path) -> EngineError:
+    """From the first error that was logged: the others only say what followed from it."""
     first = _errors[0].strip() if _errors else ""
-    _errors.clear()
-    return first.rpartition("error loading model: ")[2][:160] or "llama.cpp can't load it"
+    why = first.rpartition("error loading model: ")[2][:160] or "llama.cpp can't load it"
+    code = "engine.no_room" if _NO_MEMORY.search(why) else "engine.bad_model"
+    return EngineError(code, f"{path}: {why}")
 
 
 def start_backend() -> None:
@@ -75,9 +78,14 @@ def start_backend() -> None:
     llama_cpp.llama_backend_init()
 
 
+def has_gpu_offload() -> bool:
+    """Whether the build can compute on a GPU."""
+    return bool(llama_cpp.llama_supports_gpu_offload())
+
+
 def build_name() -> str:
     """Which build of the library makes the tokens; at most 128 characters."""
-    device = "gpu" if llama_cpp.llama_supports_gpu_offload() else "cpu"
+    device = "gpu" if has_gpu_offload() else "cpu"
     return f"llama-cpp-python {llama_cpp.__version__} {device}"
 
 
@@ -157,14 +165,14 @@ class NativeModel:
         parameters.n_gpu_layers = -1 if llama_cpp.llama_supports_gpu_offload() else 0
         self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
         if not self._model:
-            raise EngineError("engine.bad_model", f"{path}: {_last_failure()}")
+            raise _load_error(path)
         self.vocabulary = Vocabulary(self._model)
         template = llama_cpp.llama_model_chat_template(self._model, None)
         self.chat_template = template.decode("utf-8", "replace") if template else ""
         self.places = places
         self._context = self._make_context(places, context_tokens, threads)
         if not self._context:
-            raise EngineError("engine.bad_model", f"{path}: no memory for its context")
+            raise EngineError("engine.no_room", f"{path}: no memory for its context")
         # llama.cpp rounds the context up; what was asked for is what is promised.
         self.context_tokens = min(context_tokens, int(llama_cpp.llama_n_ctx_seq(self._context)))
         self._memory = llama_cpp.llama_get_memory(self._context)

@@ -109,6 +109,11 @@ class Outbox:
         """Whether the reader is so far behind that decoding should pause."""
         return self._characters > limits.ENGINE_OUTBOX_CHARS_MAX
 
+    @property
+    def is_late(self) -> bool:
+        """Whether a sign of life is due."""
+        return time.monotonic_ns() - self._sent_ns >= limits.ENGINE_HEARTBEAT_NS
+
     def add(self, event: JobEvent) -> None:
         """Keep an event, merged into the job's last one when both are tokens."""
         if not isinstance(event, JobTokens):
@@ -131,10 +136,9 @@ class Outbox:
 
     def report(self, speed: Speed) -> Report | None:
         """Everything since the last report, or None when there is nothing to say yet."""
-        now_ns = time.monotonic_ns()
-        if not self._events and now_ns - self._sent_ns < limits.ENGINE_HEARTBEAT_NS:
+        if not self._events and not self.is_late:
             return None
         report = Report(self._events, speed)
         self._events, self._open, self._characters = [], {}, 0
-        self._sent_ns = now_ns
+        self._sent_ns = time.monotonic_ns()
         return report

@@ -4,6 +4,7 @@ Knows nothing of jobs or models. Rule: engine/README.md.
 """
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import trio
 
 from engine.frames import FrameBuffer, FromWorker, ToWorker, decode_from_worker, encode
 from protocol import limits
+from protocol.errors import EngineError
+from protocol.units import NS_PER_S
 
 # -P: a directory named `engine` where the daemon happens to run is not ours.
 COMMAND = (sys.executable, "-P", "-m", "engine.worker")
@@ -25,7 +28,7 @@ STDERR_END_S = 1
 
 
 def _spawn() -> subprocess.Popen[bytes]:
-    """Start a worker with pipes on all three descriptors.
+    """Start a worker with pipes on all three descriptors. OSError.
 
     Called in the thread that runs trio, on purpose: the worker asks the kernel to be killed
     when the *thread* that made it ends, and a pool thread ends after seconds of idling. It
@@ -47,19 +50,54 @@ def _spawn() -> subprocess.Popen[bytes]:
     )
 
 
+def _streams(popen: subprocess.Popen[bytes]) -> list[trio.lowlevel.FdStream]:
+    """A process's input, output and stderr as trio's. OSError, with all of them closed."""
+    files = [file for file in (popen.stdin, popen.stdout, popen.stderr) if file is not None]
+    found: list[int] = []
+    try:
+        for file in files:
+            # FdStream owns a descriptor, and so does Popen's file: each gets its own.
+            found.append(os.dup(file.fileno()))
+    except OSError:
+        for descriptor in found:
+            os.close(descriptor)
+        raise
+    finally:
+        for file in files:
+            file.close()
+    return [trio.lowlevel.FdStream(descriptor) for descriptor in found]
+
+
+def _not_started(error: OSError) -> EngineError:
+    return EngineError("engine.crashed", f"a worker can't be started: {error.strerror}")
+
+
+def resident_bytes(pid: int) -> int:
+    """The memory that a process has in RAM; 0 when it is gone, or the system does not say."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * resource.getpagesize()
+
+
 class WorkerProcess:
-    """One worker; made by `open_worker`."""
+    """One worker; made by `open_worker`.
+
+    EngineError `engine.crashed` when the system has no process or descriptors for it.
+    """
 
     def __init__(self) -> None:
-        self._popen = _spawn()
-        files = (self._popen.stdin, self._popen.stdout, self._popen.stderr)
-        streams = []
-        for file in files:
-            assert file is not None
-            # FdStream owns a descriptor, and so does Popen's file: each gets its own.
-            streams.append(trio.lowlevel.FdStream(os.dup(file.fileno())))
-            file.close()
-        self._input, self._output, self._errors = streams
+        try:
+            self._popen = _spawn()
+        except OSError as error:
+            raise _not_started(error) from None
+        try:
+            self._input, self._output, self._errors = _streams(self._popen)
+        except OSError as error:
+            self._popen.kill()
+            self._popen.wait()
+            raise _not_started(error) from None
         self._buffer = FrameBuffer()
         self._unsent: deque[bytes] = deque()
         self._wake = trio.Event()
@@ -96,7 +134,9 @@ class WorkerProcess:
                 try:
                     await self._input.send_all(self._unsent.popleft())
                 except trio.BrokenResourceError:
-                    return  # the end of its output says the same, and more
+                    # It can't be told anything any more, whether it is gone or not.
+                    self._popen.kill()
+                    return
             self._wake = trio.Event()
             await self._wake.wait()
 
@@ -114,7 +154,12 @@ class WorkerProcess:
         if self._popen.poll() is None:
             self._popen.kill()
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self._popen.wait)
+            # A process that waits for a dead disk can't even be killed: it is left behind.
+            with trio.move_on_after(limits.ENGINE_END_NS_MAX / NS_PER_S):
+                await trio.to_thread.run_sync(
+                    self._popen.wait,
+                    abandon_on_cancel=True,  # type: ignore[call-arg]  # stubs of an older trio
+                )
             with trio.move_on_after(STDERR_END_S):
                 await self._stderr_ended.wait()
 
@@ -141,7 +186,10 @@ class WorkerProcess:
 
 @asynccontextmanager
 async def open_worker() -> AsyncIterator[WorkerProcess]:
-    """A worker for the length of a block, which must not raise; dead at its end."""
+    """A worker for the length of a block, which must not raise; dead at its end.
+
+    EngineError `engine.crashed` when it can't be started.
+    """
     worker = WorkerProcess()
     try:
         async with trio.open_nursery() as nursery:

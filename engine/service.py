@@ -3,12 +3,13 @@
 Runs in the worker's only thread. Must not know trio or the market. Rule: engine/README.md.
 """
 
+import resource
 import time
 from pathlib import Path
 
 from engine import native
 from engine.batcher import Batcher
-from engine.frames import Cancel, Load, Ready, Recheck, Submit
+from engine.frames import Cancel, JobFailed, Load, Ready, Recheck, Submit
 from engine.pipe import Outbox, Pipe
 from engine.prompts import PromptReader
 from engine.sampling import SAMPLER_VERSION
@@ -23,6 +24,9 @@ class Service:
         self._pipe = pipe
         self._outbox = Outbox()
         native.start_backend()
+        # A GPU's driver maps much more than anybody uses.
+        if not native.has_gpu_offload():
+            _limit_memory(load.data_bytes)
         model = native.NativeModel(
             path, places=load.places, context_tokens=load.context_tokens, threads=load.threads
         )
@@ -58,13 +62,23 @@ class Service:
         self._pipe.wait(self._rest_ns() if self._may_step else None)
         for message in self._pipe.receive():
             if isinstance(message, Submit | Recheck):
-                self._batcher.submit(message)
+                self._submit(message)
             elif isinstance(message, Cancel):
                 self._batcher.cancel(message.handle)
+            if self._outbox.is_late:
+                # Templates and grammars of many jobs take their time: still alive.
+                self._report()
         if self._may_step and not self._rest_ns():
             self._next_step_ns = time.monotonic_ns() + self._step_ns_min
             self._batcher.step()
         self._report()
+
+    def _submit(self, message: Submit | Recheck) -> None:
+        try:
+            self._batcher.submit(message)
+        except MemoryError:
+            why = "the job needs more memory than the worker may take"
+            self._outbox.add(JobFailed(message.handle, "engine.no_room", why))
 
     def _rest_ns(self) -> int:
         """How long the operator's pace keeps the next step back."""
@@ -85,3 +99,11 @@ class Service:
         report = self._outbox.report(self._speedometer.speed())
         if report is not None:
             self._pipe.send(report)
+
+
+def _limit_memory(data_bytes: int) -> None:
+    """Let the process allocate no more than this, beside what it maps from files; 0: no limit."""
+    if data_bytes:
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        most = data_bytes if hard == resource.RLIM_INFINITY else min(data_bytes, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))

@@ -27,9 +27,10 @@ class LlamaSettings:
     smaller keeps their gaps short, larger starts the newcomer sooner. `queue_jobs` may wait.
     `steps_per_s_max` leaves the machine's owner some of it: the worker rests after each step
     as long as that takes (0: never). `memory_mib` is what all models together may take (0: no
-    limit; engine/memory.py says how the need is estimated). With `prefix_reuse`, a prompt that
-    begins as an earlier one is read from where they differ; that shows in its time to first
-    token, to whoever asks (engine/README.md).
+    limit; engine/memory.py says how the need is estimated). `worker_memory_mib` is what one
+    worker may allocate before it is stopped (0: half as much again as its need, and some).
+    With `prefix_reuse`, a prompt that begins as an earlier one is read from where they differ;
+    that shows in its time to first token, to whoever asks (engine/README.md).
     """
 
     n_threads: int = 0
@@ -39,6 +40,7 @@ class LlamaSettings:
     queue_jobs: int = 16
     steps_per_s_max: int = 0
     memory_mib: int = 0
+    worker_memory_mib: int = 0
     prefix_reuse: bool = True
 
     def __post_init__(self) -> None:
@@ -53,6 +55,7 @@ class LlamaSettings:
             "queue_jobs": (0, limits.ENGINE_QUEUE_JOBS_MAX),
             "steps_per_s_max": (0, limits.ENGINE_STEPS_PER_S_MAX),
             "memory_mib": (0, limits.ENGINE_MEMORY_MIB_MAX),
+            "worker_memory_mib": (0, limits.ENGINE_MEMORY_MIB_MAX),
         }
         for name, (low, high) in ranges.items():
             value = getattr(self, name)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from engine.frames import Speed
 from engine.interface import Estimate
+from protocol import limits
 from protocol.units import NS_PER_S
 
 # Starting a worker, and reading a file from an ordinary disk: for what was never loaded.
@@ -75,7 +76,7 @@ def estimate(
     place or waiting, how many tokens it may still make, in order of arrival: when no place is
     free, the newcomer waits for the shortest of them, a promise on the safe side.
     """
-    places = len(speed.step_ns)
+    places = max(1, len(speed.step_ns))
     step = step_ns(speed, min(places, len(tokens_left) + 1))
     wait_ns = _wait_steps(places, tokens_left) * step_ns(speed, places)
     ttft_ns = wait_ns + (unread_tokens + input_tokens) * speed.prefill_ns + step
@@ -89,6 +90,19 @@ def _wait_steps(places: int, tokens_left: Sequence[int]) -> int:
         ends.sort()
         ends[0] += left
     return min(ends)
+
+
+def silence_ns(speed: Speed) -> int:
+    """How long a worker of this speed may say nothing while it has jobs."""
+    longest_ns = limits.ENGINE_CHUNK_TOKENS_MAX * speed.prefill_ns + max(speed.step_ns, default=0)
+    bound_ns = limits.ENGINE_SILENCE_STEPS * longest_ns
+    return max(limits.ENGINE_SILENCE_NS_MIN, min(bound_ns, limits.ENGINE_SILENCE_NS_MAX))
+
+
+def start_ns_max(size_bytes: int) -> int:
+    """How long loading a file of this size may take before it counts as hanging."""
+    bound_ns = limits.ENGINE_START_NS_MIN + size_bytes * limits.ENGINE_START_NS_PER_BYTE
+    return min(bound_ns, limits.ENGINE_START_NS_MAX)
 
 
 def load_ns(measured_ns: int, size_bytes: int) -> int:

@@ -53,10 +53,13 @@ def main() -> int:
             pipe.wait(None)
             for message in pipe.receive():
                 if isinstance(message, Load):
-                    Service(Path(message.path), message, pipe).serve()
+                    Service(Path(os.fsdecode(message.path)), message, pipe).serve()
                     return 0
     except EngineError as error:
         pipe.send(Failed(error.code, error.detail))
+        return 1
+    except MemoryError:
+        pipe.send(Failed("engine.no_room", "the worker reached its memory limit"))
         return 1
     return 0
 

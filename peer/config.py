@@ -70,8 +70,9 @@ class ProviderConfig:
     ("": `models` in the data directory) is sold too, if it works. `credit_limit` is the sum
     of deposits believed from one payer. `steps_per_s_max` leaves room on the machine: at most
     so many decode steps a second (0: all it can). `memory_mib` is what loaded models may take
-    together (0: no limit); those over it wait unloaded for a job. `prefix_reuse` reads the
-    known beginning of the same requester's prompts only once.
+    together (0: no limit); those over it wait unloaded for a job. `worker_memory_mib` is where
+    one model's process is stopped (0: far enough over its need). `prefix_reuse` reads the known
+    beginning of the same requester's prompts only once.
     """
 
     models: tuple[str, ...] = ()
@@ -84,6 +85,7 @@ class ProviderConfig:
     context_tokens: Count = 0
     steps_per_s_max: Count = 0
     memory_mib: Count = 0
+    worker_memory_mib: Count = 0
     prefix_reuse: bool = True
     remote: Annotated[tuple[RemoteConfig, ...], Meta(max_length=limits.REMOTES_MAX)] = ()
 

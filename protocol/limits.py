@@ -179,7 +179,8 @@ DIALS_MAX: Final = 4
 
 # --- engine -------------------------------------------------------------------------------
 # A GGUF's header: the largest vocabularies (256 Ki tokens, 1 Mi merges) take ~25 MB.
-GGUF_HEADER_ITEMS_MAX: Final = 4 * 1024 * 1024
+GGUF_HEADER_BYTES_MAX: Final = 64 * 1024 * 1024
+GGUF_ARRAY_ITEMS_MAX: Final = 4 * 1024 * 1024
 GGUF_FIELDS_MAX: Final = 4_096
 GGUF_TENSORS_MAX: Final = 65_536
 # llama.cpp aborts over 512 layers; no model has half as many.
@@ -211,11 +212,27 @@ ENGINE_OWNERS_MAX: Final = 1_024
 ENGINE_STEPS_PER_S_MAX: Final = 100_000
 # One job to the worker: a prompt of text; a million tokens at four bytes.
 ENGINE_FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
-# Loading reads the file once: 100 GB from a slow disk.
+# Loading reads the file once, at 50 MB/s from a slow disk; starting, testing and a machine that
+# is busy with other things take this much more.
+ENGINE_START_NS_MIN: Final = 60 * NS_PER_S
 ENGINE_START_NS_MAX: Final = 600 * NS_PER_S
-# The worker reports every second between steps while it works, and the longest step (a chunk
-# of prompt, a large model, few cores) takes a minute: this silence means that it hangs.
-ENGINE_SILENCE_NS_MAX: Final = 120 * NS_PER_S
+ENGINE_START_NS_PER_BYTE: Final = 20
+# While it works, the worker reports every second between steps. A silence of so many times the
+# longest step that its measured speed allows means that it hangs: a machine that is shared or
+# swaps explains the factor, and what is not measured (templates, grammars) the least.
+ENGINE_SILENCE_STEPS: Final = 4
+ENGINE_SILENCE_NS_MIN: Final = 20 * NS_PER_S
+ENGINE_SILENCE_NS_MAX: Final = 600 * NS_PER_S
+# A job that runs longer has outlived every deadline that a request can have.
+ENGINE_JOB_NS_MAX: Final = DEADLINE_NS_MAX
+# A killed process is gone at once, unless it waits for a disk that does not answer.
+ENGINE_END_NS_MAX: Final = 10 * NS_PER_S
+# Memory that a worker may take beyond half as much again as its need is estimated: the texts,
+# grammars and outputs of its jobs. And what the stack and the allocator of a thread reserve.
+ENGINE_SPARE_BYTES: Final = 512 * 1024 * 1024
+ENGINE_THREAD_BYTES: Final = 16 * 1024 * 1024
+# What a worker says of an error, for one line.
+ENGINE_DETAIL_CHARS_MAX: Final = 320
 ENGINE_HEARTBEAT_NS: Final = 1 * NS_PER_S
 # A template is the model maker's program: sandboxed, but its loops are not bounded.
 ENGINE_TEMPLATE_NS_MAX: Final = 2 * NS_PER_S

@@ -88,6 +88,7 @@ def llama_settings(provider: ProviderConfig) -> LlamaSettings:
         context_tokens=provider.context_tokens,
         steps_per_s_max=provider.steps_per_s_max,
         memory_mib=provider.memory_mib,
+        worker_memory_mib=provider.worker_memory_mib,
         prefix_reuse=provider.prefix_reuse,
     )
 

@@ -84,6 +84,7 @@ async def test_all_jobs_of_a_worker_fail_with_it(serve, job):
 
 
 async def test_a_worker_that_falls_silent_is_replaced(serve, job, monkeypatch):
+    monkeypatch.setattr(limits, "ENGINE_SILENCE_NS_MIN", 100_000_000)
     monkeypatch.setattr(limits, "ENGINE_SILENCE_NS_MAX", 100_000_000)
     async with serve() as engine:
         os.kill(engine.worker_pid("babbler"), signal.SIGSTOP)
@@ -100,14 +101,14 @@ async def test_a_worker_that_falls_silent_is_replaced(serve, job, monkeypatch):
     [
         ("import os; os.abort()", "engine.bad_model", "killed by SIGABRT"),
         ("raise SystemExit('no\\x07 luck')", "engine.bad_model", "exit status 1: no? luck"),
-        ("print('x' * 999)", "engine.crashed", "it wrote no frame"),
+        ("print('x' * 999)", "engine.crashed", "it wrote nonsense"),
         ("import signal; signal.pause()", "engine.timeout", "too long to load"),
     ],
 )
 async def test_a_worker_that_never_serves_stops_the_start(monkeypatch, program, code, why):
     monkeypatch.setattr(process, "COMMAND", (sys.executable, "-c", program))
     if code == "engine.timeout":
-        monkeypatch.setattr(limits, "ENGINE_START_NS_MAX", 50_000_000)
+        monkeypatch.setattr(limits, "ENGINE_START_NS_MIN", 50_000_000)
     with trio.fail_after(30), pytest.raises(EngineError) as caught:
         await LlamaEngine([babbler_path()]).run()
     assert caught.value.code == code

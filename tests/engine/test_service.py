@@ -32,7 +32,7 @@ from protocol.units import NS_PER_S
 from tests.engine.babbler import babbler_path
 
 LOAD = Load(
-    path=str(babbler_path()),
+    path=os.fsencode(babbler_path()),
     threads=1,
     places=2,
     context_tokens=512,
