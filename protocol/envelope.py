@@ -71,6 +71,15 @@ def sign_envelope(signer: crypto.Signer, network: str, message: Any, now_ns: int
     return Signed(signer.public_key, now_ns, message, crypto.digest(signed), data)
 
 
+def check_fresh(sent_at_ns: int, now_ns: int, lifetime_ns: int = limits.FRESHNESS_NS) -> None:
+    """RemoteError `envelope.stale`, `.from_future`; neither is an offence."""
+    age_ns = now_ns - sent_at_ns
+    if age_ns > lifetime_ns:
+        raise RemoteError("envelope.stale", f"{age_ns // 10**6} ms", penalize=False)
+    if age_ns < -limits.CLOCK_SKEW_NS:
+        raise RemoteError("envelope.from_future", f"{-age_ns // 10**6} ms", penalize=False)
+
+
 def open_envelope(
     data: bytes,
     network: str,
@@ -92,11 +101,7 @@ def open_envelope(
     if envelope.network_tag != crypto.domain_tag(network, "network"):
         raise RemoteError("envelope.wrong_network", penalize=False)
     if now_ns is not None:
-        age_ns = now_ns - envelope.sent_at_ns
-        if age_ns > lifetime_ns:
-            raise RemoteError("envelope.stale", f"{age_ns // 10**6} ms", penalize=False)
-        if age_ns < -limits.CLOCK_SKEW_NS:
-            raise RemoteError("envelope.from_future", f"{-age_ns // 10**6} ms", penalize=False)
+        check_fresh(envelope.sent_at_ns, now_ns, lifetime_ns)
     signed = _signed_bytes(network, envelope.sender, envelope.sent_at_ns, envelope.body)
     if not verify(envelope.sender, signed, envelope.signature):
         raise RemoteError("envelope.bad_signature")

@@ -16,7 +16,7 @@ from protocol.framing import FrameReader
 from router import actions as act
 from router import events
 from router.actions import Action, Input, SessionKey
-from router.admission import Admission
+from router.admission import Admission, Opening
 from router.anchor import Anchor, MutualCredit
 from router.context import Context
 from router.ledger import Ledger
@@ -38,9 +38,10 @@ class Node:
         entropy: Callable[[int], bytes],
         anchor: Anchor | None = None,
         check: Verify = verify,
+        opening: Opening | None = None,
     ) -> None:
         self.context = Context(signer, network, ledger, entropy, check)
-        self.admission = Admission(network, check)
+        self.admission = Admission(network, check, opening)
         self.requester = Requester(self.context)
         self.provider = Provider(self.context, anchor or MutualCredit(limits.DEPOSIT_UCR_MAX))
         self._readers: dict[SessionKey, FrameReader] = {}

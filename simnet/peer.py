@@ -35,16 +35,19 @@ class SimEngine:
     input_tokens: int = 12
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Peer:
-    """One node of the world, its disk, and what its asker was told."""
+    """One node of the world, its disk, and what its asker was told.
+
+    `skew_ns` is how far the node's own clock is ahead of virtual time.
+    """
 
     index: int
-    node: Node
     signer: Signer
     engine: SimEngine | None
     entropy: Entropy
     address: str
+    node: Node = field(init=False)
     log: list[tuple[int, bytes]] = field(default_factory=list)
     durable: int = 0
     outbox: list[tuple[int, Action]] = field(default_factory=list)
@@ -52,8 +55,9 @@ class Peer:
     told: list[tuple[int, Any]] = field(default_factory=list)
     notes: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     penalized: list[tuple[bytes, str]] = field(default_factory=list)
-    jobs: dict[bytes, bool] = field(default_factory=dict)
+    jobs: dict[bytes, Any] = field(default_factory=dict)
     timer_ns: int | None = None
+    skew_ns: int = 0
     alive: bool = True
     incarnation: int = 0
 

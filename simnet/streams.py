@@ -5,6 +5,7 @@ and can't reach the next stream between the same peers. Must not know what the b
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 from protocol import limits
 from router import actions as act
@@ -14,6 +15,24 @@ from simnet.entropy import Entropy
 from simnet.peer import Peer, WorldSettings
 
 Link = tuple[int, int]
+
+DIAL_BYTES = 1_500  # the handshakes of a new connection, roughly
+
+
+class Wire(Protocol):
+    """What carries bytes between two peers."""
+
+    def delay_ns(self, source: Peer, target: Peer, length: int) -> int:
+        """From now until `length` bytes of a stream have arrived."""
+        ...
+
+    def dial_ns(self, source: Peer, target: Peer) -> tuple[int, int]:
+        """From now until a new stream is up at `target`, and at `source`."""
+        ...
+
+    def reachable(self, source: Peer, target: Peer) -> bool:
+        """Whether `source` could dial `target` now."""
+        ...
 
 
 class Latency:
@@ -28,6 +47,18 @@ class Latency:
         """One more delay; no draw when the range is empty."""
         return self._min_ns + (self._entropy.below(self._span_ns) if self._span_ns else 0)
 
+    def delay_ns(self, source: Peer, target: Peer, length: int) -> int:
+        """As in `Wire`: one delay."""
+        return self.next_ns()
+
+    def dial_ns(self, source: Peer, target: Peer) -> tuple[int, int]:
+        """As in `Wire`: one delay there, two for the answer."""
+        return self.next_ns(), 2 * self.next_ns()
+
+    def reachable(self, source: Peer, target: Peer) -> bool:
+        """As in `Wire`: whoever lives."""
+        return target.alive
+
 
 class Streams:
     """All streams of a world, by (payer, payee)."""
@@ -35,57 +66,62 @@ class Streams:
     def __init__(
         self,
         clock: EventHeap,
+        peers: list[Peer],
         by_key: dict[bytes, Peer],
         give: Callable[[Peer, Input], None],
-        latency: Latency,
+        wire: Wire,
     ) -> None:
         self._clock = clock
+        self._peers = peers
         self._by_key = by_key
         self._give = give
-        self._latency = latency
+        self._wire = wire
         self._serial = 0
         self._serials: dict[Link, int] = {}  # the newest stream of a pair, unless it broke
         self._arrived_ns: dict[Link, int] = {}
+        self._links: dict[int, dict[Link, None]] = {}  # peer -> its streams
 
     def _link(self, peer: Peer, session: SessionKey) -> tuple[Peer, Link]:
         target = self._by_key[session.peer]
         ends = (peer.index, target.index)
         return target, ends if session.outbound else (ends[1], ends[0])
 
-    def _arrival_ns(self, source: Peer, target: Peer) -> int:
+    def _arrival_ns(self, source: Peer, target: Peer, delay_ns: int) -> int:
         """Streams keep their order: nothing arrives before what was sent earlier."""
         direction = (source.index, target.index)
-        now_ns = self._clock.now_ns + self._latency.next_ns()
+        now_ns = self._clock.now_ns + delay_ns
         self._arrived_ns[direction] = max(now_ns, self._arrived_ns.get(direction, 0))
         return self._arrived_ns[direction]
 
     def open(self, peer: Peer, session: SessionKey) -> None:
         """Dial: SessionOpened at both ends, or SessionClosed at `peer`."""
         target = self._by_key.get(session.peer)
-        incarnation = peer.incarnation
-        if target is None or not target.alive:
+        if target is None or not self._wire.reachable(peer, target):
             closed = act.SessionClosed(session, "provider.unreachable")
             self._clock.after(
-                limits.DIAL_TIMEOUT_NS, lambda: self._if_same(peer, incarnation, closed)
+                limits.DIAL_TIMEOUT_NS, self._if_same, peer, peer.incarnation, closed
             )
             return
         self._serial += 1
         serial, link = self._serial, (peer.index, target.index)
         self._serials[link] = serial
+        for end in link:
+            self._links.setdefault(end, {})[link] = None
         inbound = SessionKey(peer.signer.public_key, outbound=False)
-
-        def opened(end: Peer, name: SessionKey) -> None:
-            if self._serials.get(link) == serial:
-                self._give(end, act.SessionOpened(name))
-
-        accepted_ns = self._arrival_ns(peer, target)
-        answered_ns = max(accepted_ns, self._clock.now_ns + 2 * self._latency.next_ns())
-        self._clock.at(accepted_ns, lambda: opened(target, inbound))
-        self._clock.at(answered_ns, lambda: opened(peer, session))
+        accepted_delay_ns, answered_delay_ns = self._wire.dial_ns(peer, target)
+        accepted_ns = self._arrival_ns(peer, target, accepted_delay_ns)
+        answered_ns = max(accepted_ns, self._clock.now_ns + answered_delay_ns)
+        opened = act.SessionOpened
+        self._clock.at(accepted_ns, self._if_up, link, serial, target, opened(inbound))
+        self._clock.at(answered_ns, self._if_up, link, serial, peer, opened(session))
 
     def _if_same(self, peer: Peer, incarnation: int, item: Input) -> None:
         if peer.incarnation == incarnation:
             self._give(peer, item)
+
+    def _if_up(self, link: Link, serial: int, end: Peer, item: Input) -> None:
+        if self._serials.get(link) == serial:
+            self._give(end, item)
 
     def send(self, peer: Peer, session: SessionKey, data: bytes) -> None:
         """Bytes for the other end; lost when the stream breaks before they arrive."""
@@ -94,45 +130,47 @@ class Streams:
         if serial is None:
             return
         received = act.SessionData(SessionKey(peer.signer.public_key, not session.outbound), data)
-
-        def arrive() -> None:
-            if self._serials.get(link) == serial:
-                self._give(target, received)
-
-        self._clock.at(self._arrival_ns(peer, target), arrive)
+        delay_ns = self._wire.delay_ns(peer, target, len(data))
+        arrival_ns = self._arrival_ns(peer, target, delay_ns)
+        self._clock.at(arrival_ns, self._if_up, link, serial, target, received)
 
     def hang_up(self, peer: Peer, session: SessionKey) -> None:
         """`peer` closed its end; the other notices behind what was sent before."""
         target, link = self._link(peer, session)
-        self._end_later(link, target, self._arrival_ns(peer, target))
+        delay_ns = self._wire.delay_ns(peer, target, 0)
+        self._end_later(link, target, self._arrival_ns(peer, target, delay_ns))
 
     def _end_later(self, link: Link, end: Peer, at_ns: int) -> None:
         serial = self._serials.get(link)
-        if serial is None:
-            return
+        if serial is not None:
+            self._clock.at(at_ns, self._ended, link, serial, end)
 
-        def ended() -> None:
-            if self._serials.get(link) == serial:
-                del self._serials[link]
-                self._give(end, self._closed(link, end))
+    def _ended(self, link: Link, serial: int, end: Peer) -> None:
+        if self._serials.get(link) == serial:
+            self._forget(link)
+            self._give(end, self._closed(link, end))
 
-        self._clock.at(at_ns, ended)
+    def _forget(self, link: Link) -> None:
+        del self._serials[link]
+        for end in link:
+            self._links[end].pop(link, None)
 
     def _closed(self, link: Link, end: Peer) -> Input:
-        keys = {peer.index: key for key, peer in self._by_key.items() if peer.index in link}
-        other = link[1] if end.index == link[0] else link[0]
-        return act.SessionClosed(SessionKey(keys[other], end.index == link[0]), "session.closed")
+        outbound = end.index == link[0]
+        other = self._peers[link[1] if outbound else link[0]].signer.public_key
+        return act.SessionClosed(SessionKey(other, outbound), "session.closed")
 
     def cut(self, one: Peer, other: Peer) -> None:
         """Both streams between two peers break; both ends notice at once."""
         for link in ((one.index, other.index), (other.index, one.index)):
-            if self._serials.pop(link, None) is not None:
+            if link in self._serials:
+                self._forget(link)
                 for end in (one, other):
                     self._give(end, self._closed(link, end))
 
     def died(self, peer: Peer) -> None:
         """A peer is gone: the other ends of its streams notice a little later."""
-        ends = {other.index: other for other in self._by_key.values()}
-        for link in [link for link in self._serials if peer.index in link]:
-            end = ends[link[1] if link[0] == peer.index else link[0]]
-            self._end_later(link, end, self._clock.now_ns + self._latency.next_ns())
+        for link in list(self._links.get(peer.index, {})):
+            end = self._peers[link[1] if link[0] == peer.index else link[0]]
+            delay_ns = self._wire.delay_ns(peer, end, 0)
+            self._end_later(link, end, self._clock.now_ns + delay_ns)

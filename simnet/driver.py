@@ -1,0 +1,180 @@
+"""Drives production nodes in virtual time, with the promise that the cores rely on.
+
+Actions of one input run in order, and nothing after an Append leaves before that record is
+durable, which takes as long as the peer's disk. What an action does to the rest of the world is
+up to the subclass: `World` for tests, `Simulation` for scenarios.
+"""
+
+from hashlib import blake2b
+
+from protocol.crypto import Signer
+from router.actions import Action, Append, Input, SessionData
+from router.anchor import Anchor
+from router.ledger import Ledger
+from router.node import Node
+from simnet.clock import EventHeap
+from simnet.memory import OpenedOnce, VerifiedOnce
+from simnet.peer import Peer
+
+TRACE_BLOCK_BYTES = 1 << 16
+
+
+class Trace:
+    """A hash over everything that is told, in order."""
+
+    def __init__(self) -> None:
+        self._hash = blake2b(digest_size=16)
+        self._block = bytearray()
+
+    def add(self, data: bytes) -> None:
+        """One more piece."""
+        self._block += data
+        if len(self._block) > TRACE_BLOCK_BYTES:
+            self._hash.update(self._block)
+            self._block.clear()
+
+    def hexdigest(self) -> str:
+        """The hash so far."""
+        self._hash.update(self._block)
+        self._block.clear()
+        return self._hash.hexdigest()
+
+
+class Driver:
+    """Peers, their inputs, their disks and their timers."""
+
+    def __init__(self, network: str, start_ns: int) -> None:
+        self.network = network
+        self.clock = EventHeap(start_ns)
+        self.peers: list[Peer] = []
+        self.by_key: dict[bytes, Peer] = {}
+        self.verified = VerifiedOnce()
+        self._opened = OpenedOnce(network, self.verified)
+        self._trace = Trace()
+
+    # --- what a subclass says --------------------------------------------------------------
+
+    def _perform(self, peer: Peer, action: Action) -> None:
+        """Carry out an action other than Append; never calls back into the node at once."""
+        raise NotImplementedError
+
+    def _anchor(self) -> Anchor:
+        """How far payers are believed."""
+        raise NotImplementedError
+
+    def _sync_ns(self, peer: Peer) -> int:
+        """How long the peer's disk takes to make what is written durable."""
+        raise NotImplementedError
+
+    # --- nodes -----------------------------------------------------------------------------
+
+    def make_node(self, peer: Peer) -> Node:
+        """The peer's node as it starts from its log."""
+        ledger = Ledger(self.network, peer.signer.public_key)
+        for number, payload in peer.log:
+            ledger.replay(number, payload)
+        ledger.finish_replay()
+        node = Node(
+            peer.signer,
+            self.network,
+            ledger,
+            entropy=peer.entropy.bytes,
+            anchor=self._anchor(),
+            check=self.verified,
+            opening=self._opened,
+        )
+        node.context.addresses = (peer.address,)
+        return node
+
+    def make_signer(self, seed: bytes) -> Signer:
+        """A real key whose signatures need no check here."""
+        return self.verified.signer(seed)
+
+    # --- running ---------------------------------------------------------------------------
+
+    def run(self, duration_ns: int) -> None:
+        """Let `duration_ns` of virtual time pass."""
+        self.clock.run(self.clock.now_ns + duration_ns)
+
+    def trace(self) -> str:
+        """A hash over every input that any node was given, in order."""
+        return self._trace.hexdigest()
+
+    def give(self, peer: Peer, item: Input) -> None:
+        """Hand a node one input now."""
+        if not peer.alive:
+            return
+        now_ns = self.clock.now_ns
+        self._trace.add(b"%d %d %s " % (now_ns, peer.index, type(item).__name__.encode()))
+        if isinstance(item, SessionData):
+            self._trace.add(item.data)
+        self._take(peer, peer.node.receive(item, now_ns + peer.skew_ns))
+
+    def _take(self, peer: Peer, actions: list[Action]) -> None:
+        log, outbox = peer.log, peer.outbox
+        for action in actions:
+            if isinstance(action, Append):
+                log.append((action.type, action.payload))
+            elif outbox or len(log) > peer.durable:
+                outbox.append((len(log), action))
+            else:
+                self._perform(peer, action)
+        if outbox or len(log) > peer.durable:
+            self._flush(peer)
+        self._arm(peer)
+
+    def _flush(self, peer: Peer) -> None:
+        """Let out what no missing record holds back, in order; sync when something waits."""
+        ready = 0
+        while ready < len(peer.outbox) and peer.outbox[ready][0] <= peer.durable:
+            ready += 1
+        leaving, peer.outbox = peer.outbox[:ready], peer.outbox[ready:]
+        for _, action in leaving:
+            self._perform(peer, action)
+        if len(peer.log) > peer.durable and not peer.syncing:
+            peer.syncing = True
+            self.clock.after(
+                self._sync_ns(peer), self._synced, peer, len(peer.log), peer.incarnation
+            )
+
+    def _synced(self, peer: Peer, target: int, incarnation: int) -> None:
+        if incarnation != peer.incarnation or not peer.alive:
+            return
+        peer.syncing = False
+        peer.durable = target
+        self._flush(peer)
+
+    def _arm(self, peer: Peer) -> None:
+        at_ns = peer.node.next_timer()
+        if at_ns is None:
+            return
+        at_ns -= peer.skew_ns
+        if peer.timer_ns is not None and peer.timer_ns <= at_ns:
+            return
+        peer.timer_ns = at_ns
+        self.clock.at(at_ns, self._fire, peer, at_ns, peer.incarnation)
+
+    def _fire(self, peer: Peer, at_ns: int, incarnation: int) -> None:
+        if peer.timer_ns != at_ns or incarnation != peer.incarnation or not peer.alive:
+            return
+        peer.timer_ns = None
+        self._take(peer, peer.node.handle_timer(self.clock.now_ns + peer.skew_ns))
+
+    # --- faults ----------------------------------------------------------------------------
+
+    def stop(self, peer: Peer, lost_records: int) -> None:
+        """A node dies at once; `lost_records` un-synced ones survive less."""
+        survivors = max(peer.durable, len(peer.log) - lost_records)
+        del peer.log[survivors:]
+        peer.alive = False
+        peer.incarnation += 1
+        peer.outbox.clear()
+        peer.jobs.clear()
+        peer.syncing = False
+        peer.timer_ns = None
+
+    def start(self, peer: Peer) -> None:
+        """A dead node comes back from what is left of its log."""
+        peer.durable = len(peer.log)
+        peer.node = self.make_node(peer)
+        peer.alive = True
