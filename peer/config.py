@@ -104,6 +104,18 @@ class RequesterConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiConfig:
+    """OpenAI's HTTP API over the market: "127.0.0.1:4180", "" for none.
+
+    Callers need the token in `token_file` (mode 0600) or in the variable PEERD_API_TOKEN, where
+    there is one; an address that others can reach needs one.
+    """
+
+    listen: Annotated[str, Meta(max_length=100)] = ""
+    token_file: Annotated[str, Meta(max_length=4_096)] = ""
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """Logs go to stderr: for people on a terminal, as JSON otherwise."""
 
@@ -118,6 +130,7 @@ class Config:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     provider: ProviderConfig = field(default_factory=ProviderConfig)
     requester: RequesterConfig = field(default_factory=RequesterConfig)
+    api: ApiConfig = field(default_factory=ApiConfig)
     log: LogConfig = field(default_factory=LogConfig)
     drain_s: Annotated[int, Meta(ge=0, le=3_600)] = 10
 

@@ -5,13 +5,12 @@ A key comes from an environment variable or a file of mode 0600, and is never in
 
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from engine.catalogue import slug
 from engine.remote import RemoteSettings
 from peer.config import RemoteConfig
-from protocol import limits
+from peer.secret import read_secret
 from protocol.errors import ConfigError
 
 
@@ -65,27 +64,6 @@ def _checked_url(name: str, url: str) -> str:
 def _key(remote: RemoteConfig, environment: Mapping[str, str]) -> str:
     if remote.key_env and remote.key_file:
         raise _wrong("key_env and key_file: one of them")
-    key = ""
-    if remote.key_env:
-        key = environment.get(remote.key_env, "").strip()
-        if not key:
-            raise _wrong(f"the variable {remote.key_env} holds no key")
-    elif remote.key_file:
-        key = _key_of_file(Path(remote.key_file).expanduser())
-    if len(key) > limits.REMOTE_KEY_CHARS_MAX or not key.isascii() or not key.isprintable():
-        raise _wrong("the key has letters that a header can't have")
-    return key
-
-
-def _key_of_file(path: Path) -> str:
-    try:
-        with path.open() as file:
-            mode = os.fstat(file.fileno()).st_mode
-            text = file.read(limits.REMOTE_KEY_CHARS_MAX + 2)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("config.unreadable", f"{path}: {type(error).__name__}") from None
-    if mode & 0o077:
-        raise ConfigError("config.key_mode", f"{path} has mode {mode & 0o777:o}")
-    if not text.strip():
-        raise _wrong(f"{path} holds no key")
-    return text.strip()
+    if remote.key_env and not environment.get(remote.key_env, "").strip():
+        raise _wrong(f"the variable {remote.key_env} holds no key")
+    return read_secret("provider.remote", remote.key_env, remote.key_file, environment)

@@ -5,6 +5,7 @@ from typing import Any
 from peer.asking import parse_options, to_ask
 from peer.control import Answer, Json, Method
 from peer.daemon import Daemon
+from peer.gateway.app import Model
 from peer.identity import peer_id
 from peer.reports import balance_json, channel_json, event_json
 from protocol.errors import ConfigError, NetworkError
@@ -39,6 +40,22 @@ def status_json(daemon: Daemon) -> Json:
         "records": daemon.journal.durable_sequence + 1,
         "balance": balance_json(daemon.ledger.balance()),
     }
+
+
+def offered_models(daemon: Daemon) -> list[Model]:
+    """What can be asked for, as far as this node knows: for now what it sells itself."""
+    owner = daemon.network.peer_id
+    return [
+        Model(
+            name=offer.name,
+            owner=owner,
+            created_s=0,
+            context_tokens=offer.context_tokens,
+            input_price_ucr=offer.input_price_ucr,
+            output_price_ucr=offer.output_price_ucr,
+        )
+        for offer in daemon.node.provider.offers.values()
+    ]
 
 
 def control_methods(daemon: Daemon) -> dict[str, Method]:

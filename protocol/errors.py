@@ -122,6 +122,17 @@ CODES: Final[dict[str, str]] = {
     "network.unreachable": "the peer can't be dialled",
     "control.unavailable": "no daemon answers on this data directory; start `peerd run`",
     "control.bad_request": "the control socket got a request that it does not know",
+    # the HTTP gateway
+    "api.bad_request": "the request is not as the API has it; it was not sent to anybody",
+    "api.unsupported": "this is not supported here; leave it out",
+    "api.bad_token": "the bearer token is missing or wrong; see [api] token_file",
+    "api.forbidden_host": "a web page may not use this API; call it by its own address",
+    "api.not_found": "there is no such path; see GET /v1/models and the README",
+    "api.unknown_model": "nobody offers this model now; see /v1/models",
+    "api.wrong_method": "the path does not take this method",
+    "api.too_large": "the body is over 4 MiB",
+    "api.wrong_content_type": "the body has to be application/json",
+    "api.too_many": "too many requests run at once; try again in a moment",
 }
 
 

@@ -277,6 +277,18 @@ ENGINE_RECHECK_CHARS_MAX: Final = 512 * 1024
 # Rows of logits that a re-check takes in one step: 40 MB of a vocabulary of 152,000.
 ENGINE_RECHECK_ROWS_MAX: Final = 64
 
+# --- gateway: HTTP clients of this machine, or of a network that its operator chose ----------
+# A prompt at its limit, every character escaped, and room for schemas and tools.
+API_BODY_BYTES_MAX: Final = 4 * 1024 * 1024
+# Requests that run at once; each is one of REQUESTS_OPEN_MAX.
+API_REQUESTS_MAX: Final = 128
+API_CONNECTIONS_MAX: Final = 512
+# `n`: every choice is a job of its own.
+API_CHOICES_MAX: Final = 8
+TOOLS_MAX: Final = 32
+# A client that takes nothing for so long has gone.
+API_SEND_TIMEOUT_S: Final = 60
+
 # --- constraints: a grammar is somebody else's program, and runs at every token -------------
 # A chain of groups is read by recursion.
 GRAMMAR_NESTING_MAX: Final = 50

@@ -1,7 +1,9 @@
 """`peerd run`: the daemon, until SIGTERM or SIGINT."""
 
 import json
+import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +30,12 @@ from peer.cli.options import (
 from peer.config import Config, NetworkConfig, ProviderConfig, credits_of
 from peer.control import serve_control, socket_path
 from peer.daemon import Daemon, DaemonSettings, open_daemon
+from peer.gateway import ApiSettings, parse_listen, serve_gateway
 from peer.libp2p_adapter.addresses import parse_address
 from peer.libp2p_adapter.network import NetworkSettings
 from peer.remotes import remote_settings
-from peer.service import control_methods, status_json
+from peer.secret import read_secret
+from peer.service import control_methods, offered_models, status_json
 from protocol.crypto import Signer
 from protocol.errors import ConfigError, NetworkError
 
@@ -40,6 +44,7 @@ log = structlog.get_logger()
 EMBEDDED = "embedded"
 MODELS_DIRECTORY = "models"
 NOTES_FILE = "models.json"
+TOKEN_VARIABLE = "PEERD_API_TOKEN"
 
 
 def daemon_settings(directory: Path, config: Config) -> DaemonSettings:
@@ -72,6 +77,14 @@ def _check_addresses(network: NetworkConfig) -> None:
             raise ConfigError(error.code, error.detail) from error
         if text in network.bootstrap and not address.peer:
             raise ConfigError("network.bad_address", f"{text!r} does not end in /p2p/ID")
+
+
+def api_settings(config: Config) -> ApiSettings | None:
+    """Where the gateway listens; None for no gateway. ConfigError."""
+    if not config.api.listen:
+        return None
+    token = read_secret("api.token_file", TOKEN_VARIABLE, config.api.token_file, os.environ)
+    return parse_listen(config.api.listen, token or None)
 
 
 def model_directory(directory: Path, provider: ProviderConfig) -> ModelDirectory:
@@ -130,6 +143,7 @@ def make_engine(directory: Path, provider: ProviderConfig) -> RunnableEngine | N
 @click.option("--context-tokens", type=int, help="Context of a job; 0 for the model's own.")
 @click.option("--steps-per-s-max", type=int, help="Decode steps a second at most; 0: no limit.")
 @click.option("--memory-mib", type=int, help="Memory of all loaded models; 0: no limit.")
+@click.option("--api", metavar="HOST:PORT", help="Serve OpenAI's HTTP API, as 127.0.0.1:4180.")
 @network_options
 @json_option
 def run_command(directory: Path, as_json: bool, **flags: Any) -> None:
@@ -138,6 +152,7 @@ def run_command(directory: Path, as_json: bool, **flags: Any) -> None:
     Without a --model and with none in `peerd models`, it only asks and relays.
     """
     settings = network_flags(flags)
+    settings["api"] = given({"listen": flags.pop("api")})
     settings["provider"] = given(flags)
     signer, config = load_node(directory, settings)
     trio.run(_run, directory, signer, config, as_json)
@@ -147,6 +162,7 @@ async def _run(directory: Path, signer: Signer, config: Config, as_json: bool) -
     # What is wrong with a path or an address should be said before anything starts.
     socket_path(directory)
     settings = daemon_settings(directory, config)
+    api = api_settings(config)
     engine = make_engine(directory, config.provider)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
@@ -156,7 +172,11 @@ async def _run(directory: Path, signer: Signer, config: Config, as_json: bool) -
                 await nursery.start(engine.run)
             async with open_daemon(settings, signer, engine) as daemon:
                 await nursery.start(serve_control, directory, control_methods(daemon))
-                _announce(daemon, as_json)
+                url = ""
+                if api is not None:
+                    models = partial(offered_models, daemon)
+                    url = await nursery.start(serve_gateway, api, daemon, models, config.requester)
+                _announce(daemon, as_json, url)
                 up.set()
                 await stop.wait()
                 log.info("daemon.stopping", running=daemon.node.provider.serving.running)
@@ -177,7 +197,7 @@ async def _watch_signals(
         stop.set()
 
 
-def _announce(daemon: Daemon, as_json: bool) -> None:
+def _announce(daemon: Daemon, as_json: bool, url: str) -> None:
     report = daemon.recovery
     log.info(
         "daemon.ready",
@@ -186,7 +206,7 @@ def _announce(daemon: Daemon, as_json: bool) -> None:
         torn_bytes=report.torn_bytes,
     )
     if as_json:
-        click.echo(json.dumps({"event": "ready", **status_json(daemon)}))
+        click.echo(json.dumps({"event": "ready", "api": url or None, **status_json(daemon)}))
         return
     click.echo(f"peerd {daemon.network.peer_id} on network {daemon.settings.network.network}")
     for address in daemon.network.addresses:

@@ -1,0 +1,168 @@
+"""The market's events as OpenAI's answers, whole or as server-sent events.
+
+One `Choice` folds the events of one ask; `Shape` says it as chat or completion objects. Pure.
+Rule: peer/gateway/README.md, "Answers".
+"""
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+
+from peer.gateway.asks import Wanted
+from peer.gateway.tools import find_call
+from peer.identity import peer_id
+from protocol import signing
+from protocol.fields import FinishReason
+from protocol.messages import Receipt
+from protocol.units import format_credits, milliseconds
+from router import events
+
+Json = dict[str, Any]
+
+_FINISH = {FinishReason.LENGTH: "length"}
+
+
+@dataclass(slots=True)
+class Choice:
+    """What has arrived of one choice."""
+
+    index: int
+    request_id: bytes = b""
+    provider: bytes = b""
+    pieces: list[str] = field(default_factory=list)
+    receipt: Receipt | None = None
+    failed: events.Failed | None = None
+    ttft_ns: int = 0
+
+    def add(self, event: events.AskEvent) -> None:
+        """Fold one event in."""
+        match event:
+            case events.Published():
+                self.request_id = event.request_id
+            case events.Awarded():
+                self.provider = event.provider
+            case events.Text():
+                self.ttft_ns = self.ttft_ns or event.at_ns
+                self.pieces.append(event.text)
+            case events.Done():
+                self.receipt = event.receipt
+            case events.Failed():
+                self.failed = event
+            case _:
+                pass
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return "".join(self.pieces)
+
+    def finish_reason(self) -> str:
+        """OpenAI's word for why the answer ended."""
+        assert self.receipt is not None
+        return _FINISH.get(self.receipt.finish_reason, "stop")
+
+    def report(self) -> Json:
+        """Who answered, for how much, with which receipt: the extension `peerd`."""
+        assert self.receipt is not None
+        receipt = self.receipt
+        return {
+            "request_id": self.request_id.hex(),
+            "provider": peer_id(receipt.payee),
+            "cost": format_credits(receipt.price_ucr),
+            "cost_ucr": receipt.price_ucr,
+            "receipt_id": signing.receipt_id(receipt).hex(),
+            "model_sha256": receipt.profile.model_digest.hex(),
+            "ttft_ms": milliseconds(self.ttft_ns),
+        }
+
+
+def usage(choices: list[Choice]) -> Json:
+    """Counts over all choices: every choice is a job that was paid."""
+    receipts = [choice.receipt for choice in choices if choice.receipt is not None]
+    read = sum(receipt.input_tokens for receipt in receipts)
+    made = sum(receipt.output_tokens for receipt in receipts)
+    return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
+
+
+class Shape:
+    """Says choices in the words of chat or of completions."""
+
+    def __init__(self, wanted: Wanted, created_s: int) -> None:
+        self._wanted = wanted
+        self._kind = "chat.completion" if wanted.chat else "text_completion"
+        prefix = "chatcmpl" if wanted.chat else "cmpl"
+        self._head = {
+            "id": f"{prefix}-{secrets.token_hex(12)}",
+            "created": created_s,
+            "model": wanted.model,
+        }
+
+    def whole(self, choices: list[Choice]) -> Json:
+        """The complete answer."""
+        return {
+            **self._head,
+            "object": self._kind,
+            "choices": [self._whole_choice(choice) for choice in choices],
+            "usage": usage(choices),
+            "peerd": [choice.report() for choice in choices],
+        }
+
+    def _whole_choice(self, choice: Choice) -> Json:
+        reason = choice.finish_reason()
+        common: Json = {"index": choice.index, "finish_reason": reason, "logprobs": None}
+        if not self._wanted.chat:
+            return {**common, "text": choice.text}
+        message: Json = {"role": "assistant", "content": choice.text, "refusal": None}
+        call = find_call(choice.text, self._wanted.tool_names)
+        if call is not None:
+            message = {**message, "content": None, "tool_calls": [call]}
+            common["finish_reason"] = "tool_calls"
+        return {**common, "message": message}
+
+    # --- as a stream -----------------------------------------------------------------------
+
+    def _part(self, choices: list[Json], **more: Any) -> Json:
+        kind = "chat.completion.chunk" if self._wanted.chat else self._kind
+        part = {**self._head, "object": kind, "choices": choices, **more}
+        if self._wanted.include_usage and "usage" not in more:
+            part["usage"] = None
+        return part
+
+    def _delta(self, index: int, delta: Json, reason: str | None = None) -> Json:
+        return {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
+
+    def first(self, index: int) -> list[Json]:
+        """What opens a choice."""
+        if not self._wanted.chat:
+            return []
+        return [self._part([self._delta(index, {"role": "assistant", "content": ""})])]
+
+    def text(self, index: int, text: str) -> list[Json]:
+        """More text of a choice; with tools it waits for the end, which says what it is."""
+        if self._wanted.tool_names or not text:
+            return []
+        if self._wanted.chat:
+            return [self._part([self._delta(index, {"content": text})])]
+        choice = {"index": index, "text": text, "logprobs": None, "finish_reason": None}
+        return [self._part([choice])]
+
+    def last(self, choice: Choice) -> list[Json]:
+        """The end of a choice, with its report."""
+        reason, parts = choice.finish_reason(), []
+        if self._wanted.tool_names:
+            call = find_call(choice.text, self._wanted.tool_names)
+            delta: Json = {"content": choice.text}
+            if call is not None:
+                reason, delta = "tool_calls", {"tool_calls": [{"index": 0, **call}]}
+            parts.append(self._part([self._delta(choice.index, delta)]))
+        end: Json = self._delta(choice.index, {}, reason)
+        if not self._wanted.chat:
+            end = {"index": choice.index, "text": "", "logprobs": None, "finish_reason": reason}
+        parts.append(self._part([end], peerd=[choice.report()]))
+        return parts
+
+    def usage_part(self, choices: list[Choice]) -> list[Json]:
+        """The counts, where they were asked for."""
+        if not self._wanted.include_usage:
+            return []
+        return [self._part([], usage=usage(choices))]

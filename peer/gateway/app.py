@@ -1,0 +1,197 @@
+"""The gateway's paths: who may call, what body, which answer.
+
+A page in a browser must not be able to spend this node's money: without a token only the
+machine's own addresses are taken as Host, and a body has to be declared as JSON, which no page
+of another origin can do unasked. Rule: peer/gateway/README.md.
+"""
+
+import hmac
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from peer.config import RequesterConfig
+from peer.gateway.asks import Wanted, chat_asks, completion_asks
+from peer.gateway.bodies import ChatBody, CompletionBody, parse_body
+from peer.gateway.exchange import Exchange, Market
+from peer.gateway.failures import RETRY_AFTER_S, ApiError, error_json, status_of
+from protocol import limits
+from protocol.errors import PeerdError
+
+Json = dict[str, Any]
+
+_CONNECT_S = 5.0
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that can be asked for, as /v1/models lists it. Prices a million tokens, in ucr."""
+
+    name: str
+    owner: str
+    created_s: int
+    context_tokens: int
+    input_price_ucr: int
+    output_price_ucr: int
+
+
+class Gateway:
+    """The handlers, over one node."""
+
+    def __init__(
+        self, market: Market, models: Callable[[], list[Model]], defaults: RequesterConfig
+    ) -> None:
+        self._market = market
+        self._models = models
+        self._defaults = defaults
+        self._running = 0
+
+    def _enter(self) -> None:
+        if self._running >= limits.API_REQUESTS_MAX:
+            raise ApiError("api.too_many")
+        self._running += 1
+
+    def _left(self) -> None:
+        self._running -= 1
+
+    async def _exchange(self, wanted: Wanted) -> Exchange:
+        if not await self._market.wait_connected(_CONNECT_S):
+            raise ApiError("request.not_connected")
+        self._enter()
+        return Exchange(self._market, wanted, self._left)
+
+    async def chat(self, request: Request) -> Any:
+        """POST /v1/chat/completions"""
+        body = parse_body(await _body(request), ChatBody)
+        return await self._exchange(chat_asks(body, self._defaults))
+
+    async def completion(self, request: Request) -> Any:
+        """POST /v1/completions"""
+        body = parse_body(await _body(request), CompletionBody)
+        return await self._exchange(completion_asks(body, self._defaults))
+
+    async def models(self, request: Request) -> JSONResponse:
+        """GET /v1/models"""
+        listed = [_model_json(model) for model in self._models()]
+        return JSONResponse({"object": "list", "data": listed})
+
+    async def model(self, request: Request) -> JSONResponse:
+        """GET /v1/models/{name}"""
+        name = request.path_params["name"]
+        for model in self._models():
+            if model.name == name:
+                return JSONResponse(_model_json(model))
+        raise ApiError("api.unknown_model", name[: limits.MODEL_NAME_CHARS_MAX], param="model")
+
+    async def health(self, request: Request) -> JSONResponse:
+        """GET /healthz: the process answers."""
+        return JSONResponse({"status": "ok"})
+
+    def routes(self) -> list[Route]:
+        """All paths."""
+        return [
+            Route("/v1/chat/completions", self.chat, methods=["POST"]),
+            Route("/v1/completions", self.completion, methods=["POST"]),
+            Route("/v1/models", self.models, methods=["GET"]),
+            Route("/v1/models/{name:path}", self.model, methods=["GET"]),
+            Route("/healthz", self.health, methods=["GET"]),
+        ]
+
+
+def _model_json(model: Model) -> Json:
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": model.created_s,
+        "owned_by": model.owner,
+        "context_length": model.context_tokens,
+        "pricing": {
+            "prompt_ucr_per_million": model.input_price_ucr,
+            "completion_ucr_per_million": model.output_price_ucr,
+        },
+    }
+
+
+async def _body(request: Request) -> bytes:
+    """The body, within its bound. ApiError `api.wrong_content_type`, `api.too_large`."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise ApiError("api.wrong_content_type", kind[:60])
+    data = bytearray()
+    async for piece in request.stream():
+        data += piece
+        if len(data) > limits.API_BODY_BYTES_MAX:
+            raise ApiError("api.too_large")
+    return bytes(data)
+
+
+class Guard:
+    """Lets in who has the token; without one, only who calls this machine by its own name."""
+
+    def __init__(self, app: ASGIApp, token: str | None) -> None:
+        self._app = app
+        self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] == "http":
+            headers = {name.lower(): value for name, value in scope["headers"]}
+            refused = self._refusal(scope["path"], headers)
+            if refused is not None:
+                await error_response(refused)(scope, receive, send)
+                return
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+            return
+        await self._app(scope, receive, send)
+
+    def _refusal(self, path: str, headers: dict[bytes, bytes]) -> ApiError | None:
+        if path == "/healthz":
+            return None
+        if self._token is not None:
+            sent = headers.get(b"authorization", b"")
+            if hmac.compare_digest(sent, b"Bearer " + self._token.encode()):
+                return None
+            return ApiError("api.bad_token")
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
+        return None if name in _LOOPBACK else ApiError("api.forbidden_host", host[:60])
+
+
+def error_response(error: PeerdError) -> JSONResponse:
+    """An error in OpenAI's shape."""
+    status = status_of(error.code)
+    param = error.param if isinstance(error, ApiError) else None
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else {}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(error_json(error.code, error.detail, param), status, headers)
+
+
+async def _on_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, PeerdError)
+    return error_response(error)
+
+
+async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    code = "api.wrong_method" if error.status_code == 405 else "api.not_found"
+    return error_response(ApiError(code, f"{request.method} {request.url.path}"[:120]))
+
+
+def make_app(gateway: Gateway, token: str | None) -> ASGIApp:
+    """The ASGI application."""
+    handlers: dict[Any, Callable[[Request, Exception], Awaitable[JSONResponse]]] = {
+        PeerdError: _on_error,
+        HTTPException: _on_http_error,
+    }
+    app = Starlette(routes=gateway.routes(), exception_handlers=handlers)
+    return Guard(app, token)

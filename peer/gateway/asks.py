@@ -1,0 +1,238 @@
+"""OpenAI's parameters as the node's Ask: integers, bounds, caps in ucr.
+
+Rule: peer/gateway/README.md, "Parameters".
+"""
+
+import json
+import math
+import secrets
+from dataclasses import dataclass, replace
+from typing import Final
+
+import msgspec
+
+from peer.config import RequesterConfig, credits_of
+from peer.gateway import tools
+from peer.gateway.bodies import Amount, ChatBody, CompletionBody, Message, Routing, Sampling
+from peer.gateway.failures import ApiError
+from peer.identity import public_key
+from protocol import limits
+from protocol.errors import ConfigError
+from protocol.fields import (
+    ChatMessage,
+    ConstraintKind,
+    GenerationParameters,
+    InferenceType,
+    LogitBias,
+    OutputConstraint,
+    Prompt,
+    RequestFilter,
+    Strategy,
+)
+from protocol.units import NS_PER_MS, NS_PER_S, cost_ucr
+from router.actions import Ask
+from router.quoting import input_tokens_bucket
+
+# Without `max_tokens` an answer may be this long: its worst case is what a bid is judged by.
+OUTPUT_TOKENS_DEFAULT: Final = 1_024
+# OpenAI has no top_k; without one, a small model's unlikely tokens add up.
+TOP_K_DEFAULT: Final = 40
+
+_PRICE_WEIGHTS: Final = {"price": 1_000, "latency": 0, "throughput": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A checked request: one Ask for each choice, and how its answer is given."""
+
+    asks: tuple[Ask, ...]
+    model: str
+    stream: bool
+    include_usage: bool
+    chat: bool
+    tool_names: tuple[str, ...] = ()
+
+
+def chat_asks(body: ChatBody, defaults: RequesterConfig) -> Wanted:
+    """A chat's asks, without ids. ApiError `api.bad_request`, `api.unsupported`."""
+    if body.max_tokens is not None and body.max_completion_tokens is not None:
+        raise ApiError("api.bad_request", "max_tokens and max_completion_tokens are one thing")
+    if body.top_logprobs is not None and not body.logprobs:
+        raise ApiError("api.bad_request", "top_logprobs needs logprobs", param="top_logprobs")
+    if body.logprobs:
+        raise ApiError("api.unsupported", "logprobs", param="logprobs")
+    messages = tuple(_chat_message(message) for message in body.messages)
+    use = tools.plan(body.tools or [], body.tool_choice)
+    constraint = use.constraint
+    if use.instructions:
+        messages = (ChatMessage("system", use.instructions), *messages)
+    wanted_form = body.response_format
+    if wanted_form is not None and wanted_form.type != "text":
+        if constraint is not None:
+            raise ApiError("api.unsupported", "response_format beside a forced tool call")
+        constraint = _constraint(wanted_form.type, wanted_form.json_schema)
+    if len(messages) > limits.CHAT_MESSAGES_MAX:
+        raise ApiError("api.bad_request", "too many messages", param="messages")
+    prompt = Prompt(InferenceType.CHAT, messages)
+    tokens = body.max_completion_tokens or body.max_tokens
+    wanted = _wanted(body, prompt, tokens, constraint, defaults)
+    return replace(wanted, tool_names=use.names)
+
+
+def completion_asks(body: CompletionBody, defaults: RequesterConfig) -> Wanted:
+    """A completion's asks, without ids. ApiError `api.bad_request`, `api.unsupported`."""
+    for name in ("echo", "suffix", "logprobs"):
+        if getattr(body, name):
+            raise ApiError("api.unsupported", name, param=name)
+    if body.best_of not in (None, body.n or 1):
+        raise ApiError("api.unsupported", "best_of other than n", param="best_of")
+    text = body.prompt if isinstance(body.prompt, str) else body.prompt[0]
+    prompt = Prompt(InferenceType.COMPLETION, (ChatMessage("user", text),))
+    return _wanted(body, prompt, body.max_tokens, None, defaults)
+
+
+def _constraint(kind: str, schema: object) -> OutputConstraint:
+    if kind == "json_object":
+        return OutputConstraint(ConstraintKind.JSON, "")
+    wanted = getattr(schema, "schema", None)
+    if not wanted:
+        raise ApiError("api.bad_request", "json_schema.schema is missing", param="response_format")
+    return schema_constraint(wanted)
+
+
+def schema_constraint(schema: object) -> OutputConstraint:
+    """A JSON schema as a job's constraint. ApiError `api.bad_request` when it is too long."""
+    text = json.dumps(schema, ensure_ascii=False)
+    if len(text) > limits.CONSTRAINT_CHARS_MAX:
+        raise ApiError("api.bad_request", "the schema is too long")
+    return OutputConstraint(ConstraintKind.JSON_SCHEMA, text)
+
+
+def _chat_message(message: Message) -> ChatMessage:
+    """A turn as the market has them: system, user or assistant, and text."""
+    content = message.content
+    if isinstance(content, list):
+        for part in content:
+            if part.type != "text":
+                raise ApiError("api.unsupported", f"content of type {part.type[:20]!r}")
+        content = "".join(part.text for part in content)
+    if content is None and not message.tool_calls:
+        raise ApiError("api.bad_request", "a message without content", param="messages")
+    role = "system" if message.role == "developer" else message.role
+    text = content or ""
+    if message.tool_calls:
+        text = tools.calls_text(text, message.tool_calls)
+    if role == "tool":
+        role, text = "user", tools.result_text(message.tool_call_id or "", text)
+    if len(text) > limits.MESSAGE_TEXT_CHARS_MAX:
+        raise ApiError("api.bad_request", "a message is too long", param="messages")
+    return ChatMessage(role, text)
+
+
+def _wanted(
+    body: Sampling,
+    prompt: Prompt,
+    output_tokens: int | None,
+    constraint: OutputConstraint | None,
+    defaults: RequesterConfig,
+) -> Wanted:
+    tokens = output_tokens or OUTPUT_TOKENS_DEFAULT
+    routing, own = body.provider, body.peerd
+    seed = secrets.randbits(32) if body.seed is None else body.seed % 2**32
+    parameters = _parameters(body, tokens, constraint)
+    timeout_s = (own.timeout_s if own else None) or defaults.timeout_s
+    window_ms = (own.window_ms if own else None) or defaults.bid_window_ms
+    price_weight = _price_weight(routing, defaults)
+    cap_ucr = _price_cap_ucr(body, prompt, tokens, defaults)
+    asks = tuple(
+        Ask(
+            ask_id=0,
+            model=body.model,
+            prompt=prompt,
+            parameters=replace(parameters, seed=(seed + index) % 2**32),
+            price_max_ucr=cap_ucr,
+            timeout_ns=timeout_s * NS_PER_S,
+            bid_window_ns=window_ms * NS_PER_MS,
+            strategy=Strategy(price_weight, 1_000 - price_weight),
+            filters=_filters(routing),
+            deposit_ucr=credits_of("deposit", defaults.deposit),
+            advance_max_ucr=credits_of("advance", defaults.advance),
+        )
+        for index in range(body.n or 1)
+    )
+    usage = body.stream_options is not None and body.stream_options.include_usage
+    chat = prompt.inference_type is InferenceType.CHAT
+    return Wanted(asks, body.model, bool(body.stream), usage, chat)
+
+
+def _milli(value: float | None, default: float) -> int:
+    chosen = default if value is None else value
+    if not math.isfinite(chosen):
+        raise ApiError("api.bad_request", "not a finite number")
+    return round(chosen * 1_000)
+
+
+def _parameters(
+    body: Sampling, tokens: int, constraint: OutputConstraint | None
+) -> GenerationParameters:
+    stop = body.stop if body.stop is not None else []
+    biases = []
+    for token, bias in (body.logit_bias or {}).items():
+        if not (token.isascii() and token.isdigit() and len(token) <= 9 and abs(bias) <= 100):
+            raise ApiError("api.bad_request", "token ids to -100..100", param="logit_bias")
+        biases.append(LogitBias(int(token), round(bias * 1_000)))
+    parameters = GenerationParameters(
+        output_tokens_max=tokens,
+        temperature_milli=_milli(body.temperature, 1.0),
+        top_k=TOP_K_DEFAULT if body.top_k is None else body.top_k,
+        top_p_milli=_milli(body.top_p, 1.0),
+        seed=0,
+        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        min_p_milli=_milli(body.min_p, 0.0),
+        presence_penalty_milli=_milli(body.presence_penalty, 0.0),
+        frequency_penalty_milli=_milli(body.frequency_penalty, 0.0),
+        logit_bias=tuple(sorted(biases, key=lambda bias: bias.token)),
+        constraint=constraint,
+    )
+    return msgspec.convert(msgspec.to_builtins(parameters), GenerationParameters)
+
+
+def _price_weight(routing: Routing | None, defaults: RequesterConfig) -> int:
+    if routing is None or routing.sort is None:
+        return defaults.price_weight
+    return _PRICE_WEIGHTS[routing.sort]
+
+
+def _filters(routing: Routing | None) -> RequestFilter:
+    if routing is None:
+        return RequestFilter(b"", (), ())
+    try:
+        only = tuple(map(public_key, routing.only))
+        ignored = tuple(map(public_key, routing.ignore))
+    except ConfigError as error:
+        raise ApiError("api.bad_request", error.detail, param="provider") from error
+    return RequestFilter(b"", only, ignored)
+
+
+def _ucr(amount: Amount, name: str) -> int:
+    """Credits of a JSON string, or of a number at six decimals."""
+    text = amount if isinstance(amount, str) else f"{amount:.6f}"
+    try:
+        return credits_of(name, text)
+    except ConfigError as error:
+        raise ApiError("api.bad_request", error.detail, param=name) from error
+
+
+def _price_cap_ucr(body: Sampling, prompt: Prompt, tokens: int, defaults: RequesterConfig) -> int:
+    """The least of the configured cap, the request's own, and that of its prices a token."""
+    cap = credits_of("max_price", defaults.max_price)
+    if body.peerd is not None and body.peerd.max_price is not None:
+        cap = _ucr(body.peerd.max_price, "peerd.max_price")
+    prices = body.provider.max_price if body.provider else {}
+    if prices:
+        sides = [prices.get("prompt"), prices.get("completion")]
+        if None in sides:
+            raise ApiError("api.bad_request", "max_price needs prompt and completion")
+        each = [_ucr(side, "provider.max_price") for side in sides if side is not None]
+        cap = min(cap, cost_ucr(input_tokens_bucket(prompt), tokens, each[0], each[1]))
+    return cap

@@ -1,0 +1,87 @@
+"""What a client is told when something is wrong: OpenAI's error shape and a real status.
+
+Each of our codes has one status. Rule: peer/gateway/README.md, "Errors".
+"""
+
+from typing import Any, Final
+
+from protocol.errors import CODES, PeerdError
+from router import events
+
+# Ours first: the longest prefix decides, so a code of its own line overrides its area's.
+_STATUS: Final[dict[str, int]] = {
+    "api.bad_request": 400,
+    "api.unsupported": 400,
+    "api.bad_token": 401,
+    "api.forbidden_host": 403,
+    "api.not_found": 404,
+    "api.unknown_model": 404,
+    "api.wrong_method": 405,
+    "api.too_large": 413,
+    "api.wrong_content_type": 415,
+    "api.too_many": 429,
+    "request.price_too_low": 402,
+    "channel.advance_limit": 402,
+    "channel.over_limit": 402,
+    "channel.over_deposit": 402,
+    "request.too_many": 429,
+    "request.no_bids": 503,
+    "request.not_connected": 503,
+    "request.deadline": 504,
+    "request.expired": 504,
+    "request.invalid": 400,
+    "engine.bad_spec": 400,
+    "engine.prompt_too_long": 400,
+    "award.prompt_too_large": 400,
+    "award.wrong_parameters": 400,
+    "config.bad_value": 400,
+    "provider.busy": 503,
+    "provider.draining": 503,
+    "engine.overloaded": 503,
+}
+_OTHER: Final = 502  # the market was there and failed: a provider, its engine, its money
+
+_TYPES: Final[dict[int, str]] = {
+    401: "authentication_error",
+    402: "insufficient_funds",
+    403: "permission_error",
+    429: "rate_limit_error",
+}
+RETRY_AFTER_S: Final = 2
+
+
+class ApiError(PeerdError):
+    """A request that is answered with an error; `param` names the field at fault."""
+
+    def __init__(self, code: str, detail: str = "", *, param: str | None = None) -> None:
+        super().__init__(code, detail)
+        self.param = param
+
+
+def status_of(code: str) -> int:
+    """The HTTP status for one of our codes."""
+    return _STATUS.get(code, _OTHER)
+
+
+def error_json(code: str, detail: str, param: str | None = None) -> dict[str, Any]:
+    """OpenAI's error object; `code` is ours, except where clients look for one of theirs."""
+    status = status_of(code)
+    meaning = CODES.get(code, "")
+    default = "invalid_request_error" if status < 500 else "server_error"
+    return {
+        "error": {
+            "message": f"{detail}: {meaning}" if detail else meaning,
+            "type": _TYPES.get(status, default),
+            "param": param,
+            "code": "model_not_found" if code == "api.unknown_model" else code,
+        }
+    }
+
+
+def failure(event: events.Failed) -> ApiError:
+    """A failed request as an error; what arrived before it was paid is said."""
+    detail = event.detail
+    if event.paid_ucr:
+        detail = f"{detail}; " if detail else ""
+        detail += f"{event.paid_ucr} ucr were paid for what arrived"
+    return ApiError(event.code if event.code in CODES else "provider.refused", detail)

@@ -1,0 +1,81 @@
+"""The gateway's HTTP server: hypercorn on trio, bounded, on the loopback unless told otherwise."""
+
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+import trio
+from hypercorn.config import Config as ServerConfig
+from hypercorn.trio import serve
+
+from peer.config import RequesterConfig
+from peer.gateway.app import Gateway, Model, make_app
+from peer.gateway.exchange import Market
+from protocol import limits
+from protocol.errors import ConfigError, NetworkError
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
+
+log = structlog.get_logger()
+
+_HEADER_BYTES_MAX = 16 * 1024
+_SHUTDOWN_S = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    """Where the gateway listens (port 0: any free one), and the token that callers need."""
+
+    host: str
+    port: int
+    token: str | None = None
+
+
+def parse_listen(text: str, token: str | None) -> ApiSettings:
+    """HOST:PORT, such as 127.0.0.1:4180 or [::1]:4180; a host that is not this machine's own
+    needs a token. ConfigError `config.bad_value`."""
+    host, colon, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not bare or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
+        raise ConfigError("config.bad_value", f"--api: {text!r} is not HOST:PORT")
+    if bare == "localhost":
+        bare = "127.0.0.1"
+    try:
+        address = ipaddress.ip_address(bare)
+    except ValueError as error:
+        raise ConfigError("config.bad_value", f"--api: {bare!r} is no IP address") from error
+    if not address.is_loopback and token is None:
+        detail = f"{bare} can be reached by others: set [api] token_file or PEERD_API_TOKEN"
+        raise ConfigError("config.bad_value", detail)
+    return ApiSettings(bare, int(port), token)
+
+
+async def serve_gateway(
+    settings: ApiSettings,
+    market: Market,
+    models: Callable[[], list[Model]],
+    defaults: RequesterConfig,
+    *,
+    task_status: "TaskStatus[str]" = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until cancelled; starts with the base URL. NetworkError `network.listen`."""
+    config = ServerConfig()
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    config.bind = [f"{host}:{settings.port}"]
+    config.include_server_header = False
+    config.h11_max_incomplete_size = _HEADER_BYTES_MAX
+    config.backlog = limits.API_CONNECTIONS_MAX
+    config.shutdown_timeout = _SHUTDOWN_S
+    config.accesslog = None
+    config.errorlog = None
+    app: Any = make_app(Gateway(market, models, defaults), settings.token)
+    try:
+        async with trio.open_nursery() as nursery:
+            binds = await nursery.start(serve, app, config)
+            log.info("gateway.ready", url=f"{binds[0]}/v1")
+            task_status.started(f"{binds[0]}/v1")
+    except* OSError as group:
+        raise NetworkError("network.listen", f"{host}:{settings.port}: {group}") from group

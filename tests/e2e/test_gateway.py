@@ -1,0 +1,153 @@
+"""OpenAI's client and plain HTTP against a requester's daemon with `--api`.
+
+Source: README, "Any OpenAI client".
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.e2e.support import Daemon, Market, provider_flags, until
+
+ASKED: Any = [{"role": "user", "content": "What is the capital of France?"}]
+QUICK: Any = {"peerd": {"window_ms": 200}}
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A daemon that asks, with its gateway on; a provider sells beside it."""
+    with ExitStack() as stack:
+        market = Market(tmp_path_factory.mktemp("api"), stack, "--api", "127.0.0.1:0")
+        market.sell(provider_flags(steps_per_s_max=200))
+        yield market.requester
+
+
+@pytest.fixture(scope="module")
+def client(api: Daemon) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=api.ready["api"], api_key="none", max_retries=0) as client:
+        yield client
+
+
+def chat(client: openai.OpenAI, **changes: Any) -> Any:
+    arguments = {"model": "embedded", "messages": ASKED, "temperature": 0, "max_tokens": 40}
+    extra = changes.pop("extra_body", {})
+    return client.chat.completions.create(
+        **{**arguments, **changes}, extra_body={**QUICK, **extra}
+    )
+
+
+def test_a_whole_answer_with_its_cost_and_receipt(client: openai.OpenAI, api: Daemon) -> None:
+    raw = client.chat.completions.with_raw_response.create(
+        model="embedded", messages=ASKED, temperature=0, max_tokens=40, extra_body=QUICK
+    )
+    answer = raw.parse()
+    assert "Paris" in (answer.choices[0].message.content or "")
+    assert answer.choices[0].finish_reason in ("stop", "length")
+    (report,) = answer.model_extra["peerd"]
+    assert raw.headers["x-peerd-receipt"] == report["receipt_id"]
+    assert raw.headers["x-peerd-cost-ucr"] == str(report["cost_ucr"])
+    assert raw.headers["x-request-id"] == report["request_id"]
+    spent = sum(channel["due_ucr"] for channel in api.channels())
+    assert spent >= report["cost_ucr"] > 0
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+
+
+def test_a_stream_is_the_whole_answer_in_pieces(client: openai.OpenAI) -> None:
+    whole = chat(client).choices[0].message.content
+    parts = list(chat(client, stream=True, stream_options={"include_usage": True}))
+    assert parts[0].choices[0].delta.role == "assistant"
+    texts = [part.choices[0].delta.content or "" for part in parts if part.choices]
+    assert "".join(texts) == whole
+    assert [part.choices[0].finish_reason for part in parts if part.choices][-1] == "stop"
+    assert parts[-1].choices == []
+    assert parts[-1].usage.completion_tokens > 0
+
+
+def test_choices_and_a_json_answer(client: openai.OpenAI) -> None:
+    answer = chat(client, n=2, seed=7, temperature=0.8)
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "integer", "minimum": 1, "maximum": 9}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    form: Any = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    content = chat(client, response_format=form).choices[0].message.content
+    assert 1 <= json.loads(content)["a"] <= 9
+
+
+def test_a_forced_tool_is_called(client: openai.OpenAI) -> None:
+    parameters = {
+        "type": "object",
+        "properties": {"celsius": {"type": "boolean"}},
+        "required": ["celsius"],
+        "additionalProperties": False,
+    }
+    tool: Any = {"type": "function", "function": {"name": "weather", "parameters": parameters}}
+    (choice,) = chat(client, tools=[tool], tool_choice="required", max_tokens=200).choices
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.tool_calls[0].function.name == "weather"
+    streamed = list(
+        chat(client, tools=[tool], tool_choice="required", max_tokens=200, stream=True)
+    )
+    calls = [part.choices[0].delta.tool_calls for part in streamed if part.choices]
+    assert [call[0].function.name for call in calls if call] == ["weather"]
+
+
+def test_raw_completions(client: openai.OpenAI) -> None:
+    answer = client.completions.create(
+        model="embedded", prompt="The capital of", max_tokens=5, extra_body=QUICK
+    )
+    assert answer.choices[0].text
+    parts = client.completions.create(
+        model="embedded", prompt="The capital of", max_tokens=5, stream=True, extra_body=QUICK
+    )
+    assert any(part.choices[0].text for part in parts)
+
+
+def test_nobody_sells_it(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.InternalServerError) as caught:
+        chat(client, model="no-such-model")
+    assert caught.value.status_code == 503
+    assert caught.value.code == "request.no_bids"
+
+
+def test_a_price_that_nobody_sells_at_is_402(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.APIStatusError) as caught:
+        chat(client, extra_body={"peerd": {"max_price": "0.000001", "window_ms": 500}})
+    assert caught.value.status_code in (402, 503)
+
+
+def test_a_client_that_leaves_stops_paying(client: openai.OpenAI, api: Daemon) -> None:
+    with chat(client, stream=True, max_tokens=100) as stream:
+        next(iter(stream))
+    until(lambda: api.status()["open_requests"] == 0, "the request is cancelled")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "content", "status"),
+    [
+        ("POST", "/chat/completions", {}, b"{", 400),
+        ("POST", "/chat/completions", {}, b'{"model": "m", "messages": []}', 400),
+        ("POST", "/chat/completions", {}, b" " * (4 * 1024 * 1024 + 1), 413),
+        ("POST", "/chat/completions", {"content-type": "text/plain"}, b"{}", 415),
+        ("POST", "/chat/completions", {"host": "example.org"}, b"{}", 403),
+        ("GET", "/chat/completions", {}, b"", 405),
+        ("GET", "/nowhere", {}, b"", 404),
+        ("GET", "/models/none", {}, b"", 404),
+    ],
+)
+def test_bad_requests_have_their_status_and_openai_s_shape(
+    api: Daemon, method: str, path: str, headers: dict[str, str], content: bytes, status: int
+) -> None:
+    headers = {"content-type": "application/json", **headers}
+    answer = httpx.request(method, api.ready["api"] + path, headers=headers, content=content)
+    assert answer.status_code == status
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+    assert answer.json()["error"]["message"]
