@@ -49,7 +49,8 @@ ONLY_IN = {"libp2p": "peer/libp2p_adapter/", "llama_cpp": "engine/"}
 FILE_LINES_MAX, FUNCTION_LINES_MAX = 300, 70
 # Longer than the aim, for a reason: path -> the most lines, and why.
 LONG_FILES = {
-    "protocol/messages.py": (330, "one catalogue: numbers and fields of all messages, no logic"),
+    "protocol/messages.py": (480, "one catalogue: numbers and fields of all messages, no logic"),
+    "protocol/limits.py": (480, "one table: every bound with its reason, no logic"),
 }
 
 
@@ -301,8 +302,8 @@ def test_the_check_of_lengths_can_fail() -> None:
     assert length_faults("a.py", "def f():\n" + body * 69) == []
     assert length_faults("a.py", "def f():\n" + body * 70) != []
     assert length_faults("a.py", "class A:\n    async def f():\n" + "        pass\n" * 70) != []
-    assert length_faults("protocol/messages.py", "x = 1\n" * 330) == []
-    assert length_faults("protocol/messages.py", "x = 1\n" * 331) != []
+    assert length_faults("protocol/messages.py", "x = 1\n" * 480) == []
+    assert length_faults("protocol/messages.py", "x = 1\n" * 481) != []
 
 
 def test_the_house_is_not_empty() -> None:
