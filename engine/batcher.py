@@ -22,6 +22,7 @@ from engine.frames import (
     Submit,
 )
 from engine.intake import Intake
+from engine.logprobs import score
 from engine.native import NativeModel
 from engine.places import Places
 from engine.prompts import PromptReader
@@ -30,6 +31,10 @@ from engine.sequence import Sequence
 from engine.speed import Speedometer
 from protocol.errors import EngineError
 from protocol.fields import FinishReason
+
+Logits = npt.NDArray[np.float32]
+# A sequence's next token, None for its end, and the row that it was chosen from.
+Choice = tuple[Sequence, int | None, Logits]
 
 
 class Batcher:
@@ -99,8 +104,8 @@ class Batcher:
         chosen = self._choose(sampled, [row.wanted for row in rows if row.wanted])
         if is_typical:
             self._speedometer.record(decoding, read, time.perf_counter_ns() - start_ns)
-        for sequence, token in chosen:
-            self._accept(sequence, token)
+        for sequence, token, row in chosen:
+            self._accept(sequence, token, row)
 
     def _admit(self) -> None:
         while self._waiting and self._places.free:
@@ -112,21 +117,19 @@ class Batcher:
             sequence.position = sequence.reused_tokens = reused
             self._running.append(sequence)
 
-    def _choose(
-        self, sampled: list[Sequence], wanted: list[int]
-    ) -> list[tuple[Sequence, int | None]]:
+    def _choose(self, sampled: list[Sequence], wanted: list[int]) -> list[Choice]:
         """The next token, None for the end, of each sequence that has so many rows of logits.
 
         Those that have no next token and may not end, fail here; re-checks go on or end here.
         """
         if not sampled:
             return []
-        logits: npt.NDArray[np.float32] = self._model.logits(sum(wanted))
+        logits: Logits = self._model.logits(sum(wanted))
         best = logits.argmax(axis=1)
         # argmax finds a NaN before any number, so one look at the best is enough.
         if not np.isfinite(logits[np.arange(len(logits)), best]).all():
             raise EngineError("engine.crashed", "the model's scores are not finite numbers")
-        chosen: list[tuple[Sequence, int | None]] = []
+        chosen: list[Choice] = []
         end = 0
         for sequence, count in zip(sampled, wanted, strict=True):
             end += count
@@ -134,16 +137,16 @@ class Batcher:
                 if sequence.checker is not None:
                     self._check(sequence, sequence.checker, logits[end - count : end])
                 elif sequence.sampler.is_plain:
-                    chosen.append((sequence, int(best[end - 1])))
+                    chosen.append((sequence, int(best[end - 1]), logits[end - 1]))
                 else:
                     step = sequence.output_tokens
                     token = sequence.sampler.next_token(logits[end - 1], step)
-                    chosen.append((sequence, token))
+                    chosen.append((sequence, token, logits[end - 1]))
             except EngineError as error:
                 self._fail(sequence, error)
         return chosen
 
-    def _check(self, sequence: Sequence, checker: Checker, rows: npt.NDArray[np.float32]) -> None:
+    def _check(self, sequence: Sequence, checker: Checker, rows: Logits) -> None:
         for row in rows:
             checker.take(row)
         if not sequence.unfed:
@@ -151,10 +154,10 @@ class Batcher:
             self._leave(sequence)
             self._emit(report)
 
-    def _accept(self, sequence: Sequence, token: int | None) -> None:
+    def _accept(self, sequence: Sequence, token: int | None, row: Logits) -> None:
         """Count and show a token, and end the sequence where it ends."""
-        vocabulary = self._model.vocabulary
-        if token is None or token in vocabulary.end_tokens:
+        pieces = self._model.vocabulary.pieces
+        if token is None or token in sequence.ends:
             self._finish(sequence, FinishReason.STOP)
             return
         sequence.output_tokens += 1
@@ -164,7 +167,9 @@ class Batcher:
             self._fail(sequence, error)
             return
         sequence.unshown.append(token)
-        self._show(sequence, *sequence.text.push(vocabulary.pieces[token]))
+        if sequence.logprobs:
+            sequence.scores.append(score(row, token, sequence.logprobs, pieces))
+        self._show(sequence, *sequence.text.push(pieces[token]))
         if sequence.text.stopped or sequence.sampler.is_over:
             self._finish(sequence, FinishReason.STOP)
         elif (
@@ -196,4 +201,5 @@ class Batcher:
     def _show(self, sequence: Sequence, text: str, count: int) -> None:
         if count and sequence.checker is None:
             ids, sequence.unshown = sequence.unshown[:count], sequence.unshown[count:]
-            self._emit(JobTokens(sequence.handle, text, count, tuple(ids)))
+            scores, sequence.scores = sequence.scores[:count], sequence.scores[count:]
+            self._emit(JobTokens(sequence.handle, text, count, tuple(ids), tuple(scores)))

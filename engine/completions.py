@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from engine.interface import JobSpec, Tokens
+from engine.remote_logprobs import Logprobs, read_logprobs
 from protocol.errors import EngineError
 from protocol.fields import (
     ConstraintKind,
@@ -19,6 +20,7 @@ from protocol.fields import (
     InferenceType,
     OutputConstraint,
     Prompt,
+    TokenLogprob,
 )
 
 Json = dict[str, Any]
@@ -47,6 +49,8 @@ def request_of(spec: JobSpec, model: str) -> tuple[str, Json]:
         "max_tokens": parameters.output_tokens_max,
         **_sampling(parameters),
     }
+    if parameters.stop_tokens:
+        raise EngineError("engine.bad_spec", "stop_tokens is not supported by this engine")
     if parameters.stop:
         body["stop"] = list(parameters.stop)
     if parameters.constraint is not None:
@@ -54,15 +58,20 @@ def request_of(spec: JobSpec, model: str) -> tuple[str, Json]:
     if any(not _is_text(message.content) for message in prompt.messages):
         raise EngineError("engine.bad_spec", "a message is not valid text")
     if prompt.inference_type is InferenceType.COMPLETION:
+        if parameters.logprobs:
+            body["logprobs"] = parameters.logprobs
         return TEXT_PATH, {**body, "prompt": prompt.messages[0].content}
+    if parameters.logprobs:
+        body |= {"logprobs": True, "top_logprobs": parameters.logprobs}
     turns = [{"role": message.role, "content": message.content} for message in prompt.messages]
     return CHAT_PATH, {**body, "messages": turns}
 
 
 def _sampling(parameters: GenerationParameters) -> Json:
-    if parameters.logprobs or parameters.repeat_penalty_milli != 1_000:
-        what = "logprobs" if parameters.logprobs else "repeat_penalty_milli"
-        raise EngineError("engine.bad_spec", f"{what} is not supported by this engine")
+    if parameters.repeat_penalty_milli != 1_000:
+        raise EngineError(
+            "engine.bad_spec", "repeat_penalty_milli is not supported by this engine"
+        )
     greedy = 0 in (parameters.temperature_milli, parameters.top_p_milli) or parameters.top_k == 1
     body: Json = {"seed": parameters.seed, "temperature": 0}
     if not greedy:
@@ -119,6 +128,7 @@ class _Choice(msgspec.Struct):
     delta: _Delta | None = None
     text: str | None = None
     finish_reason: str | None = None
+    logprobs: Logprobs | None = None
 
 
 class _Usage(msgspec.Struct):
@@ -138,11 +148,13 @@ _decode = msgspec.json.Decoder(_Chunk).decode
 class Answer:
     """One stream's events in, Tokens out; knows how many tokens it has made.
 
-    A chunk with text counts as one token until the server says how many there were.
+    A chunk with text counts as one token, or as many as it has logprobs, until the server says
+    how many there were.
     """
 
-    def __init__(self, output_tokens_max: int, emit: Callable[[Tokens], None]) -> None:
-        self._most = output_tokens_max
+    def __init__(self, parameters: GenerationParameters, emit: Callable[[Tokens], None]) -> None:
+        self._most = parameters.output_tokens_max
+        self._alternatives = parameters.logprobs
         self._emit = emit
         self._has_usage = False
         self.output_tokens = 0
@@ -186,8 +198,12 @@ class Answer:
                 # It was told how many; what is over is neither shown nor counted.
                 self.reason, self.is_over = FinishReason.LENGTH, True
                 return
-            self.output_tokens += 1
-            self._emit(Tokens(text, 1))
+            logprobs: tuple[TokenLogprob, ...] = ()
+            if self._alternatives and choice.logprobs is not None:
+                logprobs = read_logprobs(choice.logprobs, self._alternatives)
+            count = min(max(1, len(logprobs)), self._most - self.output_tokens)
+            self.output_tokens += count
+            self._emit(Tokens(text, count, (), logprobs[:count]))
         if choice.finish_reason == "content_filter":
             raise EngineError("engine.remote_failed", "its filter cut the answer off")
         if choice.finish_reason:

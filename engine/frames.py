@@ -19,6 +19,16 @@ _LENGTH = struct.Struct(">I")
 Handle = Annotated[int, msgspec.Meta(ge=0, le=limits.U63_MAX)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=limits.U63_MAX)]
 Token = Annotated[int, msgspec.Meta(ge=0, le=limits.U32_MAX)]
+# A token's bytes and the micro-logarithm of its probability; then the best ones in its place.
+Chance = tuple[
+    Annotated[bytes, msgspec.Meta(max_length=limits.TOKEN_BYTES_MAX)],
+    Annotated[int, msgspec.Meta(ge=limits.LOGPROB_MICRO_MIN, le=0)],
+]
+Scored = tuple[
+    Annotated[bytes, msgspec.Meta(max_length=limits.TOKEN_BYTES_MAX)],
+    Annotated[int, msgspec.Meta(ge=limits.LOGPROB_MICRO_MIN, le=0)],
+    Annotated[tuple[Chance, ...], msgspec.Meta(max_length=limits.LOGPROBS_MAX)],
+]
 
 
 BuildName = Annotated[str, msgspec.Meta(max_length=limits.BUILD_NAME_CHARS_MAX)]
@@ -104,12 +114,13 @@ class JobStarted(msgspec.Struct, frozen=True, array_like=True, tag=20):
 
 
 class JobTokens(msgspec.Struct, frozen=True, array_like=True, tag=21):
-    """More text of a job, how many tokens made it, and which."""
+    """More text of a job, how many tokens made it, which, and how likely they were."""
 
     handle: Handle
     text: str
     count: Count
     ids: tuple[Token, ...] = ()
+    scores: tuple[Scored, ...] = ()
 
 
 class JobFinished(msgspec.Struct, frozen=True, array_like=True, tag=22):

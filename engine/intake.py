@@ -33,6 +33,8 @@ class Intake:
             job.parameters.output_tokens_max,
             self._sampler(job.parameters, tokens),
             TextStream(job.parameters.stop + self._prompts.stop_strings(job.prompt)),
+            self._model.vocabulary.end_tokens.union(job.parameters.stop_tokens),
+            job.parameters.logprobs,
             owner=b"" if isinstance(job, Recheck) else job.owner,
         )
         if isinstance(job, Recheck):
@@ -51,7 +53,7 @@ class Intake:
             sequence.sampler,
             sequence.text,
             vocabulary.pieces,
-            vocabulary.end_tokens,
+            sequence.ends,
         )
         sequence.unfed = [*sequence.unfed, *job.token_ids[:room]]
 

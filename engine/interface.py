@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from protocol.fields import FinishReason, GenerationParameters, Prompt
+from protocol.fields import FinishReason, GenerationParameters, Prompt, TokenLogprob
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +64,14 @@ class Tokens:
     """Text (valid UTF-8, perhaps empty) that `count` more tokens made.
 
     `ids` are their numbers in the model's vocabulary, for a re-check; none from an engine that
-    does not know them.
+    does not know them. `logprobs` are theirs, where the job asks for alternatives: of each token
+    from a local model; of fewer, in order, where a server tells fewer.
     """
 
     text: str
     count: int
     ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

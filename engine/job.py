@@ -20,6 +20,7 @@ from engine.frames import (
     Ready,
 )
 from engine.interface import EngineEvent, Finished, JobSpec, Started, Tokens
+from engine.logprobs import read_scored
 from protocol import limits
 from protocol.errors import CODES, EngineError
 from protocol.fields import FinishReason
@@ -54,6 +55,11 @@ def told_error(code: str, detail: str) -> EngineError:
     """What a worker says went wrong, if it is a code at all; in one line."""
     line = " ".join(detail.split())[: limits.ENGINE_DETAIL_CHARS_MAX]
     return EngineError(code if code in CODES else "engine.crashed", line)
+
+
+def _tokens(event: JobTokens) -> Tokens:
+    logprobs = tuple(map(read_scored, event.scores))
+    return Tokens(event.text, event.count, event.ids, logprobs)
 
 
 class RunningJob:
@@ -98,7 +104,7 @@ class RunningJob:
             case JobTokens():
                 self._first_ns = self._first_ns or now_ns()
                 self.output_tokens += event.count
-                self._events.append(Tokens(event.text, event.count, event.ids))
+                self._events.append(_tokens(event))
             case JobFinished():
                 self.is_over = True
                 self._events.append(self._finished(event))
@@ -117,6 +123,8 @@ class RunningJob:
                 fits = not self.input_tokens and 0 < event.input_tokens <= most
             case JobTokens():
                 fits = not self._rechecks and 0 < event.count <= self.tokens_left
+                scored = event.count if self.spec.parameters.logprobs else 0
+                fits = fits and len(event.scores) == scored
             case JobFinished():
                 right_kind = not self._rechecks or event.reason is FinishReason.CANCELLED
                 fits = right_kind and event.output_tokens == self.output_tokens

@@ -18,6 +18,7 @@ from engine.frames import (
     JobEvent,
     JobTokens,
     Report,
+    Scored,
     Speed,
     ToWorker,
     decode_to_worker,
@@ -27,6 +28,8 @@ from protocol import limits
 from protocol.units import NS_PER_MS
 
 READ_BYTES = 256 * 1024
+# A token's probability and the msgpack around it.
+SCORE_BYTES = 8
 
 
 class Pipe:
@@ -119,7 +122,7 @@ class Outbox:
         if not isinstance(event, JobTokens):
             self._events.append(event)
             return
-        self._characters += len(event.text)
+        self._characters += len(event.text) + sum(map(_size, event.scores))
         index = self._open.get(event.handle)
         if index is None:
             self._open[event.handle] = len(self._events)
@@ -132,6 +135,7 @@ class Outbox:
             before.text + event.text,
             before.count + event.count,
             before.ids + event.ids,
+            before.scores + event.scores,
         )
 
     def report(self, speed: Speed) -> Report | None:
@@ -142,3 +146,10 @@ class Outbox:
         self._events, self._open, self._characters = [], {}, 0
         self._sent_ns = time.monotonic_ns()
         return report
+
+
+def _size(scored: Scored) -> int:
+    """The bytes that a token's scores take, about: they fill a report faster than its text."""
+    piece, _, top = scored
+    pieces = (piece, *(piece for piece, _ in top))
+    return sum(map(len, pieces)) + SCORE_BYTES * len(pieces)

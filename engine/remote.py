@@ -213,7 +213,7 @@ class _Job:
         self.begin_ns = now_ns()
         self.first_ns = 0
         self.input_tokens = estimated_tokens(spec.prompt)
-        self.answer = Answer(spec.parameters.output_tokens_max, self._tokens)
+        self.answer = Answer(spec.parameters, self._tokens)
         self._emit = emit
 
     def _tokens(self, tokens: Tokens) -> None:

@@ -43,13 +43,12 @@ Scores = npt.NDArray[np.float64]
 
 def check_parameters(parameters: GenerationParameters, vocabulary_tokens: int) -> None:
     """EngineError `engine.bad_spec` for what can't be done as asked, or not at all."""
-    if parameters.logprobs:
-        raise EngineError("engine.bad_spec", "logprobs is not supported by this engine")
     named = [bias.token for bias in parameters.logit_bias]
-    if any(token >= vocabulary_tokens for token in named):
-        raise EngineError(
-            "engine.bad_spec", f"logit_bias: the vocabulary has {vocabulary_tokens} tokens"
-        )
+    for what, tokens in (("logit_bias", named), ("stop_tokens", parameters.stop_tokens)):
+        if any(token >= vocabulary_tokens for token in tokens):
+            raise EngineError(
+                "engine.bad_spec", f"{what}: the vocabulary has {vocabulary_tokens} tokens"
+            )
     if len(set(named)) != len(named):
         raise EngineError("engine.bad_spec", "logit_bias names a token twice")
     forbidden = [bias for bias in parameters.logit_bias if bias.bias_milli == FORBIDDEN_MILLI]

@@ -1,8 +1,8 @@
 """An engine that says what a script says, at the times that it says, by trio's clock.
 
 For tests and simulations that need determinism: no model, no process, no chance. Stop strings
-and sampling are ignored; limits, places and the queue are kept. Must not know llama.cpp. Rule:
-engine/interface.py.
+and sampling are ignored; limits, places and the queue are kept; stop tokens are refused, as a
+script has no vocabulary. Must not know llama.cpp. Rule: engine/interface.py.
 """
 
 import hashlib
@@ -21,9 +21,12 @@ from engine.interface import (
     Tokens,
 )
 from engine.task import TaskStatus
+from protocol import limits
 from protocol.errors import EngineError
-from protocol.fields import FinishReason, Prompt
+from protocol.fields import FinishReason, Prompt, TokenChance, TokenLogprob
 from protocol.units import NS_PER_MS, NS_PER_S
+
+LN_2_MICRO = 693_147
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,8 @@ class ScriptedEngine:
     async def run_job(self, spec: JobSpec, emit: Callable[[EngineEvent], None]) -> None:
         """As in `Engine`; also raises the script's failure."""
         script = self._script(spec.model)
+        if spec.parameters.stop_tokens:
+            raise EngineError("engine.bad_spec", "stop_tokens: a script has no vocabulary")
         input_tokens = count_words(spec.prompt)
         if input_tokens >= self._context_tokens:
             raise EngineError("engine.prompt_too_long", f"{input_tokens} tokens")
@@ -129,7 +134,7 @@ class ScriptedEngine:
             if made:
                 await trio.sleep(count * script.token_ns / NS_PER_S)
             made += count
-            emit(Tokens(text, count))
+            emit(Tokens(text, count, (), _logprobs(text, count, spec.parameters.logprobs)))
             if made >= spec.parameters.output_tokens_max:
                 reason = FinishReason.LENGTH
                 break
@@ -151,6 +156,18 @@ class ScriptedEngine:
         if model not in self._scripts:
             raise EngineError("engine.unknown_model", model)
         return self._scripts[model]
+
+
+def _logprobs(text: str, count: int, alternatives: int) -> tuple[TokenLogprob, ...]:
+    """Each token as likely as 1/2, then 1/4 and so on; the piece's first one has its text."""
+    if not alternatives:
+        return ()
+    top = [TokenChance(b"", -LN_2_MICRO * rank) for rank in range(2, alternatives + 1)]
+    pieces = [text.encode()[: limits.TOKEN_BYTES_MAX], *[b""] * (count - 1)]
+    return tuple(
+        TokenLogprob(chosen, (chosen, *top))
+        for chosen in (TokenChance(piece, -LN_2_MICRO) for piece in pieces)
+    )
 
 
 def _since(start: float) -> int:

@@ -5,6 +5,7 @@ Must not know how steps are composed. Rule: engine/README.md.
 
 from dataclasses import dataclass, field
 
+from engine.frames import Scored
 from engine.recheck import Checker
 from engine.sampling import Sampler
 from engine.text import TextStream
@@ -14,8 +15,9 @@ from engine.text import TextStream
 class Sequence:
     """One job: `unfed` tokens go in next, at `position`; `place` -1 while it waits.
 
-    Logits are wanted from the prompt's last token on. `unshown` are tokens whose text is held
-    back. With a `checker`, the output was given and is only read.
+    Logits are wanted from the prompt's last token on. `ends` are the tokens that end the output.
+    `unshown` are tokens whose text is held back, and `scores` theirs, where `logprobs`
+    alternatives are asked for. With a `checker`, the output was given and is only read.
     """
 
     handle: int
@@ -24,9 +26,12 @@ class Sequence:
     output_tokens_max: int
     sampler: Sampler
     text: TextStream
+    ends: frozenset[int] = frozenset()
+    logprobs: int = 0
     owner: bytes = b""
     checker: Checker | None = None
     unshown: list[int] = field(default_factory=list)
+    scores: list[Scored] = field(default_factory=list)
     position: int = 0
     output_tokens: int = 0
     place: int = -1

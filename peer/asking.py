@@ -10,6 +10,7 @@ from peer.identity import public_key
 from protocol import limits
 from protocol.errors import ConfigError
 from protocol.fields import (
+    U32,
     ChatMessage,
     Deposit,
     GenerationParameters,
@@ -51,6 +52,8 @@ class AskOptions:
     providers_ignored: tuple[str, ...] = ()
     top_k: Annotated[int, Meta(ge=0, le=1_000)] = 40
     top_p_milli: Annotated[int, Meta(ge=0, le=1_000)] = 950
+    logprobs: Annotated[int, Meta(ge=0, le=limits.LOGPROBS_MAX)] = 0
+    stop_tokens: Annotated[tuple[U32, ...], Meta(max_length=limits.STOP_TOKENS_MAX)] = ()
 
 
 def parse_options(data: Any) -> AskOptions:
@@ -76,6 +79,8 @@ def to_ask(options: AskOptions, ask_id: int) -> Ask:
             top_p_milli=options.top_p_milli,
             seed=options.seed,
             stop=options.stop,
+            logprobs=options.logprobs,
+            stop_tokens=options.stop_tokens,
         ),
         price_max_ucr=options.max_price_ucr,
         timeout_ns=options.timeout_ms * NS_PER_MS,

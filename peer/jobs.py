@@ -71,7 +71,8 @@ class Jobs:
         def emit(event: EngineEvent) -> None:
             match event:
                 case Tokens():
-                    self._feed(JobTokens(job_id, ((event.text, event.count),)))
+                    pieces = ((event.text, event.count),)
+                    self._feed(JobTokens(job_id, pieces, event.logprobs))
                 case Started():
                     self._feed(JobStarted(job_id, event.input_tokens))
                 case Finished():

@@ -9,6 +9,7 @@ from peer.identity import peer_id
 from protocol import signing
 from protocol.channel import Channel, Role
 from protocol.errors import CODES
+from protocol.fields import TokenChance, TokenLogprob
 from protocol.messages import Receipt
 from protocol.units import milliseconds
 from router import events
@@ -73,13 +74,7 @@ def event_json(event: events.AskEvent | events.ChannelSettled) -> Json:
                 "at_ms": milliseconds(event.at_ns),
             }
         case events.Text():
-            return {
-                "event": "text",
-                "text": event.text,
-                "output_tokens": event.output_tokens,
-                "due_ucr": event.due_ucr,
-                "at_ms": milliseconds(event.at_ns),
-            }
+            return _text_json(event)
         case events.Paid():
             return {
                 "event": "voucher",
@@ -113,6 +108,32 @@ def event_json(event: events.AskEvent | events.ChannelSettled) -> Json:
                 "settled_ucr": event.settled_ucr,
                 "refund_ucr": event.refund_ucr,
             }
+
+
+def _text_json(event: events.Text) -> Json:
+    told = {
+        "event": "text",
+        "text": event.text,
+        "output_tokens": event.output_tokens,
+        "due_ucr": event.due_ucr,
+        "at_ms": milliseconds(event.at_ns),
+    }
+    if event.logprobs:
+        told["logprobs"] = list(map(logprob_json, event.logprobs))
+    return told
+
+
+def logprob_json(token: TokenLogprob) -> Json:
+    """A token's scores in the form of OpenAI's chat completions."""
+    return {**_chance_json(token.chosen), "top_logprobs": list(map(_chance_json, token.top))}
+
+
+def _chance_json(chance: TokenChance) -> Json:
+    return {
+        "token": chance.piece.decode("utf-8", "replace"),
+        "logprob": chance.logprob_micro / 1_000_000,
+        "bytes": list(chance.piece),
+    }
 
 
 def channel_json(channel: Channel, *, live: bool) -> Json:

@@ -59,6 +59,7 @@ CODES: Final[dict[str, str]] = {
     "chunk.bad_signature": "the chunk is not signed by the provider",
     "chunk.wrong_total": "the price due does not follow from tokens and the bid; not paid",
     "chunk.too_many_tokens": "the provider counts more tokens than were asked for; not paid",
+    "chunk.bad_logprobs": "the chunk has log-probabilities that were not asked for",
     "chunk.stalled": "the provider sent nothing for too long",
     "receipt.mismatch": "the receipt does not match what was delivered; not countersigned",
     "receipt.bad_signature": "the receipt is not signed by the provider",

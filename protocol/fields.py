@@ -4,13 +4,17 @@ Knows nothing of encoding. Bounds are part of the type: `protocol.wire` enforces
 directions. Rule: protocol/README.md.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta
 
 from protocol import limits
+
+# A field with this is left out of the encoding when it and all fields after it are at their
+# defaults: so a dataclass can grow without another encoding of what there was before.
+OPTIONAL: Final = {"optional": True}
 
 U8 = Annotated[int, Meta(ge=0, le=255)]
 U16 = Annotated[int, Meta(ge=0, le=limits.U16_MAX)]
@@ -106,8 +110,9 @@ class GenerationParameters:
     """Sampling, in integers: whatever is a fraction is in 1/1000; top_k 0 means off.
 
     `repeat_penalty_milli` 1000 means off, the other penalties and min_p are off at 0.
-    `logprobs` asks for that many alternatives a token; a provider that can't give what is
-    asked refuses the award.
+    `logprobs` asks for that many alternatives a token. `stop_tokens` end the output like the
+    model's own end: they are neither shown nor counted. A provider that can't give what is
+    asked ends the job.
     """
 
     output_tokens_max: Annotated[int, Meta(ge=1, le=limits.OUTPUT_TOKENS_MAX)]
@@ -126,6 +131,28 @@ class GenerationParameters:
     logit_bias: Annotated[tuple[LogitBias, ...], Meta(max_length=limits.LOGIT_BIAS_MAX)] = ()
     constraint: OutputConstraint | None = None
     logprobs: Annotated[int, Meta(ge=0, le=limits.LOGPROBS_MAX)] = 0
+    stop_tokens: Annotated[tuple[U32, ...], Meta(max_length=limits.STOP_TOKENS_MAX)] = field(
+        default=(), metadata=OPTIONAL
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TokenChance:
+    """A token's bytes, cut to the bound, and ln of its probability in 1/1,000,000."""
+
+    piece: Annotated[bytes, Meta(max_length=limits.TOKEN_BYTES_MAX)]
+    logprob_micro: Annotated[int, Meta(ge=limits.LOGPROB_MICRO_MIN, le=0)]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One token of an output and the most likely tokens in its place, best first.
+
+    Of the model's own distribution: at temperature 1, without bias, penalties or constraint.
+    """
+
+    chosen: TokenChance
+    top: Annotated[tuple[TokenChance, ...], Meta(max_length=limits.LOGPROBS_MAX)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,12 @@ STOP_STRING_CHARS_MAX: Final = 64
 CONSTRAINT_CHARS_MAX: Final = 32 * 1024
 LOGIT_BIAS_MAX: Final = 64
 LOGPROBS_MAX: Final = 20  # what OpenAI's interface allows
+# exp(-1000) is 0 in every float: whatever is less likely is told as this.
+LOGPROB_MICRO_MIN: Final = -1_000_000_000
+# The longest tokens of usual vocabularies are runs of 128 spaces; a chunk of tokens with all
+# their alternatives stays under 180 KiB, so that it fits a frame beside its text.
+TOKEN_BYTES_MAX: Final = 256
+STOP_TOKENS_MAX: Final = 16
 BUILD_NAME_CHARS_MAX: Final = 128
 
 # --- freshness and replay -----------------------------------------------------------------

@@ -4,13 +4,14 @@ Fields are positional on the wire, in the order written here. Knows nothing of e
 meaning: `protocol.wire` encodes, the cores of router/ act. Rule: protocol/README.md.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Final
 
 from msgspec import Meta
 
 from protocol import limits
 from protocol.fields import (
+    OPTIONAL,
     U32,
     U63,
     Addresses,
@@ -30,6 +31,7 @@ from protocol.fields import (
     Prompt,
     RequestFilter,
     Strategy,
+    TokenLogprob,
 )
 from protocol.registry import Registry
 
@@ -204,6 +206,7 @@ class Chunk:
     """Text `sequence` (from 1) of a lane, with running counts and the price due so far.
 
     `transcript` is the hash chain over all chunks; `signature` the payee's over it.
+    `logprobs` are those of the tokens of this chunk, where the award asked for them.
     """
 
     cid: Bytes32
@@ -215,6 +218,9 @@ class Chunk:
     due_ucr: U63
     transcript: Bytes32
     signature: Bytes64
+    logprobs: Annotated[tuple[TokenLogprob, ...], Meta(max_length=limits.CHUNK_TOKENS_MAX)] = (
+        field(default=(), metadata=OPTIONAL)
+    )
 
 
 @message(43)

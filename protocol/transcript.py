@@ -5,7 +5,7 @@ the text before it. Rule: protocol/README.md, "Transcript".
 """
 
 from protocol import crypto, wire
-from protocol.fields import Prompt
+from protocol.fields import Prompt, TokenLogprob
 
 
 def prompt_commitment(prompt: Prompt, key: bytes) -> bytes:
@@ -20,10 +20,17 @@ def transcript_start(network: str, request_id: bytes, bid_id: bytes, commitment:
 
 
 def transcript_next(
-    previous: bytes, sequence: int, text: str, input_tokens: int, output_tokens: int, due_ucr: int
+    previous: bytes,
+    sequence: int,
+    text: str,
+    input_tokens: int,
+    output_tokens: int,
+    due_ucr: int,
+    logprobs: tuple[TokenLogprob, ...] = (),
 ) -> bytes:
-    """The hash after chunk `sequence` with its running counts and price due."""
+    """The hash after chunk `sequence` with its running counts, price due and logprobs."""
     encoded = text.encode()
+    scores = (crypto.digest(*map(wire.encode_fields, logprobs)),) if logprobs else ()
     return crypto.digest(
         previous,
         sequence.to_bytes(4, "big"),
@@ -32,4 +39,5 @@ def transcript_next(
         due_ucr.to_bytes(8, "big"),
         len(encoded).to_bytes(4, "big"),
         encoded,
+        *scores,
     )

@@ -1,6 +1,7 @@
 """Messages and records to bytes and back: msgpack, positional, one encoding each.
 
-Encoding is `[type, field, field, ...]`; nested parts are arrays of their fields. `decode`
+Encoding is `[type, field, field, ...]`; nested parts are arrays of their fields, without the
+optional ones at the end that are at their defaults. `decode`
 refuses whatever `encode` would not produce: both common msgpack decoders accept over-wide
 integers, so canonical form is checked by encoding again. Rule: protocol/README.md.
 """
@@ -16,6 +17,7 @@ import msgspec
 
 from protocol import limits
 from protocol.errors import LocalError, RemoteError
+from protocol.fields import OPTIONAL
 from protocol.messages import BY_NUMBER, NUMBERS
 
 Build = Callable[[Any], Any]
@@ -51,7 +53,35 @@ def _plan_dataclass(cls: type) -> _Plan:
             )
         )
 
+    defaults = [field.default for field in fields(cls) if field.metadata == OPTIONAL]
+    if defaults:
+        return _plan_growing(cls.__name__, names, plans, to_wire, from_wire, defaults)
     return _Plan(tuple[tuple(plan.wire_type for plan in plans)], to_wire, from_wire)  # type: ignore[misc]
+
+
+def _plan_growing(
+    name: str,
+    names: list[str],
+    plans: list[_Plan],
+    to_wire: Build,
+    from_wire: Build,
+    defaults: list[Any],
+) -> _Plan:
+    """The plan of a dataclass whose last fields are optional; `defaults` travel as they are."""
+    required = len(names) - len(defaults)
+    shape: list[Any] = [(field, plan.wire_type) for field, plan in zip(names, plans, strict=True)]
+    for index, default in enumerate(defaults, required):
+        shape[index] += (default,)
+    wire_type = msgspec.defstruct(name, shape, array_like=True, forbid_unknown_fields=True)
+
+    def shortened(value: Any) -> tuple[Any, ...]:
+        items: tuple[Any, ...] = to_wire(value)
+        end = len(items)
+        while end > required and items[end - 1] == defaults[end - 1 - required]:
+            end -= 1
+        return items[:end]
+
+    return _Plan(wire_type, shortened, lambda items: from_wire(msgspec.structs.astuple(items)))
 
 
 def _plan_optional(hint: Any) -> _Plan:

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from protocol.envelope import Signed
-from protocol.fields import FinishReason, GenerationParameters, Prompt, RequestFilter, Strategy
+from protocol.fields import (
+    FinishReason,
+    GenerationParameters,
+    Prompt,
+    RequestFilter,
+    Strategy,
+    TokenLogprob,
+)
 
 
 class SessionKey(NamedTuple):
@@ -99,10 +106,11 @@ class JobStarted:
 
 @dataclass(frozen=True, slots=True)
 class JobTokens:
-    """Pieces of text with the tokens that made each."""
+    """Pieces of text with the tokens that made each; logprobs of them in order, if asked for."""
 
     job_id: bytes
     pieces: tuple[tuple[str, int], ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

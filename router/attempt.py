@@ -68,7 +68,7 @@ class Attempt:
         """Check a chunk and count it as received; nothing changes when it is refused.
 
         RemoteError: `channel.wrong_state`, `chunk.out_of_order`, `chunk.too_many_tokens`,
-        `chunk.wrong_total`, `chunk.wrong_hash`, `chunk.bad_signature`.
+        `chunk.bad_logprobs`, `chunk.wrong_total`, `chunk.wrong_hash`, `chunk.bad_signature`.
         """
         state = apply(TRANSITIONS, self.lane.state, LaneEvent.CHUNK, "channel.wrong_state")
         if chunk.sequence != self.lane.chunks + 1:
@@ -85,6 +85,7 @@ class Attempt:
             chunk.input_tokens,
             chunk.output_tokens,
             chunk.due_ucr,
+            chunk.logprobs,
         )
         if chunk.transcript != transcript:
             raise RemoteError("chunk.wrong_hash")
@@ -107,6 +108,12 @@ class Attempt:
             raise RemoteError("chunk.too_many_tokens", f"{chunk.output_tokens} out")
         if chunk.output_tokens < self.output_tokens:
             raise RemoteError("chunk.wrong_total", "the output's length fell")
+        # An engine may know fewer than it has tokens: those of a remote server's hidden text.
+        most = chunk.output_tokens - self.output_tokens if self.parameters.logprobs else 0
+        if len(chunk.logprobs) > most:
+            raise RemoteError("chunk.bad_logprobs", f"{len(chunk.logprobs)}, {most} at most")
+        if any(len(token.top) > self.parameters.logprobs for token in chunk.logprobs):
+            raise RemoteError("chunk.bad_logprobs", "too many alternatives")
 
     def check_result(self, network: str, result: Result, verify: Verify) -> bytes:
         """The receipt's id, when the receipt says exactly what was delivered.

@@ -94,7 +94,11 @@ class Delivery:
             return
         job.step(JobEvent.CHUNK)
         text = events.Text(
-            chunk.text, chunk.output_tokens, chunk.due_ucr, job.elapsed_ns(self._context.now_ns)
+            chunk.text,
+            chunk.output_tokens,
+            chunk.due_ucr,
+            job.elapsed_ns(context.now_ns),
+            chunk.logprobs,
         )
         context.deliver(job.ask.ask_id, text)
         self._watch(attempt)

@@ -5,6 +5,7 @@
 
 from dataclasses import dataclass
 
+from protocol.fields import TokenLogprob
 from protocol.messages import Receipt
 
 
@@ -47,12 +48,13 @@ class Awarded:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """More of the answer, checked and paid for."""
+    """More of the answer, checked and paid for; `logprobs` where they were asked for."""
 
     text: str
     output_tokens: int
     due_ucr: int
     at_ns: int
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

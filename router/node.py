@@ -105,7 +105,7 @@ class Node:
             case act.SessionData():
                 self._session_data(item.session, item.data)
             case act.JobTokens():
-                self.provider.serving.job_tokens(item.job_id, item.pieces)
+                self.provider.serving.job_tokens(item.job_id, item.pieces, item.logprobs)
             case act.GossipReceived():
                 self._gossip(item.signed)
             case act.BidReceived():

@@ -4,11 +4,9 @@ Sans-IO. A chunk is sent only when its price is durably reserved; a lane whose p
 pauses and says what it needs. Rule: protocol/README.md, "Chunks" and "Receipts".
 """
 
-from itertools import pairwise
-
 from protocol import limits, signing, transcript
 from protocol.channel import Channel, LaneEvent, LaneState
-from protocol.fields import GenerationProfile
+from protocol.fields import GenerationProfile, TokenLogprob
 from protocol.messages import (
     Accept,
     Award,
@@ -24,7 +22,7 @@ from protocol.records import LaneClosed, ReceiptSigned
 from router.actions import CancelJob, JobFinished, SessionKey
 from router.context import Context
 from router.payee import Payee
-from router.provider_job import PlacedBid, ProviderJob
+from router.provider_job import PlacedBid, ProviderJob, split_piece
 from router.timers import TimerKey
 
 
@@ -95,10 +93,16 @@ class Serving:
         job.input_tokens = input_tokens
         self._pump(job)
 
-    def job_tokens(self, job_id: bytes, pieces: tuple[tuple[str, int], ...]) -> None:
+    def job_tokens(
+        self,
+        job_id: bytes,
+        pieces: tuple[tuple[str, int], ...],
+        logprobs: tuple[TokenLogprob, ...] = (),
+    ) -> None:
         """More text from the engine."""
         job = self._jobs.get(job_id)
         if job is not None:
+            job.logprobs.extend(logprobs)
             for text, count in pieces:
                 job.pieces.extend(split_piece(text, count))
             self._pump(job)
@@ -159,8 +163,15 @@ class Serving:
         job.output_tokens += count
         lane.chunks += 1
         lane.due_ucr = lane.price_ucr(job.input_tokens, job.output_tokens)
+        logprobs = job.take_logprobs(count)
         job.transcript = transcript.transcript_next(
-            job.transcript, lane.chunks, text, job.input_tokens, job.output_tokens, lane.due_ucr
+            job.transcript,
+            lane.chunks,
+            text,
+            job.input_tokens,
+            job.output_tokens,
+            lane.due_ucr,
+            logprobs,
         )
         signed = signing.chunk_bytes(
             context.network, job.channel.cid, lane.lane, lane.chunks, job.transcript
@@ -177,6 +188,7 @@ class Serving:
                 due_ucr=lane.due_ucr,
                 transcript=job.transcript,
                 signature=context.signer.sign(signed),
+                logprobs=logprobs,
             ),
         )
 
@@ -283,18 +295,3 @@ class Serving:
         for kind in ("unpaid", "overdue"):
             self._context.timers.cancel(TimerKey(kind, job.job_id))
         self._jobs.pop(job.job_id, None)
-
-
-def split_piece(text: str, count: int) -> list[tuple[str, int]]:
-    """`text` of `count` tokens in pieces of at most PIECE_TOKENS_MAX tokens.
-
-    An engine that ran ahead reports many tokens at once, and a piece must fit the credit
-    window whole. Where in the text a token ends is not known, so the cuts are even.
-    """
-    if count <= limits.PIECE_TOKENS_MAX:
-        return [(text, count)]
-    cuts = [*range(0, count, limits.PIECE_TOKENS_MAX), count]
-    return [
-        (text[len(text) * start // count : len(text) * end // count], end - start)
-        for start, end in pairwise(cuts)
-    ]

@@ -43,6 +43,10 @@ Json = dict[str, Any]
 @click.option("--temperature", type=click.FloatRange(0, 5), default=0.0, show_default=True)
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text.")
+@click.option("--stop-token", multiple=True, type=int, metavar="ID", help="End before this token.")
+@click.option(
+    "--logprobs", type=int, default=0, metavar="K", help="Tell K likely tokens at each; --json."
+)
 @click.option("--max-price", metavar="CREDITS", help="The most that this answer may cost.")
 @click.option("--deposit", metavar="CREDITS", help="Deposit of a new channel.")
 @click.option("--advance", metavar="CREDITS", help="The most to pay ahead of delivery.")
@@ -92,6 +96,8 @@ def _options(prompt: str, config: Config, flags: dict[str, Any]) -> AskOptions:
             "temperature_milli": round(flags["temperature"] * 1000),
             "seed": flags["seed"],
             "stop": flags["stop"],
+            "stop_tokens": flags["stop_token"],
+            "logprobs": flags["logprobs"],
             "max_price_ucr": credits_of("--max-price", pick("max_price", defaults.max_price)),
             "deposit_ucr": credits_of("--deposit", pick("deposit", defaults.deposit)),
             "advance_ucr": credits_of("--advance", pick("advance", defaults.advance)),

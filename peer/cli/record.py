@@ -15,6 +15,7 @@ class AskRecord:
         self.retries: list[Json] = []
         self.vouchers: list[Json] = []
         self.parts: list[str] = []
+        self.logprobs: list[Json] = []
         self.receipt: Json | None = None
         self.failure: Json | None = None
         self._first_text_ms: float | None = None
@@ -35,6 +36,7 @@ class AskRecord:
             self.vouchers.append(_without_kind(event))
         elif kind == "text":
             self.parts.append(event["text"])
+            self.logprobs += event.get("logprobs", ())
             if self._first_text_ms is None:
                 self._first_text_ms = event["at_ms"]
         elif kind == "done":
@@ -59,6 +61,7 @@ class AskRecord:
             "retries": self.retries,
             "vouchers": self.vouchers,
             "answer": self.answer,
+            **({"logprobs": self.logprobs} if self.logprobs else {}),
             "input_tokens": receipt.get("input_tokens"),
             "output_tokens": receipt.get("output_tokens"),
             "cost_ucr": receipt.get("cost_ucr", (self.failure or {}).get("paid_ucr")),

@@ -159,6 +159,19 @@ def test_stop_text_ends_the_answer_before_it(shop: Shop) -> None:
     assert of(events, "done")[0]["receipt"]["finish_reason"] == "stop"
 
 
+def test_logprobs_come_with_the_answer(shop: Shop) -> None:
+    """One a token, their bytes the answer; text and price are as without."""
+    data = shop.requester.directory
+    plain = run_json("ask", "Go on.", *shop.flags(data))
+    told = run_json("ask", "Go on.", "--logprobs", "2", *shop.flags(data))
+    tokens = told["logprobs"]
+    assert len(tokens) == told["output_tokens"]
+    assert "".join(token["token"] for token in tokens) == told["answer"] == plain["answer"]
+    assert all(token["logprob"] == token["top_logprobs"][0]["logprob"] for token in tokens)
+    assert told["cost_ucr"] == plain["cost_ucr"]
+    assert "logprobs" not in plain
+
+
 def test_logs_hold_neither_prompts_nor_answers_nor_keys(shop: Shop) -> None:
     """At debug level, in stderr and in the journal's bytes: no prompt, answer, stop or key."""
     answer = answer_of(shop.ask(f"Explain {SECRET} to me", stop=[STOP]))

@@ -90,7 +90,10 @@ def parameters(chance: random.Random) -> GenerationParameters:
         frequency_penalty_milli=number(chance, -2_000, 2_000, 0),
         logit_bias=biases,
         constraint=constraint(chance),
-        logprobs=chance.choice([0] * 20 + [1, 21]),
+        logprobs=chance.choice([0] * 10 + [1, 5, 20, 21]),
+        stop_tokens=tuple(
+            number(chance, 0, 511, 100) for _ in range(chance.choice([0] * 9 + [1, 16, 17]))
+        ),
     )
 
 

@@ -101,7 +101,7 @@ def test_json_and_schemas():
 @pytest.mark.parametrize(
     "options",
     [
-        {"logprobs": 1},
+        {"stop_tokens": (2,)},
         {"repeat_penalty_milli": 1_100},
         {"constraint": OutputConstraint(ConstraintKind.GRAMMAR, 'root ::= "a"')},
         {"constraint": OutputConstraint(ConstraintKind.JSON_SCHEMA, "{")},
@@ -164,9 +164,10 @@ def test_an_event_of_many_lines_is_bounded_as_a_whole():
 # --- answers -------------------------------------------------------------------------------
 
 
-def answer_of(*payloads: object, most: int = 16) -> tuple[Answer, list[Tokens]]:
+def answer_of(*payloads: object, most: int = 16, logprobs: int = 0) -> tuple[Answer, list[Tokens]]:
     found: list[Tokens] = []
-    answer = Answer(most, found.append)
+    asked = GenerationParameters(most, 0, 0, 1_000, 1, (), logprobs=logprobs)
+    answer = Answer(asked, found.append)
     for payload in payloads:
         answer.take(payload if isinstance(payload, str) else json.dumps(payload))
     return answer, found

@@ -138,6 +138,22 @@ def test_tokens_of_a_job_are_merged_and_keep_their_order():
     assert again.events == [JobTokens(2, "e", 1)]
 
 
+def test_scores_are_merged_with_their_tokens_and_fill_the_outbox():
+    """20 alternatives weigh 100 times as much as a token's text."""
+    outbox = Outbox()
+    scores = [(b"a", -number, ((b"a", -1),) * 20) for number in range(3)]
+    outbox.add(JobTokens(1, "a", 1, (1,), (scores[0],)))
+    outbox.add(JobTokens(1, "bc", 2, (2, 3), tuple(scores[1:])))
+    report = outbox.report(SPEED)
+    assert report is not None
+    assert report.events == [JobTokens(1, "abc", 3, (1, 2, 3), tuple(scores))]
+    assert list(FrameBuffer().push(encode(report)))
+    for _ in range(limits.ENGINE_OUTBOX_CHARS_MAX // 190 + 1):
+        assert not outbox.is_full
+        outbox.add(JobTokens(1, "a", 1, (1,), (scores[0],)))
+    assert outbox.is_full
+
+
 def test_an_idle_outbox_reports_only_as_a_sign_of_life(monkeypatch):
     outbox = Outbox()
     assert outbox.report(SPEED) is None

@@ -214,7 +214,7 @@ def test_greedy_is_what_leaves_no_choice(options, greedy):
         ({"logit_bias": (LogitBias(VOCABULARY, 1),)}, "2000 tokens"),
         ({"logit_bias": (LogitBias(2**32 - 1, 1),)}, "2000 tokens"),
         ({"logit_bias": (LogitBias(3, 1), LogitBias(3, 2))}, "twice"),
-        ({"logprobs": 1}, "logprobs"),
+        ({"stop_tokens": (2, VOCABULARY)}, "2000 tokens"),
     ],
 )
 def test_what_can_not_be_done_as_asked_is_refused(options, why):

@@ -1,5 +1,7 @@
 """The scripted engine under trio's own clock."""
 
+from dataclasses import replace
+
 import pytest
 import trio
 import trio.testing
@@ -7,7 +9,7 @@ import trio.testing
 from engine.interface import Engine, Estimate, Finished, Started, Tokens
 from engine.scripted import Script, ScriptedEngine
 from protocol.errors import EngineError
-from protocol.fields import FinishReason
+from protocol.fields import FinishReason, TokenChance
 
 MS = 1_000_000
 SCRIPT = Script((("Hello", 1), (" big world", 2), (".", 1)), ttft_ns=50 * MS, token_ns=10 * MS)
@@ -94,3 +96,20 @@ async def test_what_it_does_not_serve_is_refused(autojump_clock, job):
     assert engine.estimate("model", 5) == Estimate(50 * MS, 100_000)
     with pytest.raises(EngineError):
         engine.free_places("other")
+
+
+async def test_logprobs_are_those_of_the_script_and_stop_tokens_refused(
+    autojump_clock, job, answer
+):
+    """1/2 for what came, 1/4 and so on for the others; there is no vocabulary to stop at."""
+    spec, got = job("Say it", model="model", tokens=9), answer()
+    asked = replace(spec, parameters=replace(spec.parameters, logprobs=2))
+    await make().run_job(asked, got.events.append)
+    tokens = [event for event in got.events if isinstance(event, Tokens)]
+    assert [len(event.logprobs) for event in tokens] == [event.count for event in tokens]
+    first = tokens[1].logprobs[0]
+    assert first.chosen == TokenChance(b" big world", -693_147)
+    assert [chance.logprob_micro for chance in first.top] == [-693_147, -1_386_294]
+    wrong = replace(spec, parameters=replace(spec.parameters, stop_tokens=(1,)))
+    with pytest.raises(EngineError, match="stop_tokens"):
+        await make().run_job(wrong, got.events.append)

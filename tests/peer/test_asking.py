@@ -52,6 +52,9 @@ def test_each_option_reaches_the_request() -> None:
     assert (ask.bid_window_ns, ask.timeout_ns) == (250_000_000, 30_000_000_000)
     assert (ask.strategy.price_weight, ask.strategy.latency_weight) == (300, 700)
     assert (ask.filters.providers_only, ask.filters.providers_ignored) == ((ONE,), (OTHER,))
+    assert (parameters.logprobs, parameters.stop_tokens) == (0, ())
+    asked = to_ask(parse_options(options(logprobs=5, stop_tokens=[2, 7])), 7).parameters
+    assert (asked.logprobs, asked.stop_tokens) == (5, (2, 7))
     raw = to_ask(parse_options(options(chat=False)), 7)
     assert raw.prompt.inference_type is InferenceType.COMPLETION
 

@@ -12,7 +12,7 @@ from peer.cli.record import AskRecord
 from peer.identity import peer_id
 from peer.reports import event_json
 from protocol.errors import CODES
-from protocol.fields import FinishReason, GenerationProfile
+from protocol.fields import FinishReason, GenerationProfile, TokenChance, TokenLogprob
 from protocol.messages import Receipt
 from router import events
 
@@ -119,3 +119,19 @@ def test_summary_of_nothing(told: tuple[events.AskEvent, ...]) -> None:
     summary = record_of(*told)
     assert (summary["answer"], summary["receipt_ok"], summary["award"]) == ("", False, None)
     assert set(summary["timings_ms"].values()) == {None}  # type: ignore[attr-defined]
+
+
+def test_logprobs_are_told_as_openai_s_and_only_where_there_are_some() -> None:
+    """Bytes beside text, as a token need not be whole characters; ln as a float."""
+    half = TokenChance(b"\xc3", -500_000)
+    scored = (TokenLogprob(half, (half, TokenChance(b"a", -1_000_000))),)
+    text = events.Text("", 1, 100, 120 * MS, scored)
+    told = {"token": "\ufffd", "logprob": -0.5, "bytes": [0xC3]}
+    expected = {
+        **told,
+        "top_logprobs": [told, {"token": "a", "logprob": -1.0, "bytes": [97]}],
+    }
+    assert event_json(text)["logprobs"] == [expected]
+    assert "logprobs" not in event_json(TEXTS[0])
+    assert record_of(PUBLISHED, text, text, DONE)["logprobs"] == [expected, expected]
+    assert "logprobs" not in record_of(PUBLISHED, *TEXTS, DONE)

@@ -8,6 +8,7 @@ import ast
 import re
 import types
 from collections.abc import Iterator
+from dataclasses import fields as dataclass_fields
 from dataclasses import is_dataclass
 from enum import IntEnum
 from itertools import dropwhile, takewhile
@@ -34,6 +35,8 @@ PARTS: Final = (
     fields.OutputConstraint,
     fields.LogitBias,
     fields.GenerationParameters,
+    fields.TokenChance,
+    fields.TokenLogprob,
     fields.ChannelTerms,
     fields.LaneClaim,
     fields.GenerationProfile,
@@ -80,7 +83,11 @@ def type_text(hint: Any, meta: Meta | None = None) -> str:
 def rows(cls: type) -> list[tuple[str, str]]:
     """The fields of a dataclass in order, with their types."""
     hints = get_type_hints(cls, include_extras=True)
-    return [(f"`{name}`", type_text(hint)) for name, hint in hints.items()]
+    optional = {field.name for field in dataclass_fields(cls) if field.metadata.get("optional")}
+    return [
+        (f"`{name}`", f"{'optional ' if name in optional else ''}{type_text(hint)}")
+        for name, hint in hints.items()
+    ]
 
 
 def dataclass_tables() -> dict[str, list[tuple[str, str]]]:

@@ -46,15 +46,23 @@ def pack(value: Any) -> bytes:
     if isinstance(value, bytes):
         return pack_header(len(value), (0, 0), ((0xC4, 1), (0xC5, 2), (0xC6, 4))) + value
     if is_dataclass(value):
-        return pack(tuple(getattr(value, field.name) for field in fields(value)))
+        return pack(body(value))
     assert isinstance(value, tuple), value
     head = pack_header(len(value), (16, 0x90), ((0xDC, 2), (0xDD, 4)))
     return head + b"".join(map(pack, value))
 
 
+def body(value: Any) -> tuple[Any, ...]:
+    """A dataclass as an array; optional fields go from the end while they are empty."""
+    items = [(getattr(value, field.name), field.metadata) for field in fields(value)]
+    while items and items[-1] == ((), {"optional": True}):
+        items.pop()
+    return tuple(item for item, _ in items)
+
+
 def message(number: int, value: Any) -> bytes:
     """A dataclass as a message: its type number, then its fields."""
-    return pack((number, *(getattr(value, field.name) for field in fields(value))))
+    return pack((number, *body(value)))
 
 
 def digest(data: bytes, key: bytes = b"") -> bytes:
@@ -95,12 +103,19 @@ def transcript_start(network: str, request_id: bytes, bid_id: bytes, commitment:
 
 
 def transcript_next(
-    previous: bytes, sequence: int, text: str, input_tokens: int, output_tokens: int, due_ucr: int
+    previous: bytes,
+    sequence: int,
+    text: str,
+    input_tokens: int,
+    output_tokens: int,
+    due_ucr: int,
+    logprobs: tuple[Any, ...] = (),
 ) -> bytes:
     """README, "Transcript"."""
     encoded = text.encode()
+    scores = digest(b"".join(map(pack, logprobs))) if logprobs else b""
     counts = struct.pack(">IIIQI", sequence, input_tokens, output_tokens, due_ucr, len(encoded))
-    return digest(previous + counts + encoded)
+    return digest(previous + counts + encoded + scores)
 
 
 def voucher_bytes(network: str, cid: bytes, total_ucr: int, lanes: tuple[Any, ...]) -> bytes:

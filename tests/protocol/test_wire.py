@@ -122,6 +122,20 @@ def test_no_other_encoding_of_a_record_is_taken(name: str) -> None:
             records.decode_record(number, wider)
 
 
+def test_an_optional_field_is_written_only_where_it_says_something() -> None:
+    """Left out while it is empty, refused when it is written empty, and nothing comes after it."""
+    short = msgpack.unpackb(wire.encode(MESSAGES["Chunk"]), use_list=False)
+    long = msgpack.unpackb(wire.encode(MESSAGES["Chunk.logprobs"]), use_list=False)
+    assert len(long) == len(short) + 1
+    assert refusal(msgpack.packb((*short, ()))) == "wire.not_canonical"
+    assert refusal(msgpack.packb((*long, ()))) == "wire.bad_field"
+    assert refusal(msgpack.packb(short[:-1])) == "wire.bad_field"
+    parameters = MESSAGES["Award"].parameters
+    encoded = msgpack.unpackb(wire.encode_fields(parameters), use_list=False)
+    with pytest.raises(RemoteError, match=r"wire\.not_canonical"):
+        wire.decode_fields(GenerationParameters, msgpack.packb((*encoded, ())))
+
+
 def test_no_other_encoding_of_an_envelope_is_taken() -> None:
     """Else a stranger could give one signed envelope many message ids. README."""
     signer = Signer(bytes(32))

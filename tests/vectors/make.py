@@ -183,6 +183,9 @@ def _digests() -> Section:
         }
         previous = transcript.transcript_next(**chunk)
         found[f"transcript_next.{sequence}"] = _digest("transcript_next", chunk, previous)
+    scored = chunk | {"previous": previous, "sequence": 4, "logprobs": s.LOGPROBS}
+    scores = transcript.transcript_next(**scored)
+    found["transcript_next.logprobs"] = _digest("transcript_next", scored, scores)
     return found
 
 

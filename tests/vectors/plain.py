@@ -9,10 +9,20 @@ from enum import IntEnum
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 
+def written(value: Any) -> list[str]:
+    """The fields that are encoded: not optional ones at the end that say nothing."""
+    names = [field.name for field in fields(value)]
+    for field in reversed(fields(value)):
+        if not field.metadata.get("optional") or getattr(value, field.name) != field.default:
+            break
+        names.pop()
+    return names
+
+
 def to_plain(value: Any) -> Any:
     """`value` in terms of JSON."""
     if is_dataclass(value):
-        return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
+        return {name: to_plain(getattr(value, name)) for name in written(value)}
     if isinstance(value, bytes):
         return {"bin": value.hex()}
     if isinstance(value, tuple):

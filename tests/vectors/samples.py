@@ -23,6 +23,8 @@ from protocol.fields import (
     Prompt,
     RequestFilter,
     Strategy,
+    TokenChance,
+    TokenLogprob,
 )
 
 NETWORK: Final = "golden"
@@ -55,6 +57,13 @@ CONSTRAINED = replace(
 PROMPT = Prompt(
     InferenceType.CHAT,
     (ChatMessage("system", "Be brief."), ChatMessage("user", "What is a voucher? ✓")),
+)
+LOGPROBS = (
+    TokenLogprob(
+        TokenChance(b" gossip", -105_361),
+        (TokenChance(b" gossip", -105_361), TokenChance(b"\xe2\x9c", -2_302_585)),
+    ),
+    TokenLogprob(TokenChance(b"", -1_000_000_000), (TokenChance(fill(0, 256), 0),)),
 )
 CLAIMS = (LaneClaim(0, 9, 410_000), LaneClaim(4, 3, 52_500))
 VOUCHER = m.Voucher(CID, 500_000, CLAIMS, SIGNATURE)
@@ -134,6 +143,7 @@ MESSAGES: Final[dict[str, Any]] = {
     "PeerList": m.PeerList((fill(0x01, 255), fill(0x02, 256), b"")),
     "Award": AWARD,
     "Award.constrained": replace(AWARD, parameters=CONSTRAINED),
+    "Award.stop_tokens": replace(AWARD, parameters=replace(CONSTRAINED, stop_tokens=(2, 151_645))),
     "Award.known_channel": m.Award(
         REQUEST_ID, BID_ID, CID, 300, PROMPT, fill(0xB0), PARAMETERS, None, None, SIGNATURE
     ),
@@ -146,6 +156,9 @@ MESSAGES: Final[dict[str, Any]] = {
     "Accept": m.Accept(CID, 4, SIGNATURE),
     "Refuse": m.Refuse(REQUEST_ID, "provider.busy"),
     "Chunk": m.Chunk(CID, 4, 3, " gossip", 1_500, 96, 28_260, fill(0x70), SIGNATURE),
+    "Chunk.logprobs": m.Chunk(
+        CID, 4, 3, " gossip", 1_500, 96, 28_260, fill(0x70), SIGNATURE, LOGPROBS
+    ),
     "Chunk.empty": m.Chunk(CID, 1, 1, "", 0, 0, 0, fill(0x70), SIGNATURE),
     "VoucherAck": m.VoucherAck(CID, 500_000),
     "NeedVoucher": m.NeedVoucher(CID, 4, 30_000),
