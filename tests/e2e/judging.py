@@ -43,8 +43,13 @@ def ledger_of(daemon: Daemon) -> Ledger:
 
 
 def shared_channels(requester: Daemon, provider: Daemon) -> list[Ends]:
-    """The channels that the provider's log has with this requester, each with both ends."""
-    paying, earning = ledger_of(requester), ledger_of(provider)
+    """The channels that the provider's log has with this requester, each with both ends.
+
+    Read in this order, the payer's log is never behind what the payee's has of it, though both
+    may be written meanwhile.
+    """
+    earning = ledger_of(provider)
+    paying = ledger_of(requester)
     return [
         Ends(paying.channels[cid], channel)
         for cid, channel in earning.channels.items()
