@@ -79,9 +79,9 @@ class Tally:
 class Asker(threading.Thread):
     """Asks the requester's daemon one long job after another."""
 
-    def __init__(self, requester: Daemon, kills: Counter[str], tally: Tally, seed: int) -> None:
+    def __init__(self, requester: Daemon, moments: Counter[str], tally: Tally, seed: int) -> None:
         super().__init__(daemon=True)
-        self._kills = kills
+        self._moments = moments
         self._requester = requester
         self._tally = tally
         self._rng = random.Random(seed)
@@ -96,16 +96,18 @@ class Asker(threading.Thread):
                 bid_window_ms=200,
                 timeout_ms=15_000,
             )
-            before, last = self._kills[self._requester.directory.name], None
+            before = self._moments[self._requester.directory.name]
+            last: Json | None = None
             try:
-                for last in self._requester.stream("ask", **params):
-                    pass
+                for event in self._requester.stream("ask", **params):
+                    last = event
             except (ConnectionRefusedError, FileNotFoundError):
                 self.stop.wait(0.1)
                 continue
             except (OSError, ValueError):
                 pass
-            self._tally.add(last, died=self._kills[self._requester.directory.name] > before)
+            after = self._moments[self._requester.directory.name]
+            self._tally.add(last, died=after != before or before % 2 == 1)
 
 
 class Torture:
@@ -129,14 +131,18 @@ class Torture:
         ]
         self.requester.flags = (*self.requester.flags, *bootstraps)
         self.kills: Counter[str] = Counter()
+        # Odd from before a kill until after the start that follows it.
+        self.moments: Counter[str] = Counter()
         self._totals: dict[tuple[str, bytes], int] = {}
 
     def kill(self, victim: Daemon) -> None:
         """kill -9, judge what lies on the disks, start it again."""
         self.kills[victim.directory.name] += 1
+        self.moments[victim.directory.name] += 1
         victim.kill()
         self.judge(victim)
         victim.start()
+        self.moments[victim.directory.name] += 1
 
     def judge(self, victim: Daemon) -> None:
         """AssertionError when the victim's log is bad, a total went back, or ends disagree."""
@@ -181,7 +187,7 @@ def run(kills: int, seed: int, providers: int, askers: int) -> Json:
     with tempfile.TemporaryDirectory(prefix="peerd-torture-") as home, ExitStack() as stack:
         torture = Torture(Path(home), stack, providers)
         threads = [
-            Asker(torture.requester, torture.kills, tally, seed * 1_000 + one)
+            Asker(torture.requester, torture.moments, tally, seed * 1_000 + one)
             for one in range(askers)
         ]
         for thread in threads:

@@ -14,6 +14,8 @@ from tests.e2e.support import Daemon, Json, run_json
 
 # A full chunk at the dearest price that a test's provider sells at.
 CHUNK_UCR = cost_ucr(0, CHUNK_TOKENS_MAX, 0, 60_000_000)
+# What is lent on a lane: a chunk, and before the first one a prompt of under 64 tokens.
+LANE_AHEAD_UCR = CHUNK_UCR + cost_ucr(64, 0, 15_000_000, 0)
 
 
 def of(events: list[Json], kind: str) -> list[Json]:
@@ -58,9 +60,12 @@ def shared_channels(requester: Daemon, provider: Daemon) -> list[Ends]:
 
 
 def check_windows(ends: Ends) -> None:
-    """What a crash may cost, from the two logs: no end owes the other more than its window."""
+    """What a crash may cost, from the two logs: no end owes the other more than its window.
+
+    Vouchers run a chunk ahead on every open lane, and pay for its prompt before the first.
+    """
     payer, payee = ends.payer, ends.payee
-    bound = payee.terms.window_ucr + CHUNK_UCR
+    bound = payee.terms.window_ucr + LANE_AHEAD_UCR * max(1, len(payer.lanes))
     assert abs(payer.due_ucr - payee.reserved_ucr) <= bound, (payer, payee)
     assert payee.total_ucr <= payer.total_ucr <= payer.deposit_ucr == payee.deposit_ucr
     assert payee.reserved_ucr <= payee.total_ucr + payee.terms.window_ucr
