@@ -28,6 +28,7 @@ from engine.places import Places
 from engine.prompts import PromptReader
 from engine.recheck import Checker
 from engine.sequence import Sequence
+from engine.sharing import find_leader, release_led
 from engine.speed import Speedometer
 from protocol.errors import EngineError
 from protocol.fields import FinishReason
@@ -91,12 +92,16 @@ class Batcher:
 
         EngineError `engine.crashed` when the model can't go on.
         """
+        # First, as a leader that has gone leaves its place to the next.
+        release_led(self._running, self._places)
         self._admit()
         if not self._running:
             return
         is_typical = all(sequence.is_typical for sequence in self._running)
         start_ns = time.perf_counter_ns()
-        rows, sampled = compose(self._running, self._chunk_tokens)
+        rows, sampled = compose(
+            (sequence for sequence in self._running if not sequence.leader), self._chunk_tokens
+        )
         decoding = sum(1 for row in rows if len(row.tokens) == 1)
         read = sum(len(row.tokens) for row in rows) - decoding
         self._model.decode(rows)
@@ -110,11 +115,13 @@ class Batcher:
     def _admit(self) -> None:
         while self._waiting and self._places.free:
             sequence = self._waiting.popleft()
+            find_leader(sequence, self._running, self._places)
             # A re-check reads all itself: what it finds depends on nobody else's job.
-            owner, may_reuse = sequence.owner, sequence.checker is None
-            sequence.place, reused = self._places.take(sequence.unfed, owner, may_reuse=may_reuse)
-            sequence.unfed = sequence.unfed[reused:]
-            sequence.position = sequence.reused_tokens = reused
+            may_reuse = sequence.checker is None and sequence.leader is None
+            sequence.place, reused = self._places.take(
+                sequence.unfed, sequence.owner, may_reuse=may_reuse
+            )
+            sequence.skip(reused)
             self._running.append(sequence)
 
     def _choose(self, sampled: list[Sequence], wanted: list[int]) -> list[Choice]:

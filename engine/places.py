@@ -35,7 +35,7 @@ class Places:
 
     def __init__(self, model: NativeModel, *, reuses: bool) -> None:
         self._model = model
-        self._reuses = reuses
+        self.reuses = reuses
         # What a self-test left is not listed, so it is forgotten when the place is taken.
         self._resident: list[list[int]] = [[] for _ in range(model.places)]
         self._owners = [b""] * model.places
@@ -59,7 +59,7 @@ class Places:
         copy, it is copied into the least recently used free place; else that one is emptied.
         """
         target, kept = self._free[0], 0
-        if self._reuses and may_reuse:
+        if self.reuses and may_reuse:
             target, kept = self._prepare(tokens, owner)
         if not kept:
             self._model.forget(target)
@@ -68,12 +68,33 @@ class Places:
         self._free.remove(target)
         return target, kept
 
-    def _prepare(self, tokens: list[int], owner: bytes) -> tuple[int, int]:
-        """As `take`; 0 when the place has to be emptied."""
-        common = [
+    def held(self, tokens: list[int], owner: bytes) -> int:
+        """How many of the first `tokens` of `owner`'s job need not be read now."""
+        return max(self._common(tokens, owner))
+
+    def refill(self, place: int, tokens: list[int], owner: bytes) -> int:
+        """As `take`, for a place that was taken and is still empty: how many it holds now."""
+        common = self._common(tokens, owner)
+        source = max(range(len(common)), key=common.__getitem__)
+        if common[source] < REUSED_TOKENS_MIN:
+            return 0
+        self._model.copy(source, place)
+        if not self._model.keep(place, common[source]):
+            self._model.forget(place)
+            return 0
+        self._resident[place] = tokens[: common[source]]
+        return common[source]
+
+    def _common(self, tokens: list[int], owner: bytes) -> list[int]:
+        """For each place, how many of a job's tokens it holds; the last one is always read."""
+        return [
             min(common_tokens(held, tokens), len(tokens) - 1) if owner == whose else 0
             for held, whose in zip(self._resident, self._owners, strict=True)
         ]
+
+    def _prepare(self, tokens: list[int], owner: bytes) -> tuple[int, int]:
+        """As `take`; 0 when the place has to be emptied."""
+        common = self._common(tokens, owner)
         # Of equals, `max` finds the first: the one that was used least recently.
         best = max(self._free, key=common.__getitem__)
         source = max(range(len(common)), key=common.__getitem__)

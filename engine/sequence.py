@@ -17,7 +17,8 @@ class Sequence:
 
     Logits are wanted from the prompt's last token on. `ends` are the tokens that end the output.
     `unshown` are tokens whose text is held back, and `scores` theirs, where `logprobs`
-    alternatives are asked for. With a `checker`, the output was given and is only read.
+    alternatives are asked for. With a `checker`, the output was given and is only read. While it
+    has a `leader`, it waits until that one has read the first `led_tokens`, which both share.
     """
 
     handle: int
@@ -37,6 +38,18 @@ class Sequence:
     place: int = -1
     reused_tokens: int = 0
     prefilled: bool = False
+    leader: "Sequence | None" = None
+    led_tokens: int = 0
+    prompt: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """`unfed` is replaced as it is fed; this stays."""
+        self.prompt = self.unfed
+
+    def skip(self, count: int) -> None:
+        """The first `count` tokens are in its place already: they need not be fed."""
+        self.unfed = self.unfed[count:]
+        self.position = self.reused_tokens = count
 
     @property
     def is_typical(self) -> bool:

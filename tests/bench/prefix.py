@@ -3,8 +3,9 @@
     python -m tests.bench.prefix [--json] [--tokens N]
 
 CPU of this process for six prompts with the same beginning and endings of their own, each
-answered with one token, in two forms: `after`, one when the last has ended, and `beside`, five
-while the first is still answering (its beginning is copied). Both sides take turns within a run,
+answered with one token, in three forms: `after`, one when the last has ended; `beside`, five
+while the first is still answering (its beginning is copied); `together`, all at the same instant
+(five wait until the first has read what they share). Both sides take turns within a run,
 on one thread; the figures are medians of the turns, the ratios medians of the turns' ratios.
 `alike` says whether every token was the same on both sides.
 """
@@ -27,6 +28,7 @@ from protocol.fields import ChatMessage, GenerationParameters, InferenceType, Pr
 REQUESTS = 6
 PLACES = 8
 TURNS = 5
+FORMS = ("after", "beside", "together")
 SENTENCE = "A peer asks the others for an answer, and pays whoever gives it. "
 
 
@@ -79,7 +81,7 @@ def run(path: Path, tokens: int) -> dict[str, Any]:
     model = NativeModel(path, places=PLACES, context_tokens=1024, threads=1)
     reader = PromptReader(model.vocabulary, model.chat_template, model.context_tokens)
     figures: dict[str, Any] = {"requests": REQUESTS, "shared_tokens": tokens}
-    for form in ("after", "beside"):
+    for form in FORMS:
         whole, reusing = [], []
         for _ in range(TURNS):
             whole.append(measure(model, reader, form, False, tokens))
@@ -108,7 +110,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(figures))
         return
-    for form in ("after", "beside"):
+    for form in FORMS:
         print(form, *(f"{name}={value}" for name, value in figures[form].items()))
 
 

@@ -68,7 +68,7 @@ def test_every_decoding_job_gets_a_token_while_a_long_prompt_is_read(bench, chat
 
 
 def test_two_long_prompts_share_the_chunk_in_order(bench, chat, parameters):
-    run = bench(chunk_tokens=32)
+    run = bench(chunk_tokens=32, prefix_reuse=False)
     run.submit(1, chat("Hello"), parameters(60))
     run.batcher.step()
     run.submit(2, chat("word " * 60), parameters(1))
