@@ -25,11 +25,10 @@ from peer.libp2p_adapter.session import Session
 from peer.links import Links
 from protocol.channel import ChannelState, Role
 from protocol.crypto import Signer
-from protocol.log import LogEntry
 from router import actions as act
 from router import events
 from router.anchor import MutualCredit
-from router.ledger import Ledger
+from router.fold import Fold
 from router.node import CONTROL_ASK, Node
 
 log = structlog.get_logger()
@@ -63,20 +62,21 @@ class Daemon:
         self.settings = settings
         self._nursery = nursery
         self._now_ns = Clock()
-        self.ledger = Ledger(settings.network.network, signer.public_key)
+        self._fold = Fold(settings.network.network, signer.public_key)
         self.journal = Journal.open(
             settings.directory / LOG_DIRECTORY,
             network=settings.network.network,
             owner=signer.public_key,
-            on_entry=self._replay,
+            on_entry=self._fold.take,
         )
-        self.ledger.finish_replay()
+        self.ledger = self._fold.live()
         self.node = Node(
             signer,
             settings.network.network,
             self.ledger,
             entropy=os.urandom,
             anchor=MutualCredit(settings.credit_limit_ucr),
+            log=self._fold,
         )
         self.driver = Driver(self.node, self.journal, self, self._now_ns)
         try:
@@ -108,9 +108,6 @@ class Daemon:
             now_ns=self._now_ns,
             rng=random.Random(os.urandom(16)),
         )
-
-    def _replay(self, entry: LogEntry) -> None:
-        self.ledger.replay(entry.type, entry.payload)
 
     @property
     def recovery(self) -> RecoveryReport:
@@ -245,6 +242,7 @@ class Daemon:
     async def flush(self) -> None:
         """Let what was decided be written and sent, within a bound."""
         with trio.move_on_after(_FLUSH_S):
+            self.driver.feed(act.SignHead())
             await self.driver.wait_idle()
             await self._links.end_all()
 

@@ -27,7 +27,16 @@ log = structlog.get_logger()
 
 # Events that an operator would not want to see on every message at the default level.
 _DEBUG_EVENTS = frozenset({"input.ignored"})
-_WARN_EVENTS = frozenset({"peer.offence", "request.failed", "job.failed", "award.failed"})
+_WARN_EVENTS = frozenset(
+    {
+        "award.failed",
+        "job.failed",
+        "log.rolled_back",
+        "peer.offence",
+        "peer.rolled_back",
+        "request.failed",
+    }
+)
 
 
 class Effects(Protocol):

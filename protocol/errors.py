@@ -79,6 +79,13 @@ CODES: Final[dict[str, str]] = {
     "channel.bad_reestablish": "the peer shows a voucher that this side never signed",
     "channel.no_answer": "the peer did not agree in time; is it up? try again later",
     "channel.close_mismatch": "the two sides do not agree on the final total",
+    # head: what a node signs about its whole log
+    "head.bad_signature": "a log's head is not signed by the node whose log it is said to be",
+    "head.equivocation": "the peer signed two different logs; its channels here are frozen",
+    "head.rolled_back": (
+        "the log is older than what a peer holds a signature of: an old copy was restored; stop"
+        " the daemon and put the newest copy back, or go on and lose what peers can't show"
+    ),
     # session: the stream between two peers
     "session.protocol": "the peer sent a message that is not allowed here",
     "session.closed": "the stream to the peer closed",
@@ -107,6 +114,8 @@ CODES: Final[dict[str, str]] = {
     "storage.backlog": "records come faster than the disk takes them; check the disk",
     "storage.closed": "the log was closed and takes no more records; this is a bug in peerd",
     "storage.no_log": "there is no log in that directory; check --data",
+    "storage.bad_head": "a signature in the log is not its owner's; it is no log of that key",
+    "storage.bad_snapshot": "a snapshot is not what the records make; restore an archived copy",
     # configuration and command line
     "config.usage": "the command line can't be understood",
     "config.unreadable": "the configuration can't be read; check the file's owner and mode",

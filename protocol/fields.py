@@ -202,3 +202,15 @@ class ChannelOpen:
     deposit_ucr: Deposit
     opened_at_ns: U63
     signature: Bytes64
+
+
+@dataclass(frozen=True, slots=True)
+class SignedHead:
+    """A node's word for its log up to and with record `sequence`: the chain's value there.
+
+    `signature` is of the log's owner, who is known from where the head stands.
+    """
+
+    sequence: U63
+    head: Bytes32
+    signature: Bytes64

@@ -125,6 +125,21 @@ LOG_NETWORK_BYTES_MAX: Final = 64
 # Places behind damage that are checked as frames: 1 M checksums are a second or so.
 LOG_SEARCH_CANDIDATES_MAX: Final = 1_000_000
 
+# The state in one record of a snapshot; the rest of RECORD_BYTES_MAX is the record around it.
+SNAPSHOT_PART_BYTES_MAX: Final = 60 * 1024
+# Records from one snapshot to the next, and four more a channel, so that snapshots of many
+# channels stay a fraction of the log. A start replays at most about twice that: a second or so.
+SNAPSHOT_RECORDS: Final = 65_536
+SNAPSHOT_RECORDS_PER_CHANNEL: Final = 4
+# A head is signed, logged and shown to channel peers every so many records: 15 us of signing.
+HEAD_RECORDS: Final = 1_024
+# Our own heads that are remembered: a peer that shows an older one can't be answered for.
+HEADS_KEPT: Final = 256
+# Peers whose newest head is remembered: as many as have channels; the longest unseen goes first.
+HEADS_SEEN_MAX: Final = 16_384
+# Of one session, a newer head is logged this often: each costs a record.
+HEAD_SEEN_NS: Final = 10 * NS_PER_S
+
 # --- node ---------------------------------------------------------------------------------
 TIMERS_MAX: Final = 16_384
 OUTBOX_ACTIONS_MAX: Final = 16_384

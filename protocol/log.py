@@ -35,6 +35,8 @@ from crc32c import crc32c
 from protocol import limits
 from protocol.errors import LocalError, StorageError
 
+# The one type that the log itself knows: such a record begins a segment, and a replay.
+SNAPSHOT_TYPE: Final = 21
 MAGIC: Final = b"peerdlog"
 VERSION: Final = 1
 HEAD_BYTES: Final = 32
@@ -126,6 +128,12 @@ class LogWriterState:
     def __init__(self, next_sequence: int, head: bytes) -> None:
         self.next_sequence = next_sequence
         self.head = head
+
+    def advance(self, type: int, payload: bytes) -> None:
+        """As `append`, where nobody wants the frame."""
+        body = _BODY.pack(self.next_sequence, type) + payload
+        self.head = blake2b(body, digest_size=HEAD_BYTES, key=self.head).digest()
+        self.next_sequence += 1
 
     def append(self, type: int, payload: bytes) -> bytes:
         """The frame of the next record; type is 0..255, payload at most RECORD_BYTES_MAX.

@@ -30,6 +30,7 @@ from protocol.fields import (
     Price,
     Prompt,
     RequestFilter,
+    SignedHead,
     Strategy,
     TokenLogprob,
 )
@@ -313,3 +314,15 @@ class Reestablish:
     total_ucr: U63
     lanes: Annotated[tuple[LaneClaim, ...], Meta(max_length=limits.LANES_PER_CHANNEL_MAX)]
     voucher: Voucher | None
+
+
+@message(62)
+@dataclass(frozen=True, slots=True)
+class LogHead:
+    """Where the sender's log stands, and the newest head of the receiver's that it holds.
+
+    `own` is absent until the receiver has shown what it holds: see router/heads.py.
+    """
+
+    own: SignedHead | None
+    yours: SignedHead | None

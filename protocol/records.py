@@ -24,7 +24,9 @@ from protocol.fields import (
     LaneClaim,
     ModelName,
     Price,
+    SignedHead,
 )
+from protocol.log import SNAPSHOT_TYPE
 from protocol.messages import Receipt, Voucher
 from protocol.registry import Registry
 
@@ -168,6 +170,55 @@ class ChannelFrozen:
     cid: Bytes32
     code: Code
     frozen_at_ns: U63
+
+
+@record(20)
+@dataclass(frozen=True, slots=True)
+class HeadSigned:
+    """The head after the record before this one, signed: peers and exports are shown it."""
+
+    head: SignedHead
+    signed_at_ns: U63
+
+
+@record(SNAPSHOT_TYPE)
+@dataclass(frozen=True, slots=True)
+class SnapshotBegun:
+    """The state that the records before it make follows in so many parts, one after another."""
+
+    parts: U32
+
+
+@record(22)
+@dataclass(frozen=True, slots=True)
+class SnapshotPart:
+    """Some of the state, as router/snapshot.py writes it."""
+
+    state: Annotated[bytes, Meta(max_length=limits.SNAPSHOT_PART_BYTES_MAX)]
+
+
+@record(23)
+@dataclass(frozen=True, slots=True)
+class SnapshotSigned:
+    """The snapshot is complete: the head after its last part, signed. A replay may start at
+    its beginning."""
+
+    head: SignedHead
+    signed_at_ns: U63
+
+
+@record(24)
+@dataclass(frozen=True, slots=True)
+class HeadSeen:
+    """A validly signed head that a peer showed, of its own log or, `owner` being us, of ours.
+
+    One of ours is logged only where our log does not have it: it was rolled back. `other` is a
+    second one of the same record with another chain: the peer signed two logs.
+    """
+
+    owner: Bytes32
+    head: SignedHead
+    other: SignedHead | None
 
 
 def encode_record(value: Any) -> tuple[int, bytes]:

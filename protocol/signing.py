@@ -117,3 +117,8 @@ def close_bytes(network: str, cid: bytes, total_ucr: int) -> bytes:
 def close_ack_bytes(network: str, cid: bytes, total_ucr: int) -> bytes:
     """tag16 ‖ cid32 ‖ total u64, by the payee."""
     return crypto.domain_tag(network, "close ack") + cid + _u64(total_ucr)
+
+
+def head_bytes(network: str, owner: bytes, sequence: int, head: bytes) -> bytes:
+    """tag16 ‖ owner32 ‖ sequence u64 ‖ head32, by the log's owner."""
+    return crypto.domain_tag(network, "head") + owner + _u64(sequence) + head

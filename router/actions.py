@@ -170,6 +170,16 @@ class Drain:
     """Take no new work; what runs may finish."""
 
 
+@dataclass(frozen=True, slots=True)
+class SignHead:
+    """Sign the log's head and show it to channel peers: on demand, and before stopping."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Log the whole state now."""
+
+
 Input = (
     GossipReceived
     | BidReceived
@@ -186,6 +196,8 @@ Input = (
     | CancelAsk
     | CloseChannels
     | Drain
+    | SignHead
+    | Snapshot
 )
 
 

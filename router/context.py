@@ -1,6 +1,7 @@
 """What the cores of one node share: identity, ledger, timers, and the actions being collected.
 
-Has no clock: `now_ns` is that of the input being handled. `entropy` supplies secret bytes.
+Has no clock: `now_ns` is that of the input being handled. `entropy` supplies secret bytes. `log`
+is the fold of what was appended; without it, no heads are signed and no snapshots made.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from protocol.crypto import Signer, Verify, verify
 from protocol.framing import frame
 from protocol.records import encode_record
 from router.actions import Action, Append, Deliver, Note, Penalize, Send, SessionKey
+from router.fold import Fold
 from router.ledger import Ledger
 from router.timers import Timers
 
@@ -25,10 +27,12 @@ class Context:
         ledger: Ledger,
         entropy: Callable[[int], bytes],
         check: Verify = verify,
+        log: Fold | None = None,
     ) -> None:
         self.signer = signer
         self.network = network
         self.ledger = ledger
+        self.log = log
         self.entropy = entropy
         self.verify = check
         self.timers = Timers()
@@ -55,6 +59,8 @@ class Context:
         durable."""
         number, payload = encode_record(record)
         self.ledger.apply(record)
+        if self.log is not None:
+            self.log.add(record, number, payload)
         self._actions.append(Append(number, payload))
 
     def send(self, session: SessionKey, message: Any) -> None:

@@ -11,6 +11,7 @@ from protocol import limits, records
 from protocol.channel import Channel, ChannelState, Lane, LaneState, Role
 from protocol.errors import LocalError, StorageError
 from protocol.signing import channel_id, receipt_id
+from router.head_book import HeadBook
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,10 @@ class Ledger:
         self.channels: dict[bytes, Channel] = {}
         self.receipts = 0
         self.open_channels = 0
-        self._closed: list[bytes] = []  # oldest first, at most CHANNELS_CLOSED_KEPT
-        self._forgotten_spent_ucr = 0
-        self._forgotten_earned_ucr = 0
+        self.heads = HeadBook()
+        self.closed: list[bytes] = []  # oldest first, at most CHANNELS_CLOSED_KEPT
+        self.forgotten_spent_ucr = 0
+        self.forgotten_earned_ucr = 0
 
     def channel(self, cid: bytes) -> Channel | None:
         """The channel, or None."""
@@ -59,7 +61,7 @@ class Ledger:
 
     def balance(self) -> Balance:
         """The sums over all channels."""
-        spent, earned = self._forgotten_spent_ucr, self._forgotten_earned_ucr
+        spent, earned = self.forgotten_spent_ucr, self.forgotten_earned_ucr
         locked = unpaid = 0
         for channel in self.channels.values():
             due = channel.due_ucr if channel.settled_ucr is None else channel.settled_ucr
@@ -109,16 +111,24 @@ class Ledger:
                 self._channel(record.cid).state = ChannelState.FROZEN
             case records.CloseAgreed():
                 self._channel(record.cid)
+            case records.HeadSigned() | records.SnapshotSigned():
+                self.heads.signed(record.head)
+            case records.HeadSeen():
+                self.heads.saw(self.owner, record)
+            case records.SnapshotBegun() | records.SnapshotPart():
+                pass  # what they say, the records before them said: see router/fold.py
             case _:
                 raise AssertionError(f"no rule for {type(record).__name__}")
 
-    def replay(self, number: int, payload: bytes) -> None:
-        """Fold one log frame in. StorageError `storage.corrupt` when it makes no sense."""
+    def replay(self, number: int, payload: bytes) -> Any:
+        """Fold one log frame in and return its record. StorageError `storage.corrupt` when it
+        makes no sense."""
         record = records.decode_record(number, payload)
         try:
             self.apply(record)
         except LocalError as error:
             raise StorageError("storage.corrupt", f"{type(record).__name__}: {error}") from error
+        return record
 
     def finish_replay(self) -> None:
         """After a restart no peer is connected, and a payee may have sent all it reserved."""
@@ -168,13 +178,13 @@ class Ledger:
         channel.lanes.clear()
         channel.state = ChannelState.CLOSED
         self.open_channels -= 1
-        self._closed.append(channel.cid)
-        if len(self._closed) > limits.CHANNELS_CLOSED_KEPT:
-            oldest = self.channels.pop(self._closed.pop(0))
+        self.closed.append(channel.cid)
+        if len(self.closed) > limits.CHANNELS_CLOSED_KEPT:
+            oldest = self.channels.pop(self.closed.pop(0))
             if oldest.role is Role.PAYER:
-                self._forgotten_spent_ucr += oldest.settled_ucr or 0
+                self.forgotten_spent_ucr += oldest.settled_ucr or 0
             else:
-                self._forgotten_earned_ucr += oldest.settled_ucr or 0
+                self.forgotten_earned_ucr += oldest.settled_ucr or 0
 
     def _lane_opened(self, record: records.LaneOpened) -> None:
         channel = self._channel(record.cid)

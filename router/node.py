@@ -19,6 +19,8 @@ from router.actions import Action, Input, SessionKey
 from router.admission import Admission, Opening
 from router.anchor import Anchor, MutualCredit
 from router.context import Context
+from router.fold import Fold
+from router.heads import Heads
 from router.ledger import Ledger
 from router.provider import Provider
 from router.requester import Requester
@@ -39,8 +41,10 @@ class Node:
         anchor: Anchor | None = None,
         check: Verify = verify,
         opening: Opening | None = None,
+        log: Fold | None = None,
     ) -> None:
-        self.context = Context(signer, network, ledger, entropy, check)
+        self.context = Context(signer, network, ledger, entropy, check, log)
+        self.heads = Heads(self.context)
         self.admission = Admission(network, check, opening)
         self.requester = Requester(self.context)
         self.provider = Provider(self.context, anchor or MutualCredit(limits.DEPOSIT_UCR_MAX))
@@ -70,6 +74,7 @@ class Node:
                 self.provider.serving.handle_timer(key)
             else:
                 self.requester.handle_timer(key)
+        self.heads.tick()
         return self.context.take_actions()
 
     def receive(self, item: Input, now_ns: int) -> list[Action]:
@@ -86,6 +91,7 @@ class Node:
             self._dispatch(item)
         except RemoteError as error:
             self._offence(peer, session, error)
+        self.heads.tick()
         return self.context.take_actions()
 
     def _offence(self, peer: bytes, session: SessionKey | None, error: RemoteError) -> None:
@@ -132,6 +138,10 @@ class Node:
                 self._close_channels(item.cids)
             case act.Drain():
                 self.provider.drain()
+            case act.SignHead():
+                self.heads.announce()
+            case act.Snapshot():
+                self.heads.snapshot()
 
     def _gossip(self, signed: Signed) -> None:
         if signed.sender == self.context.public_key:
@@ -158,11 +168,13 @@ class Node:
             return
         self._readers[session] = FrameReader()
         if session.outbound:
+            self.heads.session_opened(session)
             self.requester.awarding.session_opened(session.peer)
             self._close_waiting(session)
 
     def _session_closed(self, session: SessionKey, code: str) -> None:
         self._readers.pop(session, None)
+        self.heads.session_closed(session)
         if session.outbound:
             self.requester.awarding.session_closed(session.peer, code)
         else:
@@ -185,6 +197,9 @@ class Node:
 
     def _take_frame(self, session: SessionKey, body: bytes) -> None:
         message = wire.decode(body)
+        if isinstance(message, messages.LogHead):
+            self.heads.take(session, message)
+            return
         if session.outbound:
             self._from_payee(session, message)
             self._close_waiting(session)

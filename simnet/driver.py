@@ -10,7 +10,7 @@ from hashlib import blake2b
 from protocol.crypto import Signer
 from router.actions import Action, Append, Input, SessionData
 from router.anchor import Anchor
-from router.ledger import Ledger
+from router.fold import Fold
 from router.node import Node
 from simnet.clock import EventHeap
 from simnet.memory import OpenedOnce, VerifiedOnce
@@ -41,7 +41,12 @@ class Trace:
 
 
 class Driver:
-    """Peers, their inputs, their disks and their timers."""
+    """Peers, their inputs, their disks and their timers.
+
+    `with_heads`: nodes sign heads of their logs and make snapshots, which costs a second ledger.
+    """
+
+    with_heads = False
 
     def __init__(self, network: str, start_ns: int) -> None:
         self.network = network
@@ -70,18 +75,18 @@ class Driver:
 
     def make_node(self, peer: Peer) -> Node:
         """The peer's node as it starts from its log."""
-        ledger = Ledger(self.network, peer.signer.public_key)
+        fold = Fold(self.network, peer.signer.public_key, verify=self.verified)
         for number, payload in peer.log:
-            ledger.replay(number, payload)
-        ledger.finish_replay()
+            fold.replay(number, payload)
         node = Node(
             peer.signer,
             self.network,
-            ledger,
+            fold.live(),
             entropy=peer.entropy.bytes,
             anchor=self._anchor(),
             check=self.verified,
             opening=self._opened,
+            log=fold if self.with_heads else None,
         )
         node.context.addresses = (peer.address,)
         return node

@@ -25,6 +25,8 @@ EPOCH_NS = 1_700_000_000 * NS_PER_S
 class World(Driver):
     """Builds peers, runs them, and lets a test cut, kill and restart them."""
 
+    with_heads = True
+
     def __init__(self, settings: WorldSettings) -> None:
         super().__init__(settings.network, EPOCH_NS)
         self.settings = settings

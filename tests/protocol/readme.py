@@ -41,6 +41,7 @@ PARTS: Final = (
     fields.LaneClaim,
     fields.GenerationProfile,
     fields.ChannelOpen,
+    fields.SignedHead,
 )
 ENUMS: Final = (fields.InferenceType, fields.FinishReason, fields.ConstraintKind)
 

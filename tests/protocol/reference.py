@@ -173,6 +173,11 @@ def close_ack_bytes(network: str, cid: bytes, total_ucr: int) -> bytes:
     return tag(network, "close ack") + cid + struct.pack(">Q", total_ucr)
 
 
+def head_bytes(network: str, owner: bytes, sequence: int, head: bytes) -> bytes:
+    """The log's owner, for all records up to `sequence`."""
+    return tag(network, "head") + owner + struct.pack(">Q", sequence) + head
+
+
 def receipt_id(receipt: Any) -> bytes:
     """README, "Receipts": 45 is the receipt's type number."""
     return digest(message(45, receipt))

@@ -37,6 +37,7 @@ FIXED_BYTES = {
     "receipt_ack_bytes": 48,
     "close_bytes": 56,
     "close_ack_bytes": 56,
+    "head_bytes": 88,
 }
 DIGESTS = ["channel_id", "lanes_root", "transcript_start", "prompt_commitment", "transcript_next"]
 

@@ -36,6 +36,7 @@ THINGS: Final = (
     "receipt ack",
     "close",
     "close ack",
+    "head",
 )
 PAYER: Final = crypto.Signer(s.PAYER_SEED)
 PAYEE: Final = crypto.Signer(s.PAYEE_SEED)
@@ -122,6 +123,7 @@ _SIGNED: Final[dict[str, tuple[str, Entry]]] = {
     "receipt_ack_bytes": ("payer", {"identity": s.fill(0xD0)}),
     "close_bytes": ("payer", {"cid": s.CID, "total_ucr": 462_500}),
     "close_ack_bytes": ("payee", {"cid": s.CID, "total_ucr": 462_500}),
+    "head_bytes": ("payee", {"owner": s.fill(0x02), "sequence": 4_711, "head": s.fill(0x30)}),
 }
 
 

@@ -22,6 +22,7 @@ from protocol.fields import (
     OutputConstraint,
     Prompt,
     RequestFilter,
+    SignedHead,
     Strategy,
     TokenChance,
     TokenLogprob,
@@ -68,6 +69,7 @@ LOGPROBS = (
 CLAIMS = (LaneClaim(0, 9, 410_000), LaneClaim(4, 3, 52_500))
 VOUCHER = m.Voucher(CID, 500_000, CLAIMS, SIGNATURE)
 OPEN = ChannelOpen(fill(0x40, 16), fill(0x50, 16), TERMS, 2_000_000, NOW_NS, SIGNATURE)
+HEAD = SignedHead(4_711, fill(0x30), SIGNATURE)
 RECEIPT = m.Receipt(
     request_id=REQUEST_ID,
     bid_id=BID_ID,
@@ -168,6 +170,9 @@ MESSAGES: Final[dict[str, Any]] = {
     "CloseAck": m.CloseAck(CID, 462_500, SIGNATURE),
     "Reestablish": m.Reestablish(CID, 500_000, CLAIMS, None),
     "Reestablish.payee": m.Reestablish(CID, 500_000, CLAIMS, VOUCHER),
+    "LogHead": m.LogHead(HEAD, SignedHead(U63, fill(0x31), fill(0xC0, 64))),
+    "LogHead.first": m.LogHead(None, HEAD),
+    "LogHead.empty": m.LogHead(None, None),
     # Every width that an integer has, on both sides of where it grows.
     **{
         f"VoucherAck.{best}": m.VoucherAck(CID, best)
@@ -207,4 +212,10 @@ RECORDS: Final[dict[str, Any]] = {
     "ChannelClosed.refused": r.ChannelClosed(CID, 0, 2, NOW_NS, b"", b""),
     "CloseAgreed": r.CloseAgreed(CID, 462_500),
     "ChannelFrozen": r.ChannelFrozen(CID, "chunk.wrong_hash", 1_700_000_000_000_000_000),
+    "HeadSigned": r.HeadSigned(HEAD, NOW_NS),
+    "SnapshotBegun": r.SnapshotBegun(2),
+    "SnapshotPart": r.SnapshotPart(fill(0x01, 40)),
+    "SnapshotSigned": r.SnapshotSigned(HEAD, NOW_NS),
+    "HeadSeen": r.HeadSeen(fill(0x01), HEAD, None),
+    "HeadSeen.two": r.HeadSeen(fill(0x01), HEAD, SignedHead(4_711, fill(0x31), SIGNATURE)),
 }

@@ -1,0 +1,110 @@
+"""The ledger as bytes and back, for the log's snapshots: names and values, in msgpack.
+
+Says nothing that the records before it do not: whoever reads a whole log may skip it. A field
+that a later version adds needs a default, and a part of the ledger that it adds a field here.
+Rule: protocol/README.md, "Snapshots".
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from protocol import limits
+from protocol.channel import Channel
+from protocol.errors import StorageError
+from protocol.fields import SignedHead
+from router.ledger import Ledger
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+
+
+@dataclass(slots=True)
+class Totals:
+    """The ledger's own numbers."""
+
+    receipts: int
+    forgotten_spent_ucr: int
+    forgotten_earned_ucr: int
+
+
+@dataclass(slots=True)
+class State:
+    """One part of a snapshot; the lists of all parts are joined, in order."""
+
+    totals: Totals | None = None
+    shown: SignedHead | None = None
+    channels: list[Channel] = field(default_factory=list)
+    closed: list[bytes] = field(default_factory=list)
+    own: list[SignedHead] = field(default_factory=list)
+    seen: list[tuple[bytes, SignedHead]] = field(default_factory=list)
+
+
+def snapshot_parts(ledger: Ledger) -> Iterator[bytes]:
+    """The ledger in parts of at most SNAPSHOT_PART_BYTES_MAX; equal ledgers give equal parts."""
+    totals = Totals(ledger.receipts, ledger.forgotten_spent_ucr, ledger.forgotten_earned_ucr)
+    yield _encode({"totals": totals, "shown": ledger.heads.shown})
+    listed: dict[str, Iterable[Any]] = {
+        "channels": ledger.channels.values(),
+        "closed": ledger.closed,
+        "own": ledger.heads.own.values(),
+        "seen": ledger.heads.seen.items(),
+    }
+    for name, values in listed.items():
+        for items in _batches(values):
+            yield _encode({name: items})
+
+
+def _batches(values: Iterable[Any]) -> Iterator[list[msgspec.Raw]]:
+    """The values encoded, as many at once as a part holds."""
+    whole = limits.SNAPSHOT_PART_BYTES_MAX - 32  # without the name and the array around them
+    batch: list[msgspec.Raw] = []
+    room = whole
+    for value in values:
+        encoded = msgspec.Raw(_encode(value))
+        size = len(bytes(encoded))
+        if batch and size > room:
+            yield batch
+            batch, room = [], whole
+        batch.append(encoded)
+        room -= size
+    if batch:
+        yield batch
+
+
+def restore(ledger: Ledger, parts: Iterable[bytes]) -> None:
+    """Fill an empty ledger from a snapshot. StorageError `storage.bad_snapshot`."""
+    for part in parts:
+        state = _decode(part)
+        if state.totals is not None:
+            ledger.receipts = state.totals.receipts
+            ledger.forgotten_spent_ucr = state.totals.forgotten_spent_ucr
+            ledger.forgotten_earned_ucr = state.totals.forgotten_earned_ucr
+            ledger.heads.shown = state.shown
+        for channel in state.channels:
+            ledger.channels[channel.cid] = channel
+            ledger.open_channels += channel.is_open
+        ledger.closed += state.closed
+        ledger.heads.own |= {head.sequence: head for head in state.own}
+        ledger.heads.seen |= dict(state.seen)
+
+
+def _decode(part: bytes) -> State:
+    try:
+        state = msgspec.msgpack.decode(part, type=State)
+        raw = msgspec.msgpack.decode(part)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise StorageError("storage.bad_snapshot", str(error)) from error
+    if not _within(raw, msgspec.msgpack.decode(_encode(state))):
+        raise StorageError("storage.version", "a snapshot has fields of a later version")
+    return state
+
+
+def _within(raw: Any, known: Any) -> bool:
+    """Whether all of `raw` is in `known`, which may have more fields, at their defaults."""
+    if isinstance(raw, dict) and isinstance(known, dict):
+        return all(key in known and _within(value, known[key]) for key, value in raw.items())
+    if isinstance(raw, list) and isinstance(known, list):
+        return len(raw) == len(known) and all(map(_within, raw, known))
+    return bool(raw == known)
