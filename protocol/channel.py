@@ -11,6 +11,7 @@ from typing import Final
 
 from protocol import limits
 from protocol.fields import ChannelTerms, LaneClaim
+from protocol.machine import apply
 from protocol.messages import Voucher
 from protocol.units import cost_ucr
 
@@ -68,6 +69,7 @@ CHANNEL_TRANSITIONS: Final[dict[tuple[ChannelState, ChannelEvent], ChannelState]
     (_C.OPENING, _E.VOUCHER): _C.OPENING,
     (_C.OPENING, _E.LANE_CLOSE): _C.OPENING,
     (_C.OPENING, _E.LOST): _C.DETACHED,
+    (_C.OPENING, _E.FAULT): _C.FROZEN,
     (_C.READY, _E.LANE_OPEN): _C.READY,
     (_C.READY, _E.CHUNK): _C.READY,
     (_C.READY, _E.VOUCHER): _C.READY,
@@ -86,7 +88,6 @@ CHANNEL_TRANSITIONS: Final[dict[tuple[ChannelState, ChannelEvent], ChannelState]
     (_C.DETACHED, _E.FAULT): _C.FROZEN,
     (_C.CLOSING_COOP, _E.CLOSE_ACK): _C.CLOSED,
     (_C.CLOSING_COOP, _E.CLOSE_REFUSE): _C.READY,
-    (_C.CLOSING_COOP, _E.VOUCHER): _C.CLOSING_COOP,
     (_C.CLOSING_COOP, _E.LOST): _C.DETACHED,
     (_C.CLOSING_COOP, _E.CHALLENGE): _C.CHALLENGE,
     (_C.CLOSING_COOP, _E.FAULT): _C.FROZEN,
@@ -155,7 +156,8 @@ class Lane:
 
     `due_ucr` is the price of what was sent (payee) or received (payer); `reserved_ucr` the
     price up to which the payee has durably said that it may have sent; `receipt_id` names the
-    receipt that the payee signed.
+    receipt that the payee signed. `exact` is False for a payee that restarted meanwhile and
+    can't tell what it sent from what it reserved.
     """
 
     lane: int
@@ -168,6 +170,12 @@ class Lane:
     due_ucr: int = 0
     reserved_ucr: int = 0
     receipt_id: bytes = b""
+    exact: bool = True
+
+    def step(self, *events: LaneEvent) -> None:
+        """Move by the table. RemoteError `channel.wrong_state`."""
+        for event in events:
+            self.state = apply(LANE_TRANSITIONS, self.state, event, "channel.wrong_state")
 
     def price_ucr(self, input_tokens: int, output_tokens: int) -> int:
         """The price due at these counts."""
@@ -182,8 +190,9 @@ class Lane:
 class Channel:
     """One channel as one node sees it; amounts in ucr.
 
-    `total_ucr` is the highest total issued (payer) or held with its voucher (payee);
-    `settled_due_ucr` the price of all closed lanes; `closed` the last closed lanes' prices,
+    `total_ucr` is the highest total issued (payer) or held with its voucher (payee); `issued`
+    the claims of the payer's last voucher, so that it can be signed again as it was.
+    `settled_due_ucr` is the price of all closed lanes; `closed` the last closed lanes' prices,
     kept so that a reconnecting peer that missed the end can still be reconciled.
     """
 
@@ -194,15 +203,29 @@ class Channel:
     terms: ChannelTerms
     deposit_ucr: int
     opened_at_ns: int
-    state: ChannelState = ChannelState.OPENING
+    state: ChannelState = ChannelState.NEW
     total_ucr: int = 0
     voucher: Voucher | None = None
+    issued: tuple[LaneClaim, ...] = ()
     lanes: dict[int, Lane] = field(default_factory=dict)
     lane_last: int = 0
     settled_due_ucr: int = 0
     settled_lanes: int = 0
     closed: dict[int, int] = field(default_factory=dict)
     settled_ucr: int | None = None
+
+    def step(self, event: ChannelEvent) -> None:
+        """Move by the table. RemoteError `channel.wrong_state`."""
+        self.check(event)
+        self.state = CHANNEL_TRANSITIONS[self.state, event]
+
+    def check(self, event: ChannelEvent) -> None:
+        """That the table has a cell for `event` now. RemoteError `channel.wrong_state`."""
+        apply(CHANNEL_TRANSITIONS, self.state, event, "channel.wrong_state")
+
+    def allows(self, event: ChannelEvent) -> bool:
+        """Whether the table has a cell for `event` now."""
+        return (self.state, event) in CHANNEL_TRANSITIONS
 
     @property
     def peer(self) -> bytes:
@@ -224,11 +247,6 @@ class Channel:
     def spendable_ucr(self) -> int:
         """What the payer can still promise."""
         return self.deposit_ucr - max(self.total_ucr, self.due_ucr)
-
-    @property
-    def send_limit_ucr(self) -> int:
-        """The due that the payee may reach: W over the best voucher, never the deposit."""
-        return min(self.total_ucr + self.terms.window_ucr, self.deposit_ucr)
 
     @property
     def is_open(self) -> bool:

@@ -104,6 +104,11 @@ CHANNELS_MAX: Final = 16_384
 CHANNELS_CLOSED_KEPT: Final = 1_024
 CHANNELS_PER_PEER_MAX: Final = 16
 LANES_PER_CHANNEL_MAX: Final = 32
+# A payer that denied what it was sent gets its window back by 1 ucr for so many that it pays:
+# cheating by denial is worth 1.6 % of the turnover, and no more.
+DENIAL_FORGIVEN_PER: Final = 64
+# Payers whose denials are remembered; each got one window at most.
+DENIALS_TRACKED_MAX: Final = 8_192
 # Output tokens in one chunk; one chunk is the credit that a newcomer gets.
 CHUNK_TOKENS_MAX: Final = 32
 # Tokens that a provider treats as one: small enough that a window of one chunk always moves.

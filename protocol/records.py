@@ -172,6 +172,30 @@ class ChannelFrozen:
     frozen_at_ns: U63
 
 
+@record(13)
+@dataclass(frozen=True, slots=True)
+class DueAgreed:
+    """After a re-establish or the repair of a rolled-back log: what the closed lanes cost.
+
+    `settled_due_ucr` is the price of all closed lanes, `settled_lanes` their number; lanes up
+    to `lane_last` were used.
+    """
+
+    cid: Bytes32
+    settled_due_ucr: U63
+    settled_lanes: U32
+    lane_last: U63
+
+
+@record(14)
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """Payee: on returning the payer denied `denied_ucr` that was sent and not yet paid."""
+
+    cid: Bytes32
+    denied_ucr: U63
+
+
 @record(20)
 @dataclass(frozen=True, slots=True)
 class HeadSigned:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from protocol import limits, signing
 from protocol.channel import LANE_TRANSITIONS as TRANSITIONS
-from protocol.channel import Channel, Lane, LaneEvent, LaneState
+from protocol.channel import Channel, Lane, LaneEvent
 from protocol.crypto import Verify
 from protocol.errors import RemoteError
 from protocol.fields import GenerationParameters
@@ -60,9 +60,7 @@ class Attempt:
         )
         if not verify(self.provider, signed, message.signature):
             raise RemoteError("channel.bad_signature", "accept")
-        self.lane.state = apply(
-            TRANSITIONS, self.lane.state, LaneEvent.ACCEPT, "channel.wrong_state"
-        )
+        self.lane.step(LaneEvent.ACCEPT)
 
     def take_chunk(self, network: str, chunk: Chunk, verify: Verify) -> None:
         """Check a chunk and count it as received; nothing changes when it is refused.
@@ -152,10 +150,3 @@ class Attempt:
             raise RemoteError("receipt.mismatch", "model_digest")
         if receipt.profile.parameters_digest != signing.parameters_digest(self.parameters):
             raise RemoteError("receipt.mismatch", "parameters")
-
-    def abort(self) -> None:
-        """The lane ends without a receipt; what was delivered stays due."""
-        if self.lane.state is not LaneState.ABORTED:
-            self.lane.state = apply(
-                TRANSITIONS, self.lane.state, LaneEvent.ABORT, "channel.wrong_state"
-            )

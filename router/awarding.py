@@ -21,8 +21,9 @@ from router.auction import ScoredBid
 from router.context import Context
 from router.delivery import Delivery
 from router.job import Job
-from router.payer import Payer, headroom_ucr, step
+from router.payer import Payer, headroom_ucr
 from router.quoting import input_tokens_estimate
+from router.reestablish import PayerReestablish
 from router.timers import TimerKey
 
 
@@ -33,12 +34,14 @@ class Awarding:
         self,
         context: Context,
         payer: Payer,
+        reestablish: PayerReestablish,
         delivery: Delivery,
         jobs: Callable[[], Iterable[Job]],
         fail: Callable[[Job, str, str], None],
     ) -> None:
         self._context = context
         self._payer = payer
+        self._reestablish = reestablish
         self._delivery = delivery
         self._jobs = jobs
         self._fail = fail
@@ -90,7 +93,7 @@ class Awarding:
         self._sessions[provider] = True
         session = SessionKey(provider, outbound=True)
         for channel in self._payer.detached(provider):
-            self._payer.reestablish(session, channel)
+            self._reestablish.tell(session, channel)
         self.dispatch(provider)
 
     def session_closed(self, provider: bytes, code: str) -> None:
@@ -117,14 +120,14 @@ class Awarding:
     def _award(self, job: Job, scored: ScoredBid) -> None:
         """Lane and first voucher, logged; then the award, with a new channel's opening."""
         ask, request = job.ask, job.request.message
-        channel = self._payer.find(scored, request.deadline_ns, self._delivery.committed_ucr)
+        channel = self._payer.choose(scored, request.deadline_ns, self._delivery.committed_ucr)
         if channel is not None and channel.state is not ChannelState.READY:
             return  # `dispatch` comes again when it is accepted or re-established
         opening = None
         try:
             if channel is None:
                 channel, opening = self._payer.open(scored, ask.deposit_ucr)
-            step(channel, ChannelEvent.LANE_OPEN)
+            channel.step(ChannelEvent.LANE_OPEN)
         except RemoteError as error:
             self.next_bid(job, error.code)
             return

@@ -27,7 +27,7 @@ from router.actions import SessionKey
 from router.attempt import Attempt
 from router.context import Context
 from router.job import Job
-from router.payer import Payer, headroom_ucr, step
+from router.payer import Payer, headroom_ucr
 from router.timers import TimerKey
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Delivery:
             attempt.take_accept(context.network, message, context.verify)
             opened = attempt.channel.state is ChannelState.OPENING
             if opened:
-                step(attempt.channel, ChannelEvent.ACCEPT)
+                attempt.channel.step(ChannelEvent.ACCEPT)
         if self._job(attempt) is not None:
             context.timers.cancel(TimerKey("accept", attempt.request))
             self._watch(attempt)
@@ -88,6 +88,7 @@ class Delivery:
         context = self._context
         attempt = self._find(session, chunk.cid, chunk.lane)
         with self._fault(attempt):
+            attempt.channel.step(ChannelEvent.CHUNK)
             attempt.take_chunk(context.network, chunk, context.verify)
         job = self._job(attempt)
         if job is None:
@@ -116,7 +117,6 @@ class Delivery:
 
     def _send_voucher(self, job: Job, attempt: Attempt, target_ucr: int) -> None:
         channel = attempt.channel
-        step(channel, ChannelEvent.VOUCHER)
         voucher = self._payer.issue(channel, target_ucr, job.ask.advance_max_ucr)
         if voucher is not None:
             self._context.send(attempt.session, voucher)
@@ -227,7 +227,6 @@ class Delivery:
         self._payer.lost(provider)
 
     def _close_lane(self, attempt: Attempt, code: str) -> None:
-        attempt.abort()
         self._context.append(
             LaneClosed(
                 attempt.channel.cid,
@@ -256,7 +255,7 @@ class Delivery:
     def fault(self, attempt: Attempt, error: RemoteError) -> None:
         """The provider cheated or broke: freeze the channel, stop the lane, tell the asker."""
         self._close_lane(attempt, error.code)
-        if attempt.channel.state in (ChannelState.READY, ChannelState.DETACHED):
+        if attempt.channel.allows(ChannelEvent.FAULT):
             self._payer.freeze(attempt.channel, error.code)
         self._context.send(attempt.session, Cancel(attempt.channel.cid, attempt.lane.lane))
         job = self._job(attempt)

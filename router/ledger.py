@@ -1,17 +1,31 @@
 """The node's money, as the fold of its log: channels, lanes, balances.
 
-`apply` is the only way anything changes, live or in a replay, so a restart sees what was. Has
-no keys, clock or disk. Rule: router/README.md, "Money".
+`apply` is the only way anything that lasts changes, live or in a replay, so a restart sees what
+was. What a record means for a state goes through the tables of protocol.channel. A log knows no
+connection: folded without a node, a channel is DETACHED from its opening on, and every lasting
+event is legal there. Has no keys, clock or disk. Rule: router/README.md, "Money".
 """
 
 from dataclasses import dataclass
 from typing import Any
 
 from protocol import limits, records
-from protocol.channel import Channel, ChannelState, Lane, LaneState, Role
-from protocol.errors import LocalError, StorageError
+from protocol.channel import (
+    Channel,
+    ChannelEvent,
+    Lane,
+    LaneEvent,
+    LaneState,
+    Role,
+)
+from protocol.errors import LocalError, RemoteError, StorageError
 from protocol.signing import channel_id, receipt_id
+from router.denials import Denials
 from router.head_book import HeadBook
+
+# How a channel came to be closed, by the number in its record.
+COOPERATIVE, REFUSED = 1, 2
+_CLOSED_BY = {COOPERATIVE: ChannelEvent.CLOSE_ACK, REFUSED: ChannelEvent.REFUSE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +53,13 @@ class Ledger:
     def __init__(self, network: str, owner: bytes) -> None:
         self.network = network
         self.owner = owner
+        self.live = False  # whether a node, which may be connected, goes on from here
         self.channels: dict[bytes, Channel] = {}
         self.receipts = 0
         self.open_channels = 0
         self.heads = HeadBook()
+        self.denials = Denials()
+        self._with_peer: dict[tuple[bytes, Role], dict[bytes, Channel]] = {}  # open ones
         self.closed: list[bytes] = []  # oldest first, at most CHANNELS_CLOSED_KEPT
         self.forgotten_spent_ucr = 0
         self.forgotten_earned_ucr = 0
@@ -53,11 +70,21 @@ class Ledger:
 
     def with_peer(self, peer: bytes, role: Role) -> list[Channel]:
         """The open channels with `peer` in which we have `role`, oldest first."""
-        return [
-            channel
-            for channel in self.channels.values()
-            if channel.role is role and channel.peer == peer and channel.is_open
-        ]
+        return list(self._with_peer.get((peer, role), {}).values())
+
+    def window_ucr(self, channel: Channel) -> int:
+        """Payee: how far what we send on `channel` may run ahead of its vouchers now.
+
+        W of the terms, less what this payer denied and what it owes for ended lanes of its
+        other channels: one payer is lent one window, however often it comes back.
+        """
+        owed = sum(
+            max(0, other.settled_due_ucr - other.total_ucr)
+            for other in self.with_peer(channel.payer, Role.PAYEE)
+            if other is not channel
+        )
+        denied = self.denials.open_ucr(channel.payer)
+        return max(0, channel.terms.window_ucr - owed - denied)
 
     def balance(self) -> Balance:
         """The sums over all channels."""
@@ -83,34 +110,47 @@ class Ledger:
             case records.VoucherIssued():
                 self._voucher_issued(record)
             case records.VoucherAccepted():
-                channel = self._channel(record.voucher.cid)
-                channel.voucher = record.voucher
-                channel.total_ucr = record.voucher.total_ucr
+                self._voucher_accepted(record)
             case records.Reserved():
                 lane = self._lane(record.cid, record.lane)
                 lane.reserved_ucr = max(lane.reserved_ucr, record.due_ucr)
             case records.LaneClosed():
-                self._channel(record.cid).close_lane(record.lane, record.due_ucr)
+                channel = self._channel(record.cid)
+                self._end_lane(channel, record.lane, record.due_ucr, LaneEvent.ABORT)
             case records.ReceiptSigned():
                 lane = self._lane(record.receipt.cid, record.receipt.lane)
+                _start(lane)
+                lane.step(LaneEvent.RESULT)
                 lane.due_ucr = lane.reserved_ucr = record.receipt.price_ucr
                 lane.chunks = record.receipt.chunks
                 lane.receipt_id = receipt_id(record.receipt)
-                lane.state = LaneState.DONE
             case records.ReceiptAcknowledged():
-                self.receipts += 1
                 channel = self._channel(record.receipt.cid)
-                channel.close_lane(record.receipt.lane, record.receipt.price_ucr)
-            case records.ReceiptCountersigned():
+                lane = self._lane(channel.cid, record.receipt.lane)
+                _start(lane)
+                lane.step(LaneEvent.RESULT, LaneEvent.ACKNOWLEDGE)
+                self._end_lane(
+                    channel, lane.lane, record.receipt.price_ucr, LaneEvent.AUDIT_PASSED
+                )
                 self.receipts += 1
-                channel = self._channel(record.cid)
-                channel.close_lane(record.lane, self._lane(record.cid, record.lane).due_ucr)
+            case records.ReceiptCountersigned():
+                channel, lane = self._channel(record.cid), self._lane(record.cid, record.lane)
+                lane.step(LaneEvent.ACKNOWLEDGE)
+                self._end_lane(channel, lane.lane, lane.due_ucr, LaneEvent.AUDIT_PASSED)
+                self.receipts += 1
             case records.ChannelClosed():
-                self._close(self._channel(record.cid), record.settled_ucr)
+                self._close(self._channel(record.cid), record)
             case records.ChannelFrozen():
-                self._channel(record.cid).state = ChannelState.FROZEN
+                self._channel(record.cid).step(ChannelEvent.FAULT)
             case records.CloseAgreed():
                 self._channel(record.cid)
+            case records.DueAgreed():
+                channel = self._channel(record.cid)
+                channel.settled_due_ucr = record.settled_due_ucr
+                channel.settled_lanes = record.settled_lanes
+                channel.lane_last = max(channel.lane_last, record.lane_last)
+            case records.Denied():
+                self.denials.add(self._channel(record.cid).payer, record.denied_ucr)
             case records.HeadSigned() | records.SnapshotSigned():
                 self.heads.signed(record.head)
             case records.HeadSeen():
@@ -126,18 +166,15 @@ class Ledger:
         record = records.decode_record(number, payload)
         try:
             self.apply(record)
-        except LocalError as error:
+        except (LocalError, RemoteError) as error:
             raise StorageError("storage.corrupt", f"{type(record).__name__}: {error}") from error
         return record
 
     def finish_replay(self) -> None:
-        """After a restart no peer is connected, and a payee may have sent all it reserved."""
+        """After a restart a payee may have sent all that it reserved."""
         for channel in self.channels.values():
-            if not channel.is_open:
-                continue
-            if channel.state is not ChannelState.FROZEN:
-                channel.state = ChannelState.DETACHED
             for lane in channel.lanes.values():
+                lane.exact = lane.due_ucr >= lane.reserved_ucr
                 lane.due_ucr = max(lane.due_ucr, lane.reserved_ucr)
 
     def _channel(self, cid: bytes) -> Channel:
@@ -162,8 +199,7 @@ class Ledger:
             record.terms,
         )
         role = Role.PAYER if record.payer == self.owner else Role.PAYEE
-        self.open_channels += 1
-        self.channels[cid] = Channel(
+        channel = Channel(
             cid=cid,
             role=role,
             payer=record.payer,
@@ -172,12 +208,29 @@ class Ledger:
             deposit_ucr=record.deposit_ucr,
             opened_at_ns=record.opened_at_ns,
         )
+        channel.step(ChannelEvent.OPEN)
+        if not self.live:
+            channel.step(ChannelEvent.LOST)
+        self.keep(channel)
 
-    def _close(self, channel: Channel, settled_ucr: int) -> None:
-        channel.settled_ucr = settled_ucr
+    def keep(self, channel: Channel) -> None:
+        """Take in a channel as it is."""
+        self.channels[channel.cid] = channel
+        if channel.is_open:
+            self.open_channels += 1
+            self._with_peer.setdefault((channel.peer, channel.role), {})[channel.cid] = channel
+
+    def _close(self, channel: Channel, record: records.ChannelClosed) -> None:
+        if record.how not in _CLOSED_BY:
+            raise LocalError("channel.wrong_state", f"closed by {record.how}")
+        channel.step(_CLOSED_BY[record.how])
+        channel.settled_ucr = record.settled_ucr
         channel.lanes.clear()
-        channel.state = ChannelState.CLOSED
         self.open_channels -= 1
+        siblings = self._with_peer[channel.peer, channel.role]
+        del siblings[channel.cid]
+        if not siblings:
+            del self._with_peer[channel.peer, channel.role]
         self.closed.append(channel.cid)
         if len(self.closed) > limits.CHANNELS_CLOSED_KEPT:
             oldest = self.channels.pop(self.closed.pop(0))
@@ -185,6 +238,13 @@ class Ledger:
                 self.forgotten_spent_ucr += oldest.settled_ucr or 0
             else:
                 self.forgotten_earned_ucr += oldest.settled_ucr or 0
+
+    def _end_lane(self, channel: Channel, number: int, due_ucr: int, event: LaneEvent) -> None:
+        """Settle a lane; one that is closed already when a reconnect lowers its price."""
+        channel.step(ChannelEvent.LANE_CLOSE)
+        if lane := channel.lanes.get(number):
+            lane.step(event)
+        channel.close_lane(number, due_ucr)
 
     def _lane_opened(self, record: records.LaneOpened) -> None:
         channel = self._channel(record.cid)
@@ -199,8 +259,21 @@ class Ledger:
 
     def _voucher_issued(self, record: records.VoucherIssued) -> None:
         channel = self._channel(record.cid)
-        channel.total_ucr = max(channel.total_ucr, record.total_ucr)
+        if record.total_ucr >= channel.total_ucr:
+            channel.total_ucr, channel.issued = record.total_ucr, record.lanes
         for claim in record.lanes:
             lane = channel.lanes.get(claim.lane)
             if lane is not None and claim.chunks > lane.chunks:
                 lane.chunks, lane.due_ucr = claim.chunks, claim.due_ucr
+
+    def _voucher_accepted(self, record: records.VoucherAccepted) -> None:
+        channel = self._channel(record.voucher.cid)
+        self.denials.paid(channel.payer, record.voucher.total_ucr - channel.total_ucr)
+        channel.voucher = record.voucher
+        channel.total_ucr = record.voucher.total_ucr
+
+
+def _start(lane: Lane) -> None:
+    """A replayed lane was never seen to start; one with a receipt did."""
+    if lane.state is LaneState.OFFERED:
+        lane.step(LaneEvent.ACCEPT)

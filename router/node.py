@@ -43,6 +43,7 @@ class Node:
         opening: Opening | None = None,
         log: Fold | None = None,
     ) -> None:
+        ledger.live = True
         self.context = Context(signer, network, ledger, entropy, check, log)
         self.heads = Heads(self.context)
         self.admission = Admission(network, check, opening)
@@ -224,7 +225,7 @@ class Node:
             case messages.Refuse():
                 delivery.take_refuse(session, message)
             case messages.Reestablish():
-                payer.take_reestablish(session, message)
+                self.requester.reestablish.take(session, message)
                 self.requester.awarding.dispatch(session.peer)
             case messages.CloseAck():
                 self._closed(payer.take_close_ack(session, message).cid)
@@ -246,7 +247,7 @@ class Node:
             case messages.CloseRequest():
                 self._refusing(session, message.cid, provider.payee.take_close, message)
             case messages.Reestablish():
-                self._refusing(session, message.cid, provider.payee.take_reestablish, message)
+                self._refusing(session, message.cid, provider.reestablish.take, message)
             case _:
                 raise RemoteError("session.protocol", type(message).__name__)
 

@@ -6,17 +6,14 @@ voucher never exceeds W. Rule: router/README.md, "Money".
 """
 
 from protocol import limits, signing
-from protocol.channel import CHANNEL_TRANSITIONS as TRANSITIONS
 from protocol.channel import Channel, ChannelEvent, ChannelState, Lane, Role
 from protocol.errors import RemoteError
-from protocol.fields import LaneClaim
-from protocol.machine import apply
-from protocol.messages import Award, Bid, CloseAck, CloseRequest, Reestablish, Voucher, VoucherAck
-from protocol.records import ChannelClosed, ChannelOpened, LaneClosed, Reserved, VoucherAccepted
+from protocol.messages import Award, Bid, CloseAck, CloseRequest, Voucher, VoucherAck
+from protocol.records import ChannelClosed, ChannelOpened, DueAgreed, Reserved, VoucherAccepted
 from router.actions import SessionKey
 from router.anchor import Anchor
 from router.context import Context
-from router.payer import COOPERATIVE, step
+from router.ledger import COOPERATIVE
 
 
 class Payee:
@@ -108,12 +105,23 @@ class Payee:
     def take_voucher(self, session: SessionKey, voucher: Voucher) -> Channel:
         """Log a better voucher and acknowledge it. Codes of `check_voucher` and `find`."""
         channel = self.find(session, voucher.cid)
-        apply(TRANSITIONS, channel.state, ChannelEvent.VOUCHER, "channel.wrong_state")
+        channel.step(ChannelEvent.VOUCHER)
         self.check_voucher(session.peer, voucher, channel.deposit_ucr, channel.total_ucr)
-        self._context.append(VoucherAccepted(voucher))
+        self.keep_voucher(channel, voucher)
         self._context.send(session, VoucherAck(channel.cid, channel.total_ucr))
         self._context.note("voucher.accepted", peer_id=session.peer, total_ucr=voucher.total_ucr)
         return channel
+
+    def keep_voucher(self, channel: Channel, voucher: Voucher) -> None:
+        """Log a checked voucher; the payer may state and pay more than our log knows of."""
+        self._context.append(VoucherAccepted(voucher))
+        stated = sum(claim.due_ucr for claim in voucher.lanes)
+        missing = min(stated, voucher.total_ucr) - channel.due_ucr
+        if missing > 0:
+            # Our log was put back to an older state: the payer has proof of what we delivered.
+            settled = channel.settled_due_ucr + missing
+            lanes, last = channel.settled_lanes, channel.lane_last
+            self._context.append(DueAgreed(channel.cid, settled, lanes, last))
 
     def reserve(self, channel: Channel, lane: Lane, due_ucr: int, ahead_ucr: int) -> bool:
         """Make sure that `lane` may have sent up to `due_ucr`; False when W forbids it.
@@ -124,66 +132,17 @@ class Payee:
         if due_ucr <= lane.reserved_ucr:
             return True
         others = channel.reserved_ucr - max(lane.due_ucr, lane.reserved_ucr)
-        limit = channel.send_limit_ucr - others
+        limit = self.send_limit_ucr(channel) - others
         if due_ucr > limit:
             return False
         target = min(limit, due_ucr + ahead_ucr)
         self._context.append(Reserved(channel.cid, lane.lane, target))
         return True
 
-    def take_reestablish(self, session: SessionKey, message: Reestablish) -> None:
-        """The payer is back: settle the broken lanes, say at what, show our best voucher.
-
-        RemoteError `channel.unknown`, `channel.wrong_state`, `channel.bad_lanes`.
-        """
-        context = self._context
-        if self._closed_already(session, message.cid):
-            return
-        channel = self.find(session, message.cid)
-        if channel.state is ChannelState.FROZEN:
-            raise RemoteError("channel.frozen", penalize=False)
-        apply(TRANSITIONS, channel.state, ChannelEvent.REESTABLISH, "channel.wrong_state")
-        prices = self._final_prices(channel, message.lanes)
-        for claim in prices:
-            changed = channel.closed.get(claim.lane) != claim.due_ucr
-            if claim.lane in channel.lanes or (claim.lane in channel.closed and changed):
-                context.append(
-                    LaneClosed(
-                        channel.cid,
-                        claim.lane,
-                        claim.chunks,
-                        claim.due_ucr,
-                        "session.closed",
-                        context.now_ns,
-                    )
-                )
-        step(channel, ChannelEvent.REESTABLISH)
-        listed = {claim.lane for claim in message.lanes}
-        lanes = (channel.claims()[0], *(claim for claim in prices if claim.lane in listed))
-        context.send(session, Reestablish(channel.cid, channel.total_ucr, lanes, channel.voucher))
-
-    def _final_prices(self, channel: Channel, claims: tuple[LaneClaim, ...]) -> list[LaneClaim]:
-        """What each broken lane closes at. RemoteError `channel.bad_lanes`.
-
-        What a voucher covers stays due, or a payer could prepay a job, take it, and claim it
-        back; beyond that, at most W, the payer's word for what it received is taken.
-        """
-        numbers = [claim.lane for claim in claims]
-        if numbers != sorted(set(numbers)) or numbers[:1] != [0]:
-            raise RemoteError("channel.bad_lanes", "not lane 0 and then in rising order")
-        claimed = {claim.lane: claim for claim in claims[1:]}
-        uncovered = max(0, channel.due_ucr - channel.total_ucr)
-        prices = []
-        for number in sorted(claimed.keys() | channel.lanes.keys()):
-            lane = channel.lanes.get(number)
-            due = lane.due_ucr if lane else channel.closed.get(number, 0)
-            claim = claimed.get(number) or LaneClaim(number, lane.chunks if lane else 0, due)
-            if claim.due_ucr > due:
-                raise RemoteError("channel.bad_lanes", "more than was sent")
-            cut = min(due - claim.due_ucr, uncovered)
-            uncovered -= cut
-            prices.append(LaneClaim(number, claim.chunks, due - cut))
-        return prices
+    def send_limit_ucr(self, channel: Channel) -> int:
+        """The due that we may reach: the window over the best voucher, never the deposit."""
+        window = self._context.ledger.window_ucr(channel)
+        return min(channel.total_ucr + window, channel.deposit_ucr)
 
     def take_close(self, session: SessionKey, message: CloseRequest) -> None:
         """Agree to a close at the total that we have too.
@@ -192,7 +151,7 @@ class Payee:
         `channel.bad_signature`, `channel.close_mismatch`, `channel.unpaid`.
         """
         context = self._context
-        if self._closed_already(session, message.cid):
+        if self.closed_already(session, message.cid):
             return
         channel = self.find(session, message.cid)
         if channel.lanes or channel.state is not ChannelState.READY:
@@ -205,7 +164,7 @@ class Payee:
             raise RemoteError("channel.close_mismatch", detail, penalize=False)
         if channel.total_ucr < message.total_ucr:
             raise RemoteError("channel.unpaid", penalize=False)
-        step(channel, ChannelEvent.CLOSE_REQUEST)
+        channel.step(ChannelEvent.CLOSE_REQUEST)
         signature = context.signer.sign(
             signing.close_ack_bytes(context.network, channel.cid, message.total_ucr)
         )
@@ -222,7 +181,7 @@ class Payee:
         context.send(session, CloseAck(channel.cid, message.total_ucr, signature))
         context.note("channel.closed", cid=channel.cid, settled_ucr=message.total_ucr)
 
-    def _closed_already(self, session: SessionKey, cid: bytes) -> bool:
+    def closed_already(self, session: SessionKey, cid: bytes) -> bool:
         """The payer missed our agreement to close: say it again."""
         context = self._context
         channel = context.ledger.channel(cid)
@@ -237,4 +196,4 @@ class Payee:
     def lost(self, payer: bytes) -> None:
         """The stream from this payer is gone."""
         for channel in self._context.ledger.with_peer(payer, Role.PAYEE):
-            step(channel, ChannelEvent.LOST)
+            channel.step(ChannelEvent.LOST)

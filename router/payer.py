@@ -7,35 +7,25 @@ advance, is ever signed beyond what was received. Rule: router/README.md, "Money
 from collections.abc import Callable
 
 from protocol import limits, signing
-from protocol.channel import CHANNEL_TRANSITIONS as TRANSITIONS
-from protocol.channel import Channel, ChannelEvent, ChannelState, Lane, Role
+from protocol.channel import Channel, ChannelEvent, ChannelState, Role
 from protocol.errors import RemoteError
-from protocol.fields import ChannelOpen, LaneClaim
-from protocol.machine import apply
-from protocol.messages import CloseAck, CloseRequest, Reestablish, Voucher
+from protocol.fields import ChannelOpen
+from protocol.messages import CloseAck, CloseRequest, Voucher
 from protocol.records import (
     ChannelClosed,
     ChannelFrozen,
     ChannelOpened,
     CloseAgreed,
-    LaneClosed,
     VoucherIssued,
 )
 from protocol.units import cost_ucr
 from router.actions import SessionKey
 from router.auction import ScoredBid
 from router.context import Context
+from router.ledger import COOPERATIVE, REFUSED
 
 # Soonest first: an opening channel waits for its acceptance, a detached one for its peer.
 _USABLE = (ChannelState.READY, ChannelState.OPENING, ChannelState.DETACHED)
-
-COOPERATIVE = 1
-REFUSED = 2
-
-
-def step(channel: Channel, event: ChannelEvent) -> None:
-    """Move a channel by its table. RemoteError `channel.wrong_state`."""
-    channel.state = apply(TRANSITIONS, channel.state, event, "channel.wrong_state")
 
 
 class Payer:
@@ -44,7 +34,14 @@ class Payer:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    def find(
+    def find(self, session: SessionKey, cid: bytes) -> Channel:
+        """A channel that we pay this peer through. RemoteError `channel.unknown`."""
+        channel = self._context.ledger.channel(cid)
+        if channel is None or channel.role is not Role.PAYER or channel.peer != session.peer:
+            raise RemoteError("channel.unknown", cid.hex()[:16])
+        return channel
+
+    def choose(
         self, scored: ScoredBid, deadline_ns: int, committed_ucr: Callable[[Channel], int]
     ) -> Channel | None:
         """The channel with the bidder that can carry the job soonest, or None.
@@ -108,18 +105,21 @@ class Payer:
         target = min(target_ucr, channel.due_ucr + advance_max_ucr, channel.deposit_ucr)
         if target <= channel.total_ucr:
             return None
-        claims = channel.claims()
-        self._context.append(VoucherIssued(channel.cid, target, claims))
-        return self._sign(channel, target)
+        channel.step(ChannelEvent.VOUCHER)
+        self._context.append(VoucherIssued(channel.cid, target, channel.claims()))
+        return self.sign_again(channel)
 
-    def _sign(self, channel: Channel, total_ucr: int) -> Voucher:
-        claims = channel.claims()
+    def sign_again(self, channel: Channel) -> Voucher:
+        """The voucher of the last record: the same bytes however often it is signed."""
+        total_ucr, claims = channel.total_ucr, channel.issued
         signed = signing.voucher_bytes(self._context.network, channel.cid, total_ucr, claims)
         signature = self._context.signer.sign(signed)
         return Voucher(channel.cid, total_ucr, claims, signature)
 
     def settle(self, session: SessionKey, channel: Channel) -> None:
-        """Pay up to what was received, when vouchers lag behind it."""
+        """Pay up to what was received, when vouchers lag behind it and may be sent."""
+        if not channel.allows(ChannelEvent.VOUCHER):
+            return
         voucher = self.issue(channel, channel.due_ucr, 0)
         if voucher is not None:
             self._context.send(session, voucher)
@@ -130,85 +130,15 @@ class Payer:
         Logged again, since it states the lanes as they are now.
         """
         if channel.total_ucr:
-            claims = channel.claims()
-            self._context.append(VoucherIssued(channel.cid, channel.total_ucr, claims))
-            self._context.send(session, self._sign(channel, channel.total_ucr))
-
-    def reestablish(self, session: SessionKey, channel: Channel) -> None:
-        """After a reconnect: tell the payee our total and what we received a lane."""
-        message = Reestablish(channel.cid, channel.total_ucr, channel.claims(), None)
-        self._context.send(session, message)
-
-    def take_reestablish(self, session: SessionKey, message: Reestablish) -> Channel:
-        """The payee's answer: adopt a voucher that we forgot, close the lanes that broke.
-
-        An answer that can't be true freezes the channel.
-
-        RemoteError `channel.unknown`, `channel.wrong_state`, `channel.bad_reestablish`.
-        """
-        context = self._context
-        channel = context.ledger.channel(message.cid)
-        if channel is None or channel.role is not Role.PAYER or channel.peer != session.peer:
-            raise RemoteError("channel.unknown")
-        apply(TRANSITIONS, channel.state, ChannelEvent.REESTABLISH, "channel.wrong_state")
-        try:
-            if message.total_ucr > channel.total_ucr:
-                self._adopt(channel, message.voucher)
-            prices = self._final_prices(channel, message.lanes)
-        except RemoteError as error:
-            self.freeze(channel, error.code)
-            raise
-        step(channel, ChannelEvent.REESTABLISH)
-        for lane, due_ucr in prices:
-            context.append(
-                LaneClosed(
-                    channel.cid,
-                    lane.lane,
-                    lane.chunks,
-                    due_ucr,
-                    "session.closed",
-                    context.now_ns,
-                )
-            )
-        if channel.total_ucr > message.total_ucr:
-            context.send(session, self._sign(channel, channel.total_ucr))
-        self.settle(session, channel)
-        return channel
-
-    def _final_prices(
-        self, channel: Channel, claims: tuple[LaneClaim, ...]
-    ) -> list[tuple[Lane, int]]:
-        """What each broken lane closes at, by the payee's answer.
-
-        It may keep what our vouchers promise ahead of delivery, at most A in all, and nothing
-        more. RemoteError `channel.bad_reestablish`.
-        """
-        answered = {claim.lane: claim.due_ucr for claim in claims}
-        lanes = list(channel.lanes.values())
-        prices = [(lane, answered.get(lane.lane, lane.due_ucr)) for lane in lanes]
-        due = channel.settled_due_ucr + sum(price for _, price in prices)
-        if due > max(channel.total_ucr, channel.due_ucr):
-            raise RemoteError("channel.bad_reestablish", "more than we signed")
-        return prices
-
-    def _adopt(self, channel: Channel, voucher: Voucher | None) -> None:
-        context = self._context
-        if voucher is None or voucher.cid != channel.cid:
-            raise RemoteError("channel.bad_reestablish", "no voucher shown")
-        signed = signing.voucher_bytes(
-            context.network, channel.cid, voucher.total_ucr, voucher.lanes
-        )
-        if not context.verify(context.public_key, signed, voucher.signature):
-            raise RemoteError("channel.bad_reestablish", "the signature is not ours")
-        if voucher.total_ucr > channel.deposit_ucr:
-            raise RemoteError("channel.bad_reestablish", "over the deposit")
-        context.append(VoucherIssued(channel.cid, voucher.total_ucr, voucher.lanes))
+            record = VoucherIssued(channel.cid, channel.total_ucr, channel.claims())
+            self._context.append(record)
+            self._context.send(session, self.sign_again(channel))
 
     def close(self, session: SessionKey, channel: Channel) -> None:
         """Ask for a co-operative close at what was delivered; pays the last of it first."""
         context = self._context
         self.settle(session, channel)
-        step(channel, ChannelEvent.CLOSE_REQUEST)
+        channel.step(ChannelEvent.CLOSE_REQUEST)
         total = channel.due_ucr
         context.append(CloseAgreed(channel.cid, total))
         signature = context.signer.sign(signing.close_bytes(context.network, channel.cid, total))
@@ -218,10 +148,8 @@ class Payer:
         """The payee agrees. RemoteError `channel.unknown`, `.close_mismatch`,
         `.bad_signature`, `.wrong_state`."""
         context = self._context
-        channel = context.ledger.channel(message.cid)
-        if channel is None or channel.role is not Role.PAYER or channel.peer != session.peer:
-            raise RemoteError("channel.unknown")
-        apply(TRANSITIONS, channel.state, ChannelEvent.CLOSE_ACK, "channel.wrong_state")
+        channel = self.find(session, message.cid)
+        channel.check(ChannelEvent.CLOSE_ACK)
         if message.total_ucr != channel.due_ucr:
             raise RemoteError("channel.close_mismatch")
         signed = signing.close_ack_bytes(context.network, channel.cid, message.total_ucr)
@@ -250,7 +178,7 @@ class Payer:
     def lost(self, provider: bytes) -> None:
         """The stream to this provider is gone."""
         for channel in self._context.ledger.with_peer(provider, Role.PAYER):
-            step(channel, ChannelEvent.LOST)
+            channel.step(ChannelEvent.LOST)
 
     def take_refuse(self, session: SessionKey, cid: bytes, code: str) -> None:
         """A re-establish or close was not taken. RemoteError `channel.unknown`.
@@ -262,7 +190,7 @@ class Payer:
         if channel is None or channel.role is not Role.PAYER or channel.peer != session.peer:
             raise RemoteError("channel.unknown", penalize=False)
         if channel.state is ChannelState.CLOSING_COOP:
-            step(channel, ChannelEvent.CLOSE_REFUSE)
+            channel.step(ChannelEvent.CLOSE_REFUSE)
         elif channel.state is ChannelState.DETACHED and channel.due_ucr == 0:
             self.refused(channel)
         elif channel.state is ChannelState.DETACHED:
@@ -271,12 +199,10 @@ class Payer:
 
     def freeze(self, channel: Channel, code: str) -> None:
         """The payee broke the channel's rules: nothing more is bought on it."""
-        step(channel, ChannelEvent.FAULT)
         self._context.append(ChannelFrozen(channel.cid, code, self._context.now_ns))
 
     def refused(self, channel: Channel) -> None:
         """The payee did not take the channel: nothing was delivered, nothing is due."""
-        step(channel, ChannelEvent.REFUSE)
         self._context.append(
             ChannelClosed(channel.cid, 0, REFUSED, self._context.now_ns, b"", b"")
         )

@@ -9,7 +9,6 @@ from collections import OrderedDict
 from protocol import crypto, limits, signing, transcript
 from protocol.channel import (
     ChannelEvent,
-    ChannelState,
     LaneState,
 )
 from protocol.envelope import Signed, sign_envelope
@@ -25,7 +24,6 @@ from protocol.messages import (
 from protocol.records import (
     LaneOpened,
     ReceiptCountersigned,
-    VoucherAccepted,
 )
 from protocol.wire import encode
 from router.actions import (
@@ -38,9 +36,9 @@ from router.actions import (
 from router.anchor import Anchor
 from router.context import Context
 from router.payee import Payee
-from router.payer import step
 from router.provider_job import PlacedBid
 from router.quoting import quote
+from router.reestablish import PayeeReestablish
 from router.serving import Serving
 
 
@@ -50,6 +48,7 @@ class Provider:
     def __init__(self, context: Context, anchor: Anchor) -> None:
         self._context = context
         self.payee = Payee(context, anchor)
+        self.reestablish = PayeeReestablish(context, self.payee)
         self.offers: dict[str, ModelOffer] = {}
         self._bids: OrderedDict[bytes, PlacedBid] = OrderedDict()
         self.serving = Serving(context, self.payee)
@@ -170,7 +169,7 @@ class Provider:
                 raise RemoteError("channel.bad_lanes", "the first lane is 1")
         else:
             channel = self.payee.find(session, award.cid)
-            if channel.state is not ChannelState.READY:
+            if not channel.allows(ChannelEvent.LANE_OPEN):
                 raise RemoteError("channel.wrong_state", channel.state.value, penalize=False)
             if channel.expires_at_ns() <= context.now_ns:
                 raise RemoteError("channel.wrong_state", "expired", penalize=False)
@@ -188,8 +187,9 @@ class Provider:
         context.act(StartJob(job_id, placed.model, award.prompt, award.parameters, session.peer))
         if award.open is not None:
             context.append(opening)
-            step(context.ledger.channels[award.cid], ChannelEvent.ACCEPT)
+            context.ledger.channels[award.cid].step(ChannelEvent.ACCEPT)
         channel = context.ledger.channels[award.cid]
+        channel.step(ChannelEvent.LANE_OPEN)
         context.append(
             LaneOpened(
                 cid=award.cid,
@@ -204,7 +204,7 @@ class Provider:
             )
         )
         if voucher is not None:
-            context.append(VoucherAccepted(voucher))
+            self.payee.keep_voucher(channel, voucher)
         self.serving.start(job_id, session, award, placed, channel)
 
     # --- the end ---------------------------------------------------------------------------

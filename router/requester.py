@@ -19,6 +19,7 @@ from router.delivery import Delivery
 from router.job import Job
 from router.payer import Payer
 from router.quoting import input_tokens_bucket
+from router.reestablish import PayerReestablish
 from router.timers import TimerKey
 
 
@@ -30,10 +31,16 @@ class Requester:
         self._jobs: dict[bytes, Job] = {}
         self._by_ask: dict[int, bytes] = {}
         self.payer = Payer(context)
+        self.reestablish = PayerReestablish(context, self.payer)
         self.delivery = Delivery(context, self.payer, self)
         self.bidding = Bidding(context, self.close_window)
         self.awarding = Awarding(
-            context, self.payer, self.delivery, lambda: list(self._jobs.values()), self.fail
+            context,
+            self.payer,
+            self.reestablish,
+            self.delivery,
+            lambda: list(self._jobs.values()),
+            self.fail,
         )
 
     # --- publishing ------------------------------------------------------------------------

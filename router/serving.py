@@ -5,7 +5,7 @@ pauses and says what it needs. Rule: protocol/README.md, "Chunks" and "Receipts"
 """
 
 from protocol import limits, signing, transcript
-from protocol.channel import Channel, LaneEvent, LaneState
+from protocol.channel import Channel, ChannelEvent, LaneEvent, LaneState
 from protocol.fields import GenerationProfile, TokenLogprob
 from protocol.messages import (
     Accept,
@@ -159,6 +159,7 @@ class Serving:
         assert job.input_tokens is not None
         if lane.state is LaneState.PAUSED:  # another lane's end made room in the window
             self._resume(job)
+        job.channel.step(ChannelEvent.CHUNK)
         job.step(LaneEvent.CHUNK)
         job.output_tokens += count
         lane.chunks += 1
@@ -200,7 +201,7 @@ class Serving:
         tokens = min(tokens, limits.CHUNK_TOKENS_MAX)
         wanted = lane.price_ucr(job.input_tokens, job.output_tokens + tokens)
         others = channel.reserved_ucr - max(lane.due_ucr, lane.reserved_ucr)
-        total = max(1, others + wanted - channel.terms.window_ucr)
+        total = max(1, others + wanted - self._context.ledger.window_ucr(channel))
         if total <= channel.total_ucr:
             total = channel.total_ucr + 1
         timer = TimerKey("unpaid", job.job_id)
@@ -259,7 +260,6 @@ class Serving:
         )
         identity = signing.receipt_id(receipt)
         signature = context.signer.sign(signing.receipt_bytes(context.network, identity))
-        job.step(LaneEvent.RESULT)
         context.append(ReceiptSigned(receipt, signature))
         context.send(job.session, Result(receipt, signature))
         context.note("receipt.signed", request_id=job.lane.request_id, receipt_id=identity)
@@ -283,7 +283,6 @@ class Serving:
         """Stop a lane without a receipt."""
         context, lane = self._context, job.lane
         context.act(CancelJob(job.job_id))
-        job.step(LaneEvent.ABORT)
         context.append(
             LaneClosed(job.channel.cid, lane.lane, lane.chunks, lane.due_ucr, code, context.now_ns)
         )

@@ -15,6 +15,7 @@ from protocol import limits
 from protocol.channel import Channel
 from protocol.errors import StorageError
 from protocol.fields import SignedHead
+from router.denials import Denial
 from router.ledger import Ledger
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -37,6 +38,7 @@ class State:
     shown: SignedHead | None = None
     channels: list[Channel] = field(default_factory=list)
     closed: list[bytes] = field(default_factory=list)
+    denials: list[tuple[bytes, Denial]] = field(default_factory=list)
     own: list[SignedHead] = field(default_factory=list)
     seen: list[tuple[bytes, SignedHead]] = field(default_factory=list)
 
@@ -48,6 +50,7 @@ def snapshot_parts(ledger: Ledger) -> Iterator[bytes]:
     listed: dict[str, Iterable[Any]] = {
         "channels": ledger.channels.values(),
         "closed": ledger.closed,
+        "denials": ledger.denials.by_payer.items(),
         "own": ledger.heads.own.values(),
         "seen": ledger.heads.seen.items(),
     }
@@ -83,9 +86,9 @@ def restore(ledger: Ledger, parts: Iterable[bytes]) -> None:
             ledger.forgotten_earned_ucr = state.totals.forgotten_earned_ucr
             ledger.heads.shown = state.shown
         for channel in state.channels:
-            ledger.channels[channel.cid] = channel
-            ledger.open_channels += channel.is_open
+            ledger.keep(channel)
         ledger.closed += state.closed
+        ledger.denials.by_payer |= dict(state.denials)
         ledger.heads.own |= {head.sequence: head for head in state.own}
         ledger.heads.seen |= dict(state.seen)
 

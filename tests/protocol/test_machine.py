@@ -33,6 +33,7 @@ CHANNEL = {
         "voucher": "opening",
         "lane_close": "opening",
         "lost": "detached",
+        "fault": "frozen",
     },
     "ready": {
         "lane_open": "ready",
@@ -57,7 +58,6 @@ CHANNEL = {
     "closing_coop": {
         "close_ack": "closed",
         "close_refuse": "ready",
-        "voucher": "closing_coop",
         "lost": "detached",
         "challenge": "challenge",
         "fault": "frozen",

@@ -211,6 +211,8 @@ RECORDS: Final[dict[str, Any]] = {
     "ChannelClosed": r.ChannelClosed(CID, 462_500, 1, NOW_NS, SIGNATURE, fill(0xC0, 64)),
     "ChannelClosed.refused": r.ChannelClosed(CID, 0, 2, NOW_NS, b"", b""),
     "CloseAgreed": r.CloseAgreed(CID, 462_500),
+    "DueAgreed": r.DueAgreed(CID, 462_500, 9, 12),
+    "Denied": r.Denied(CID, 1_920),
     "ChannelFrozen": r.ChannelFrozen(CID, "chunk.wrong_hash", 1_700_000_000_000_000_000),
     "HeadSigned": r.HeadSigned(HEAD, NOW_NS),
     "SnapshotBegun": r.SnapshotBegun(2),

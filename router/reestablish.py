@@ -1,0 +1,218 @@
+"""After a lost stream or a restart: both ends of a channel tell what they know, and agree again.
+
+Repairs a side that was put back to an older log, as far as signatures reach. Sans-IO.
+Rule: protocol/README.md, "Re-establish"; router/README.md, "Money".
+"""
+
+from dataclasses import dataclass
+
+from protocol import limits, signing
+from protocol.channel import Channel, ChannelEvent, ChannelState, Lane, Role
+from protocol.errors import RemoteError
+from protocol.fields import LaneClaim
+from protocol.messages import Reestablish, Voucher
+from protocol.records import Denied, DueAgreed, LaneClosed, VoucherIssued
+from router.actions import SessionKey
+from router.context import Context
+from router.payee import Payee
+from router.payer import Payer
+
+
+class PayerReestablish:
+    """The paying end: tells what it received, takes the payee's answer."""
+
+    def __init__(self, context: Context, payer: Payer) -> None:
+        self._context = context
+        self._payer = payer
+
+    def tell(self, session: SessionKey, channel: Channel) -> None:
+        """After a reconnect: our total, and what we received a lane."""
+        message = Reestablish(channel.cid, channel.total_ucr, channel.claims(), None)
+        self._context.send(session, message)
+
+    def take(self, session: SessionKey, message: Reestablish) -> Channel:
+        """The payee's answer: adopt a voucher that we forgot, close the lanes that broke.
+
+        An answer that can't be true freezes the channel.
+
+        RemoteError `channel.unknown`, `channel.wrong_state`, `channel.bad_reestablish`.
+        """
+        channel = self._payer.find(session, message.cid)
+        channel.check(ChannelEvent.REESTABLISH)
+        try:
+            if message.total_ucr > channel.total_ucr:
+                self._adopt(channel, message.voucher)
+            prices = _broken(channel, message.lanes)
+            agreed = self._agreed(channel, message.lanes, prices)
+        except RemoteError as error:
+            self._payer.freeze(channel, error.code)
+            raise
+        channel.step(ChannelEvent.REESTABLISH)
+        for lane, due_ucr in prices:
+            close_lane(self._context, channel, lane.claim(), due_ucr)
+        if agreed is not None:
+            self._context.append(agreed)
+        if channel.total_ucr > message.total_ucr:
+            self._context.send(session, self._payer.sign_again(channel))
+        self._payer.settle(session, channel)
+        return channel
+
+    def _agreed(
+        self, channel: Channel, claims: tuple[LaneClaim, ...], prices: list[tuple[Lane, int]]
+    ) -> DueAgreed | None:
+        """What the closed lanes cost by the payee's answer, when that is more than we know.
+
+        The payee may keep what our vouchers promise ahead of delivery, at most A in all, and
+        nothing more. RemoteError `channel.bad_reestablish`.
+        """
+        ours = channel.settled_due_ucr + sum(price for _, price in prices)
+        count = channel.settled_lanes + len(prices)
+        theirs = LaneClaim(0, 0, 0)
+        if claims and claims[0].lane == 0:
+            theirs = claims[0]
+        agreed = max(ours, theirs.due_ucr)
+        broken = [lane.lane for lane, _ in prices]
+        running = sum(x.due_ucr for x in channel.lanes.values() if x.lane not in broken)
+        signed = max(channel.total_ucr, sum(claim.due_ucr for claim in channel.issued))
+        if agreed + running > max(signed, channel.due_ucr):
+            raise RemoteError("channel.bad_reestablish", "more than we signed")
+        last = max((claim.lane for claim in claims), default=0)
+        if agreed == ours and last <= channel.lane_last:
+            return None
+        # Lanes that we know nothing of: our log was put back to an older state.
+        return DueAgreed(channel.cid, agreed, max(count, theirs.chunks), last)
+
+    def _adopt(self, channel: Channel, voucher: Voucher | None) -> None:
+        """Our own signature, which our log has lost, is as good as a record of it."""
+        context = self._context
+        if voucher is None or voucher.cid != channel.cid:
+            raise RemoteError("channel.bad_reestablish", "no voucher shown")
+        signed = signing.voucher_bytes(
+            context.network, channel.cid, voucher.total_ucr, voucher.lanes
+        )
+        if not context.verify(context.public_key, signed, voucher.signature):
+            raise RemoteError("channel.bad_reestablish", "the signature is not ours")
+        if voucher.total_ucr > channel.deposit_ucr:
+            raise RemoteError("channel.bad_reestablish", "over the deposit")
+        context.append(VoucherIssued(channel.cid, voucher.total_ucr, voucher.lanes))
+
+
+def _broken(channel: Channel, claims: tuple[LaneClaim, ...]) -> list[tuple[Lane, int]]:
+    """Our lanes that end here, and the prices that the payee closed them at."""
+    answered = {claim.lane: claim.due_ucr for claim in claims}
+    lanes = list(channel.lanes.values())
+    return [(lane, answered.get(lane.lane, lane.due_ucr)) for lane in lanes]
+
+
+@dataclass(slots=True)
+class _Settling:
+    """One payee's reckoning with one returning payer; amounts in ucr.
+
+    `uncovered` is what may still be taken off: sent, and paid for by no voucher. `denied` is
+    what was taken off although we know that we sent it.
+    """
+
+    uncovered: int
+    denied: int = 0
+
+    def price(self, due_ucr: int, least_ucr: int, *, exact: bool) -> int:
+        """`due_ucr` lowered towards `least_ucr`, as far as nothing covers it."""
+        cut = min(max(0, due_ucr - least_ucr), self.uncovered)
+        self.uncovered -= cut
+        self.denied += cut if exact else 0
+        return due_ucr - cut
+
+
+class PayeeReestablish:
+    """The earning end: settles the broken lanes, says at what, shows its best voucher."""
+
+    def __init__(self, context: Context, payee: Payee) -> None:
+        self._context = context
+        self._payee = payee
+
+    def take(self, session: SessionKey, message: Reestablish) -> None:
+        """The payer is back. RemoteError `channel.unknown`, `channel.wrong_state`,
+        `channel.frozen`, `channel.bad_lanes`."""
+        context = self._context
+        if self._payee.closed_already(session, message.cid):
+            return
+        channel = self._payee.find(session, message.cid)
+        if channel.state is ChannelState.FROZEN:
+            raise RemoteError("channel.frozen", penalize=False)
+        channel.check(ChannelEvent.REESTABLISH)
+        claimed = _check_claims(channel, message.lanes)
+        answer = self._settle(channel, claimed)
+        channel.step(ChannelEvent.REESTABLISH)
+        lanes = (channel.claims()[0], *answer)
+        if len(lanes) < limits.LANES_PER_CHANNEL_MAX and lanes[-1].lane < channel.lane_last:
+            # A payer that lost records must not use a lane's number again.
+            last = channel.lane_last
+            lanes = (*lanes, LaneClaim(last, 0, channel.closed.get(last, 0)))
+        context.send(session, Reestablish(channel.cid, channel.total_ucr, lanes, channel.voucher))
+
+    def _settle(self, channel: Channel, claimed: dict[int, LaneClaim]) -> list[LaneClaim]:
+        """Close the broken lanes; what the payer named, as it is from now on.
+
+        What a voucher covers or states as received stays due, or a payer could prepay a job,
+        take it, and claim it back; beyond that, at most W, the payer's word is taken.
+        """
+        settling = _Settling(max(0, channel.due_ucr - channel.total_ucr))
+        vouched = channel.voucher.lanes if channel.voucher else ()
+        stated = {claim.lane: claim.due_ucr for claim in vouched}
+        answer = []
+        for number in sorted((claimed.keys() | channel.lanes.keys()) - {0}):
+            lane, claim = channel.lanes.get(number), claimed.get(number)
+            due = lane.due_ucr if lane else channel.closed.get(number)
+            if due is None:
+                continue  # a lane that our log has lost: the payer's voucher will say
+            claim = claim or LaneClaim(number, lane.chunks if lane else 0, due)
+            least = max(claim.due_ucr, stated.get(number, 0))
+            price = settling.price(due, least, exact=lane is None or lane.exact)
+            if lane is not None or price != due:
+                close_lane(self._context, channel, claim, price)
+            if number in claimed and claim.due_ucr <= due:
+                answer.append(LaneClaim(number, claim.chunks, price))
+        self._settle_closed(channel, claimed, stated, settling)
+        if settling.denied:
+            self._context.append(Denied(channel.cid, settling.denied))
+        return answer
+
+    def _settle_closed(
+        self,
+        channel: Channel,
+        claimed: dict[int, LaneClaim],
+        stated: dict[int, int],
+        settling: _Settling,
+    ) -> None:
+        """The lanes that both closed: a payer that knows of less lowers their sum likewise."""
+        named = sum(max(c.due_ucr, stated.get(c.lane, 0)) for c in claimed.values() if c.lane)
+        least = max(claimed[0].due_ucr + named, sum(stated.values()))
+        settled = settling.price(channel.settled_due_ucr, least, exact=True)
+        if settled != channel.settled_due_ucr:
+            lanes, last = channel.settled_lanes, channel.lane_last
+            self._context.append(DueAgreed(channel.cid, settled, lanes, last))
+
+
+def close_lane(context: Context, channel: Channel, claim: LaneClaim, due_ucr: int) -> None:
+    """Log the end of a lane that broke with its stream."""
+    number, chunks = claim.lane, claim.chunks
+    code = "session.closed"
+    context.append(LaneClosed(channel.cid, number, chunks, due_ucr, code, context.now_ns))
+
+
+def _check_claims(channel: Channel, claims: tuple[LaneClaim, ...]) -> dict[int, LaneClaim]:
+    """The payer's claims by lane. RemoteError `channel.bad_lanes`.
+
+    More than we sent is a lie, unless our own log may have lost what we sent.
+    """
+    assert channel.role is Role.PAYEE
+    numbers = [claim.lane for claim in claims]
+    if numbers != sorted(set(numbers)) or numbers[:1] != [0]:
+        raise RemoteError("channel.bad_lanes", "not lane 0 and then in rising order")
+    for claim in claims[1:]:
+        lane = channel.lanes.get(claim.lane)
+        due = channel.closed.get(claim.lane) if lane is None else lane.due_ucr
+        exact = lane is None or lane.exact
+        if due is not None and exact and claim.due_ucr > due:
+            raise RemoteError("channel.bad_lanes", "more than was sent")
+    return {claim.lane: claim for claim in claims}

@@ -1,0 +1,144 @@
+"""A log put back to an older state, at either end: repaired from signatures at re-establish.
+
+Source: router/README.md, "Money": a voucher that was lost is sent again, a forgotten one adopted.
+"""
+
+import pytest
+
+from protocol.messages import Reestablish, Voucher
+from protocol.records import VoucherIssued, decode_record
+from protocol.units import NS_PER_S
+from simnet.peer import Peer
+from simnet.world import World
+from tests.router.support import (
+    channels,
+    close_all,
+    complete,
+    make_ask,
+    make_world,
+    message_of,
+    same_totals,
+    succeeded,
+    tamper,
+)
+
+
+def roll_back(world: World, peer: Peer, records: int) -> None:
+    """The peer dies and comes back with a log that ends after `records`."""
+    world.crash(peer)
+    del peer.log[records:]
+    world.restart(peer)
+
+
+def assert_whole(world: World) -> None:
+    """One channel, both ends alike, nobody blamed; it closes, and no unit is lost."""
+    provider, requester = world.peers
+    assert len(channels(requester)) == len(channels(provider)) == 1
+    assert same_totals(requester, provider)
+    assert not requester.penalized
+    assert not provider.penalized
+    assert len(close_all(world, requester)) == 1
+    balances = [peer.node.context.ledger.balance() for peer in world.peers]
+    assert sum(balance.net_ucr for balance in balances) == 0
+
+
+def two_jobs() -> tuple[World, list[int]]:
+    """A world after two jobs, and how long both logs were after the first."""
+    world = make_world()
+    _, requester = world.peers
+    complete(world, requester, 1)
+    lengths = [len(peer.log) for peer in world.peers]
+    complete(world, requester, 2, 70)
+    return world, lengths
+
+
+@pytest.mark.parametrize("back", range(1, 15, 2))
+@pytest.mark.parametrize("who", ["payee", "payer", "both"])
+def test_a_side_rolled_back_is_repaired(who: str, back: int) -> None:
+    """Any number of records of the last job gone, at either end or both: as if never."""
+    world, lengths = two_jobs()
+    provider, requester = world.peers
+    due, lane_last = channels(requester)[0].due_ucr, channels(requester)[0].lane_last
+    for peer, least in zip(world.peers, lengths, strict=True):
+        if who in ("both", "payee" if peer is provider else "payer"):
+            roll_back(world, peer, max(least, len(peer.log) - back))
+    world.run(NS_PER_S)
+    complete(world, requester, 3)
+    (mine,) = channels(requester)
+    assert mine.lane_last > lane_last or who == "both"
+    assert mine.due_ucr > due or who == "both"
+    assert_whole(world)
+
+
+def test_a_payer_rolled_back_knows_its_debt_again() -> None:
+    """I2 afterwards: the adopted voucher is in the log, and the due that it stated."""
+    world, lengths = two_jobs()
+    provider, requester = world.peers
+    before, lost = channels(requester)[0], channels(provider)[0].voucher
+    roll_back(world, requester, lengths[1])
+    assert lost is not None
+    assert channels(requester)[0].total_ucr < lost.total_ucr
+    complete(world, requester, 3, 1)
+    (after,) = channels(requester)
+    assert (after.settled_lanes, after.lane_last) == (3, 3)
+    assert after.due_ucr - after.closed[3] == before.due_ucr
+    kept = [decode_record(number, payload) for number, payload in requester.log]
+    assert VoucherIssued(lost.cid, lost.total_ucr, lost.lanes) in kept
+
+
+def test_a_payee_rolled_back_is_paid_by_the_voucher_that_comes_again() -> None:
+    """The payer sends its last voucher again, the same bytes, and the payee's due follows it."""
+    world, lengths = two_jobs()
+    provider, requester = world.peers
+    lost = channels(provider)[0].voucher
+    roll_back(world, provider, lengths[0])
+    again: list[Voucher] = []
+
+    def watch(source: Peer, _target: Peer, data: bytes) -> bytes:
+        message = message_of(data)
+        if source is requester and isinstance(message, Voucher):
+            again.append(message)
+        return data
+
+    world.frame_filter = watch
+    world.give(requester, make_ask(3))
+    world.run(10 * NS_PER_S)
+    assert succeeded(requester, 3)
+    assert again[0] == lost
+    assert_whole(world)
+
+
+def test_a_voucher_lost_with_its_stream_is_sent_again() -> None:
+    """Only the voucher is missing: the same signature arrives on the next stream."""
+    world = make_world()
+    provider, requester = world.peers
+    complete(world, requester, 1)
+    lost: list[Voucher] = []
+    tamper(world, requester, Voucher, lost.append, times=100)
+    world.give(requester, make_ask(2, 30))
+    world.run(10 * NS_PER_S)
+    assert lost
+    assert channels(provider)[0].total_ucr < channels(requester)[0].total_ucr
+    world.cut(provider, requester)
+    world.frame_filter = None
+    complete(world, requester, 3, 1)
+    assert_whole(world)
+
+
+def test_the_answer_names_the_last_lane_so_that_no_number_is_used_twice() -> None:
+    """A payer that lost its lanes goes on behind them."""
+    world, lengths = two_jobs()
+    provider, requester = world.peers
+    roll_back(world, requester, lengths[1])
+    answers: list[Reestablish] = []
+
+    def watch(source: Peer, _target: Peer, data: bytes) -> bytes:
+        message = message_of(data)
+        if source is provider and isinstance(message, Reestablish):
+            answers.append(message)
+        return data
+
+    world.frame_filter = watch
+    complete(world, requester, 3)
+    assert [claim.lane for claim in answers[0].lanes] == [0, 2]
+    assert channels(requester)[0].lane_last == 3
