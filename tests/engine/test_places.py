@@ -237,6 +237,16 @@ def test_of_equals_the_least_recently_used_is_taken() -> None:
     assert found.take([*stem, 53], b"") == (1, 30)
 
 
+def test_running_places_stay_neighbours() -> None:
+    """Each row of neighbours is computed on its own: a gap costs as much as another step."""
+    found, _ = places([50], [51], [52])
+    assert [found.take([53], b"")[0] for _ in range(3)] == [0, 1, 2]
+    found.release(2)
+    found.release(0)
+    found.release(1)
+    assert [found.take([53], b"")[0] for _ in range(2)] == [2, 1]
+
+
 @pytest.mark.parametrize(("second", "reused"), [(b"a", True), (b"b", False), (b"", False)])
 def test_what_a_job_left_serves_its_owner_alone(second: bytes, reused: bool) -> None:
     """A stranger could tell from the time what somebody's prompt began with."""
