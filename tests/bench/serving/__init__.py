@@ -1,0 +1,1 @@
+"""The contestants of tests/bench/engine.py, and what they run."""

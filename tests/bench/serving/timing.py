@@ -1,0 +1,77 @@
+"""What a contestant is asked and what it reports, as lines of JSON over its pipes.
+
+A contestant is a process: it prints one line when it is ready, then answers each line of its
+input, a round, with one line. A round is a list of requests and how many streams work them off;
+each stream sends its next request when its last one has ended.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from tests.bench.serving.model import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One measurement; with `busy`, the contestant's event loop has other work all the time."""
+
+    streams: int
+    requests: list[Request]
+    busy: bool = False
+
+    @staticmethod
+    def read(line: str) -> "Round":
+        """From `line`."""
+        found = json.loads(line)
+        requests = [Request(**request) for request in found["requests"]]
+        return Round(found["streams"], requests, found["busy"])
+
+    def line(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self))
+
+
+class Clock:
+    """The times of one request's tokens, as its caller sees them."""
+
+    def __init__(self) -> None:
+        self._start_ns = self._last_ns = time.perf_counter_ns()
+        self.ttft_ns = self.gap_max_ns = 0
+        self.input_tokens = self.output_tokens = 0
+
+    def tick(self) -> None:
+        """One token or more have come."""
+        now_ns = time.perf_counter_ns()
+        if not self.ttft_ns:
+            self.ttft_ns = now_ns - self._start_ns
+        else:
+            self.gap_max_ns = max(self.gap_max_ns, now_ns - self._last_ns)
+        self._last_ns = now_ns
+
+    def figures(self) -> dict[str, int]:
+        """For `tell`."""
+        return {
+            "ttft_ns": self.ttft_ns,
+            "gap_max_ns": self.gap_max_ns,
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+        }
+
+
+def tell(message: object) -> None:
+    """One line of JSON to the process that asked."""
+    print(json.dumps(message), flush=True)
+
+
+def rounds() -> Iterator[Round]:
+    """Those that are asked for, until the input ends."""
+    for line in sys.stdin:
+        yield Round.read(line)
+
+
+def report(duration_ns: int, clocks: list[Clock]) -> None:
+    """Tell how a round went."""
+    tell({"duration_ns": duration_ns, "requests": [clock.figures() for clock in clocks]})
