@@ -8,11 +8,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-import numpy as np
-import numpy.typing as npt
-
-from engine.composition import compose
+from engine.choice import Choice, Logits, choose
+from engine.composition import IDLE_CHUNK_TOKENS, compose
 from engine.frames import (
+    Embed,
+    JobEmbedded,
     JobEvent,
     JobFailed,
     JobFinished,
@@ -23,19 +23,15 @@ from engine.frames import (
 )
 from engine.intake import Intake
 from engine.logprobs import score
-from engine.native import NativeModel
+from engine.native import NativeModel, Row
 from engine.places import Places
 from engine.prompts import PromptReader
-from engine.recheck import Checker
 from engine.sequence import Sequence
 from engine.sharing import find_leader, release_led
 from engine.speed import Speedometer
+from protocol import limits
 from protocol.errors import EngineError
 from protocol.fields import FinishReason
-
-Logits = npt.NDArray[np.float32]
-# A sequence's next token, None for its end, and the row that it was chosen from.
-Choice = tuple[Sequence, int | None, Logits]
 
 
 class Batcher:
@@ -60,6 +56,7 @@ class Batcher:
         self._queue_jobs = queue_jobs
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
+        self._embeds = False
         self._places = Places(model, reuses=prefix_reuse)
 
     @property
@@ -67,25 +64,28 @@ class Batcher:
         """Whether `step` has anything to do."""
         return bool(self._running or self._waiting)
 
-    def submit(self, job: Submit | Recheck) -> None:
+    def submit(self, job: Submit | Recheck | Embed) -> None:
         """Take a job: emits JobStarted, or JobFailed with the code of what is wrong."""
         if len(self._waiting) >= self._queue_jobs + self._places.free:
             self._emit(JobFailed(job.handle, "engine.overloaded", ""))
             return
         try:
-            sequence = self._intake.read(job)
+            sequences = self._intake.read(job)
         except EngineError as error:
             self._emit(JobFailed(job.handle, error.code, error.detail))
             return
-        self._waiting.append(sequence)
-        self._emit(JobStarted(job.handle, len(sequence.unfed)))
+        self._waiting.extend(sequences)
+        self._emit(JobStarted(job.handle, sum(len(sequence.unfed) for sequence in sequences)))
 
     def cancel(self, handle: int) -> None:
         """Stop a job between two steps; unknown handles are ignored: it may just have ended."""
-        for sequence in (*self._running, *self._waiting):
-            if sequence.handle == handle:
-                self._finish(sequence, FinishReason.CANCELLED)
-                return
+        for sequence in self._of(handle):
+            self._finish(sequence, FinishReason.CANCELLED)
+            return
+
+    def _of(self, handle: int) -> list[Sequence]:
+        """A job's sequences that are left."""
+        return [each for each in (*self._running, *self._waiting) if each.handle == handle]
 
     def step(self) -> None:
         """Compute one step for every sequence that has a place.
@@ -99,9 +99,7 @@ class Batcher:
             return
         is_typical = all(sequence.is_typical for sequence in self._running)
         start_ns = time.perf_counter_ns()
-        rows, sampled = compose(
-            (sequence for sequence in self._running if not sequence.leader), self._chunk_tokens
-        )
+        rows, sampled, embedding = self._compose()
         decoding = sum(1 for row in rows if len(row.tokens) == 1)
         read = sum(len(row.tokens) for row in rows) - decoding
         self._model.decode(rows)
@@ -111,13 +109,29 @@ class Batcher:
             self._speedometer.record(decoding, read, time.perf_counter_ns() - start_ns)
         for sequence, token, row in chosen:
             self._accept(sequence, token, row)
+        if embedding:
+            self._embed(rows, embedding)
+
+    def _compose(self) -> tuple[list[Row], list[Sequence], list[Sequence]]:
+        """What to feed, whose next token follows, and whose rows are wanted as they are."""
+        able = [sequence for sequence in self._running if sequence.leader is None]
+        embedding = [sequence for sequence in able if sequence.embedder is not None]
+        chunk, idle = self._chunk_tokens, IDLE_CHUNK_TOKENS
+        if embedding:
+            most = max(1, limits.ENGINE_OUTPUT_NUMBERS_MAX // self._model.vocabulary.size)
+            chunk, idle = min(chunk, most), min(idle, most)
+        if bool(embedding) != self._embeds:
+            self._embeds = bool(embedding)
+            self._model.embed(wanted=self._embeds)
+        rows, sampled = compose(able, chunk, idle)
+        return rows, sampled, embedding
 
     def _admit(self) -> None:
         while self._waiting and self._places.free:
             sequence = self._waiting.popleft()
             find_leader(sequence, self._running, self._places)
-            # A re-check reads all itself: what it finds depends on nobody else's job.
-            may_reuse = sequence.checker is None and sequence.leader is None
+            # A re-check or an embedding reads all itself: it depends on nobody else's job.
+            may_reuse = sequence.generates and sequence.leader is None
             sequence.place, reused = self._places.take(
                 sequence.unfed, sequence.owner, may_reuse=may_reuse
             )
@@ -125,41 +139,17 @@ class Batcher:
             self._running.append(sequence)
 
     def _choose(self, sampled: list[Sequence], wanted: list[int]) -> list[Choice]:
-        """The next token, None for the end, of each sequence that has so many rows of logits.
-
-        Those that have no next token and may not end, fail here; re-checks go on or end here.
-        """
+        """The next tokens; re-checks that have read all end here."""
         if not sampled:
             return []
-        logits: Logits = self._model.logits(sum(wanted))
-        best = logits.argmax(axis=1)
-        # argmax finds a NaN before any number, so one look at the best is enough.
-        if not np.isfinite(logits[np.arange(len(logits)), best]).all():
-            raise EngineError("engine.crashed", "the model's scores are not finite numbers")
-        chosen: list[Choice] = []
-        end = 0
-        for sequence, count in zip(sampled, wanted, strict=True):
-            end += count
-            try:
-                if sequence.checker is not None:
-                    self._check(sequence, sequence.checker, logits[end - count : end])
-                elif sequence.sampler.is_plain:
-                    chosen.append((sequence, int(best[end - 1]), logits[end - 1]))
-                else:
-                    step = sequence.output_tokens
-                    token = sequence.sampler.next_token(logits[end - 1], step)
-                    chosen.append((sequence, token, logits[end - 1]))
-            except EngineError as error:
-                self._fail(sequence, error)
+        logits = self._model.logits(sum(wanted))
+        chosen = choose(logits, zip(sampled, wanted, strict=True), self._fail)
+        for sequence in sampled:
+            checker = sequence.checker
+            if checker is not None and not sequence.unfed and sequence in self._running:
+                self._leave(sequence)
+                self._emit(checker.report(sequence.handle, sequence.input_tokens))
         return chosen
-
-    def _check(self, sequence: Sequence, checker: Checker, rows: Logits) -> None:
-        for row in rows:
-            checker.take(row)
-        if not sequence.unfed:
-            report = checker.report(sequence.handle, sequence.input_tokens)
-            self._leave(sequence)
-            self._emit(report)
 
     def _accept(self, sequence: Sequence, token: int | None, row: Logits) -> None:
         """Count and show a token, and end the sequence where it ends."""
@@ -187,14 +177,42 @@ class Batcher:
         else:
             sequence.unfed = [token]
 
-    def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+    def _embed(self, rows: list[Row], embedding: list[Sequence]) -> None:
+        """Give each text its tokens' rows of the step, and tell those that are whole."""
+        hidden = self._model.hidden()
+        by_place = {sequence.place: sequence for sequence in embedding}
+        end = 0
+        for row in rows:
+            start, end = end, end + len(row.tokens)
+            sequence = by_place.get(row.sequence)
+            if sequence in self._running and sequence.embedder is not None:
+                sequence.embedder.take(hidden[start:end])
+                if not sequence.unfed:
+                    self._tell_vector(sequence, sequence.embedder.vector())
+
+    def _tell_vector(self, sequence: Sequence, vector: bytes | None) -> None:
+        handle = sequence.handle
+        if vector is None:
+            detail = f"text {sequence.index}: its vector is not of finite numbers"
+            self._fail(sequence, EngineError("engine.no_embeddings", detail))
+            return
         self._leave(sequence)
+        self._emit(JobEmbedded(handle, sequence.index, sequence.input_tokens, vector))
+        if not self._of(handle):
+            self._emit(JobFinished(handle, FinishReason.STOP, 0))
+
+    def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        self._leave_all(sequence.handle)
         reused = sequence.reused_tokens
         self._emit(JobFinished(sequence.handle, reason, sequence.output_tokens, reused))
 
     def _fail(self, sequence: Sequence, error: EngineError) -> None:
-        self._leave(sequence)
+        self._leave_all(sequence.handle)
         self._emit(JobFailed(sequence.handle, error.code, error.detail))
+
+    def _leave_all(self, handle: int) -> None:
+        for sequence in self._of(handle):
+            self._leave(sequence)
 
     def _leave(self, sequence: Sequence) -> None:
         """Show what was held back, and give the place to the next."""
@@ -206,7 +224,7 @@ class Batcher:
             self._waiting.remove(sequence)
 
     def _show(self, sequence: Sequence, text: str, count: int) -> None:
-        if count and sequence.checker is None:
+        if count and sequence.generates:
             ids, sequence.unshown = sequence.unshown[:count], sequence.unshown[count:]
             scores, sequence.scores = sequence.scores[:count], sequence.scores[count:]
             self._emit(JobTokens(sequence.handle, text, count, tuple(ids), tuple(scores)))

@@ -14,15 +14,19 @@ from protocol import limits
 IDLE_CHUNK_TOKENS = 512
 
 
-def compose(running: Iterable[Sequence], chunk_tokens: int) -> tuple[list[Row], list[Sequence]]:
+def compose(
+    running: Iterable[Sequence], chunk_tokens: int, idle_tokens: int = IDLE_CHUNK_TOKENS
+) -> tuple[list[Row], list[Sequence]]:
     """What to feed in this step, and whose next token follows from it, both by place.
+
+    At most `chunk_tokens` of prompts, or `idle_tokens` if that is more and nobody decodes.
 
     llama.cpp computes places together that are neighbours and come in order: 32 decoding ones
     in the order of their jobs' arrival would take it three times as long.
     """
     decoding_first = sorted(running, key=lambda sequence: not sequence.prefilled)
     decodes = bool(decoding_first) and decoding_first[0].prefilled
-    budget = chunk_tokens if decodes else max(chunk_tokens, IDLE_CHUNK_TOKENS)
+    budget = chunk_tokens if decodes else max(chunk_tokens, idle_tokens)
     rows: list[Row] = []
     sampled: list[Sequence] = []
     for sequence in decoding_first:
@@ -36,6 +40,8 @@ def compose(running: Iterable[Sequence], chunk_tokens: int) -> tuple[list[Row], 
             budget -= count
         tokens, sequence.unfed = sequence.unfed[:count], sequence.unfed[count:]
         wanted = min(count, max(0, sequence.position + count + 1 - sequence.input_tokens))
+        if sequence.embedder is not None:
+            wanted = 0
         rows.append(Row(sequence.place, sequence.position, tokens, wanted))
         sequence.position += count
         if wanted:

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import msgspec
 
+from engine.interface import Pooling
 from protocol import limits
 from protocol.fields import FinishReason, GenerationParameters, Prompt
 
@@ -19,6 +20,11 @@ _LENGTH = struct.Struct(">I")
 Handle = Annotated[int, msgspec.Meta(ge=0, le=limits.U63_MAX)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=limits.U63_MAX)]
 Token = Annotated[int, msgspec.Meta(ge=0, le=limits.U32_MAX)]
+Owner = Annotated[bytes, msgspec.Meta(max_length=limits.ENGINE_OWNER_BYTES_MAX)]
+EmbedInput = (
+    Annotated[str, msgspec.Meta(max_length=limits.MESSAGE_TEXT_CHARS_MAX)]
+    | Annotated[tuple[Token, ...], msgspec.Meta(max_length=limits.ENGINE_EMBED_TOKENS_MAX)]
+)
 # A token's bytes and the micro-logarithm of its probability; then the best ones in its place.
 Chance = tuple[
     Annotated[bytes, msgspec.Meta(max_length=limits.TOKEN_BYTES_MAX)],
@@ -70,7 +76,7 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag=2):
     handle: Handle
     prompt: Prompt
     parameters: GenerationParameters
-    owner: Annotated[bytes, msgspec.Meta(max_length=limits.ENGINE_OWNER_BYTES_MAX)] = b""
+    owner: Owner = b""
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=3):
@@ -90,6 +96,19 @@ class Recheck(msgspec.Struct, frozen=True, array_like=True, tag=4):
     ]
 
 
+class Embed(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """Texts, or their tokens, to make vectors of."""
+
+    handle: Handle
+    inputs: Annotated[
+        tuple[EmbedInput, ...],
+        msgspec.Meta(min_length=1, max_length=limits.ENGINE_EMBED_INPUTS_MAX),
+    ]
+    pooling: Pooling
+    normalized: bool
+    owner: Owner = b""
+
+
 class Ready(msgspec.Struct, frozen=True, array_like=True, tag=10):
     """The model is loaded and has passed its self-test."""
 
@@ -97,6 +116,8 @@ class Ready(msgspec.Struct, frozen=True, array_like=True, tag=10):
     engine: BuildName
     settings: BuildName
     speed: Speed
+    # How embeddings are pooled unless asked otherwise; None when the model makes none.
+    pooling: Pooling | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, array_like=True, tag=11):
@@ -157,7 +178,16 @@ class JobRechecked(msgspec.Struct, frozen=True, array_like=True, tag=24):
     ends: bool
 
 
-JobEvent = JobStarted | JobTokens | JobFinished | JobFailed | JobRechecked
+class JobEmbedded(msgspec.Struct, frozen=True, array_like=True, tag=25):
+    """The vector of one text of a job, little-endian float32; they come as they are done."""
+
+    handle: Handle
+    index: Count
+    input_tokens: Count
+    vector: Annotated[bytes, msgspec.Meta(max_length=limits.ENGINE_EMBED_BYTES_MAX)]
+
+
+JobEvent = JobStarted | JobTokens | JobFinished | JobFailed | JobRechecked | JobEmbedded
 
 
 class Report(msgspec.Struct, frozen=True, array_like=True, tag=12):
@@ -167,7 +197,7 @@ class Report(msgspec.Struct, frozen=True, array_like=True, tag=12):
     speed: Speed
 
 
-ToWorker = Load | Submit | Cancel | Recheck
+ToWorker = Load | Submit | Cancel | Recheck | Embed
 FromWorker = Ready | Failed | Report
 
 _encoder = msgspec.msgpack.Encoder()

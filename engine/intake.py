@@ -4,15 +4,20 @@ What gets through here may reach C. Must not know batches. Rule: engine/README.m
 """
 
 from engine.constraint import Constraint, Pieces, compile_constraint
-from engine.frames import Recheck, Submit
+from engine.embedding import Embedder
+from engine.frames import Embed, EmbedInput, Recheck, Submit
 from engine.native import NativeModel
 from engine.prompts import PromptReader
 from engine.recheck import Checker
 from engine.sampling import Sampler, check_parameters
 from engine.sequence import Sequence
 from engine.text import TextStream
+from protocol import limits
 from protocol.errors import EngineError
 from protocol.fields import GenerationParameters
+
+# Texts to embed are only read.
+NO_OUTPUT = GenerationParameters(1, 0, 0, 1_000, 0, ())
 
 
 class Intake:
@@ -23,8 +28,60 @@ class Intake:
         self._prompts = prompts
         self._pieces: Pieces | None = None
 
-    def read(self, job: Submit | Recheck) -> Sequence:
-        """A job's sequence. EngineError: `engine.bad_spec`, `engine.prompt_too_long`."""
+    def read(self, job: Submit | Recheck | Embed) -> list[Sequence]:
+        """A job's sequences: one for each text to embed, else one alone.
+
+        EngineError: `engine.bad_spec`, `engine.prompt_too_long`, `engine.no_embeddings`.
+        """
+        return self._texts(job) if isinstance(job, Embed) else [self._prompt(job)]
+
+    def _texts(self, job: Embed) -> list[Sequence]:
+        pooling = job.pooling or self._model.pooling
+        if pooling is None or self._model.pooling is None:
+            raise EngineError("engine.no_embeddings", "it has no row for each token of a text")
+        texts = [self._tokens(each, index) for index, each in enumerate(job.inputs)]
+        if sum(map(len, texts)) > limits.ENGINE_EMBED_TOKENS_MAX:
+            most = limits.ENGINE_EMBED_TOKENS_MAX
+            raise EngineError("engine.prompt_too_long", f"over {most} tokens in all texts")
+        return [
+            Sequence(
+                job.handle,
+                tokens,
+                len(tokens),
+                0,
+                Sampler(NO_OUTPUT, ()),
+                TextStream(()),
+                owner=job.owner,
+                embedder=Embedder(pooling, normalized=job.normalized),
+                index=index,
+            )
+            for index, tokens in enumerate(texts)
+        ]
+
+    def _tokens(self, text: EmbedInput, index: int) -> list[int]:
+        """The tokens of text number `index`, with those that the vocabulary puts around one."""
+        vocabulary = self._model.vocabulary
+        if isinstance(text, tuple):
+            if any(token >= vocabulary.size for token in text):
+                raise EngineError(
+                    "engine.bad_spec", f"text {index}: the vocabulary has {vocabulary.size} tokens"
+                )
+            tokens = list(text)
+        else:
+            tokens = vocabulary.tokenize(text)
+            if vocabulary.begins_texts and vocabulary.begin_token is not None:
+                tokens.insert(0, vocabulary.begin_token)
+            if vocabulary.ends_texts:
+                tokens.append(vocabulary.end_token)
+        if not tokens:
+            raise EngineError("engine.bad_spec", f"text {index} is empty")
+        if len(tokens) > self._model.context_tokens:
+            most = self._model.context_tokens
+            detail = f"text {index}: {len(tokens)} tokens, context {most}"
+            raise EngineError("engine.prompt_too_long", detail)
+        return tokens
+
+    def _prompt(self, job: Submit | Recheck) -> Sequence:
         tokens = self._prompts.read(job.prompt)
         sequence = Sequence(
             job.handle,

@@ -3,8 +3,10 @@
 Knows nothing of the market or the network. Rule: engine/README.md.
 """
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Protocol
 
 from protocol.fields import FinishReason, GenerationParameters, Prompt, TokenLogprob
@@ -138,6 +140,46 @@ class RecheckReport:
     def mismatches(self) -> int:
         """How many tokens are not those that the sampler chooses."""
         return sum(check.replayed != check.token for check in self.tokens)
+
+
+class Pooling(IntEnum):
+    """How the rows of a text's tokens become one vector; MODEL is what its file says, or MEAN."""
+
+    MODEL = 0
+    MEAN = 1
+    CLS = 2
+    LAST = 3
+
+
+# A text, or its tokens, which then are all that is read.
+EmbedInput = str | tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedSpec:
+    """Texts to embed: 1 to ENGINE_EMBED_INPUTS_MAX, each at most the model's context.
+
+    `normalized` vectors have length 1. `job_id` and `owner` as in `JobSpec`.
+    """
+
+    job_id: bytes
+    model: str
+    inputs: tuple[EmbedInput, ...]
+    pooling: Pooling = Pooling.MODEL
+    normalized: bool = True
+    owner: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """One text's vector, as little-endian float32, and its tokens."""
+
+    vector: bytes
+    input_tokens: int
+
+    def numbers(self) -> tuple[float, ...]:
+        """The vector as numbers."""
+        return struct.unpack(f"<{len(self.vector) // 4}f", self.vector)
 
 
 class Engine(Protocol):

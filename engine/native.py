@@ -19,6 +19,8 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
+from engine.interface import Pooling
+from engine.vocabulary import Vocabulary, short_call
 from protocol.errors import EngineError
 
 # Warnings are for people who debug the library; only its errors go to the diagnosis.
@@ -34,24 +36,12 @@ _NO_MEMORY = re.compile("alloc|memory")
 _errors: deque[str] = deque(maxlen=64)
 _flash: deque[bytes] = deque(maxlen=1)
 
-_short_calls = ctypes.PyDLL(llama_cpp.llama_cpp._lib._name)
-
-
-def _short(name: str) -> Any:
-    """A function of the library that keeps the GIL while it runs."""
-    typed = getattr(llama_cpp, name)
-    function = getattr(_short_calls, name)
-    function.argtypes, function.restype = typed.argtypes, typed.restype
-    return function
-
-
-_tokenize = _short("llama_tokenize")
-_token_to_piece = _short("llama_token_to_piece")
-_seq_rm = _short("llama_memory_seq_rm")
-_seq_cp = _short("llama_memory_seq_cp")
-_seq_first = _short("llama_memory_seq_pos_min")
-_seq_last = _short("llama_memory_seq_pos_max")
-_get_logits = _short("llama_get_logits")
+_seq_rm = short_call("llama_memory_seq_rm")
+_seq_cp = short_call("llama_memory_seq_cp")
+_seq_first = short_call("llama_memory_seq_pos_min")
+_seq_last = short_call("llama_memory_seq_pos_max")
+_get_logits = short_call("llama_get_logits")
+_get_embeddings = short_call("llama_get_embeddings")
 
 
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]  # llama_cpp is not typed
@@ -99,58 +89,6 @@ class Row:
     wanted: int
 
 
-class Vocabulary:
-    """The tokeniser of a model; texts in, token numbers out, and back."""
-
-    def __init__(self, model: Any) -> None:
-        self._vocab = llama_cpp.llama_model_get_vocab(model)
-        self.size: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
-        self._buffer = ctypes.create_string_buffer(1024)
-        numbers = range(self.size)
-        self.pieces = [self._piece(token) for token in numbers]
-        self.longest_piece_bytes = max(map(len, self.pieces), default=1) or 1
-        self.end_tokens = frozenset(
-            token for token in numbers if llama_cpp.llama_vocab_is_eog(self._vocab, token)
-        )
-        control = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
-        self.control_tokens = {
-            self.name(token): token
-            for token in numbers
-            if llama_cpp.llama_vocab_get_attr(self._vocab, token) & control
-        }
-        self.control_tokens.pop("", None)
-        bos = int(llama_cpp.llama_vocab_bos(self._vocab))
-        self.begin_token = bos if bos >= 0 else None
-        self.begins_texts = bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))
-        self.begin_text = self.name(bos)
-        self.end_text = self.name(int(llama_cpp.llama_vocab_eos(self._vocab)))
-
-    def name(self, token: int) -> str:
-        """A token as the vocabulary writes it; "" for a number that is none."""
-        if not 0 <= token < self.size:
-            return ""
-        raw = llama_cpp.llama_vocab_get_text(self._vocab, token) or b""
-        return str(raw.decode("utf-8", "replace"))
-
-    def _piece(self, token: int) -> bytes:
-        length = _token_to_piece(self._vocab, token, self._buffer, 1024, 0, False)
-        return self._buffer.raw[: max(0, length)]
-
-    def tokenize(self, text: str) -> list[int]:
-        """The tokens of plain text: nothing in it becomes a control token."""
-        raw = text.encode("utf-8")
-        if not raw:
-            return []
-        room = len(raw) + 16
-        for _ in range(2):
-            tokens = (llama_cpp.llama_token * room)()
-            count = _tokenize(self._vocab, raw, len(raw), tokens, room, False, False)
-            if count >= 0:
-                return list(tokens[:count])
-            room = -count  # the buffer was too short, and this is what it needs
-        raise EngineError("engine.bad_spec", "the text can't be made into tokens")
-
-
 class NativeModel:
     """A loaded model with a context of `places` sequences of `context_tokens` each.
 
@@ -169,6 +107,7 @@ class NativeModel:
         self.vocabulary = Vocabulary(self._model)
         template = llama_cpp.llama_model_chat_template(self._model, None)
         self.chat_template = template.decode("utf-8", "replace") if template else ""
+        self.dimensions = int(llama_cpp.llama_model_n_embd_out(self._model))
         self.places = places
         self._context = self._make_context(places, context_tokens, threads)
         if not self._context:
@@ -176,6 +115,7 @@ class NativeModel:
         # llama.cpp rounds the context up; what was asked for is what is promised.
         self.context_tokens = min(context_tokens, int(llama_cpp.llama_n_ctx_seq(self._context)))
         self._memory = llama_cpp.llama_get_memory(self._context)
+        self._embeds = False
         self._make_batch()
 
     def _make_context(self, places: int, context_tokens: int, threads: int) -> Any:
@@ -188,10 +128,36 @@ class NativeModel:
         # Each sequence has its own cells: faster than shared ones, and what is computed for
         # one depends less on its neighbours.
         parameters.kv_unified = False
+        # Rows of every token, where they are asked for: they are pooled by engine.embedding.
+        parameters.pooling_type = llama_cpp.LLAMA_POOLING_TYPE_NONE
         # On wherever the device can: without it a CPU loses a tenth to a third.
         parameters.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
         parameters.no_perf = True
         return llama_cpp.llama_init_from_model(self._model, parameters)
+
+    @property
+    def pooling(self) -> Pooling | None:
+        """How the file says that embeddings are pooled; None when it has none to pool.
+
+        An encoder of another half, a model of states instead of places and a ranker have none.
+        """
+        for is_of_kind in (
+            llama_cpp.llama_model_has_encoder,
+            llama_cpp.llama_model_is_recurrent,
+            llama_cpp.llama_model_is_hybrid,
+        ):
+            if is_of_kind(self._model):
+                return None
+        said = self._said("general.architecture")
+        kind = self._said(f"{said}.pooling_type") or "0"
+        kinds = {"0": Pooling.MEAN, "1": Pooling.MEAN, "2": Pooling.CLS, "3": Pooling.LAST}
+        return kinds.get(kind)
+
+    def _said(self, key: str) -> str:
+        """A field of the file's header, as text; "" where it has none."""
+        buffer = ctypes.create_string_buffer(128)
+        length = llama_cpp.llama_model_meta_val_str(self._model, key.encode(), buffer, 128)
+        return buffer.value.decode("utf-8", "replace") if length > 0 else ""
 
     @property
     def settings(self) -> str:
@@ -257,7 +223,22 @@ class NativeModel:
     def logits(self, rows: int) -> npt.NDArray[np.float32]:
         """The logits of the last step: (rows, vocabulary) in order; valid until the next."""
         pointer = _get_logits(self._context)
-        return np.ctypeslib.as_array(pointer, (rows, self.vocabulary.size))
+        if not self._embeds:
+            return np.ctypeslib.as_array(pointer, (rows, self.vocabulary.size))
+        count = self._batch.n_tokens
+        every = np.ctypeslib.as_array(pointer, (count, self.vocabulary.size))
+        return np.asarray(every[self._wanted[:count] != 0])
+
+    def embed(self, *, wanted: bool) -> None:
+        """Whether the next steps make `hidden`: they take memory for the logits of all tokens."""
+        llama_cpp.llama_set_embeddings(self._context, wanted)
+        self._embeds = wanted
+
+    def hidden(self) -> npt.NDArray[np.float32]:
+        """The hidden rows of all tokens of the last step, which embedded: (tokens, dimensions)."""
+        assert self._embeds
+        shape = (self._batch.n_tokens, self.dimensions)
+        return np.ctypeslib.as_array(_get_embeddings(self._context), shape)
 
     def forget(self, sequence: int) -> None:
         """Empty a sequence."""

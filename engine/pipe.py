@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from engine.frames import (
     FrameBuffer,
     FromWorker,
+    JobEmbedded,
     JobEvent,
     JobTokens,
     Report,
@@ -119,6 +120,8 @@ class Outbox:
 
     def add(self, event: JobEvent) -> None:
         """Keep an event, merged into the job's last one when both are tokens."""
+        if isinstance(event, JobEmbedded):
+            self._characters += len(event.vector)
         if not isinstance(event, JobTokens):
             self._events.append(event)
             return

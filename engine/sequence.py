@@ -5,6 +5,7 @@ Must not know how steps are composed. Rule: engine/README.md.
 
 from dataclasses import dataclass, field
 
+from engine.embedding import Embedder
 from engine.frames import Scored
 from engine.recheck import Checker
 from engine.sampling import Sampler
@@ -17,7 +18,8 @@ class Sequence:
 
     Logits are wanted from the prompt's last token on. `ends` are the tokens that end the output.
     `unshown` are tokens whose text is held back, and `scores` theirs, where `logprobs`
-    alternatives are asked for. With a `checker`, the output was given and is only read. While it
+    alternatives are asked for. With a `checker`, the output was given and is only read; with an
+    `embedder`, there is none, and this is text number `index` of its job. While it
     has a `leader`, it waits until that one has read the first `led_tokens`, which both share.
     """
 
@@ -31,6 +33,8 @@ class Sequence:
     logprobs: int = 0
     owner: bytes = b""
     checker: Checker | None = None
+    embedder: Embedder | None = None
+    index: int = 0
     unshown: list[int] = field(default_factory=list)
     scores: list[Scored] = field(default_factory=list)
     position: int = 0
@@ -46,6 +50,11 @@ class Sequence:
         """`unfed` is replaced as it is fed; this stays."""
         self.prompt = self.unfed
 
+    @property
+    def generates(self) -> bool:
+        """Whether its output is made here; else it is only read, and all of it."""
+        return self.checker is None and self.embedder is None
+
     def skip(self, count: int) -> None:
         """The first `count` tokens are in its place already: they need not be fed."""
         self.unfed = self.unfed[count:]
@@ -55,7 +64,8 @@ class Sequence:
     def is_typical(self) -> bool:
         """Whether a step with it, before it is fed, says how long others take.
 
-        Not with a re-check, nor while the rest of a prompt is read whose beginning was there:
-        it is short, so each of its tokens bears more of the step, and it may bear a copy.
+        Not with a re-check or a text to embed, nor while the rest of a prompt is read whose
+        beginning was there: it is short, so each of its tokens bears more of the step, and it may
+        bear a copy.
         """
-        return self.checker is None and (self.prefilled or not self.reused_tokens)
+        return self.generates and (self.prefilled or not self.reused_tokens)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engine import native
 from engine.batcher import Batcher
-from engine.frames import Cancel, JobFailed, Load, Ready, Recheck, Submit
+from engine.frames import Cancel, Embed, JobFailed, Load, Ready, Recheck, Submit
 from engine.pipe import Outbox, Pipe
 from engine.prompts import PromptReader
 from engine.sampling import SAMPLER_VERSION
@@ -49,7 +49,9 @@ class Service:
             f" threads={load.threads}"
         )
         speed = self._speedometer.speed()
-        self._ready = Ready(model.context_tokens, native.build_name(), settings, speed)
+        self._ready = Ready(
+            model.context_tokens, native.build_name(), settings, speed, model.pooling
+        )
 
     def serve(self) -> None:
         """Until the input ends. EngineError `engine.crashed` when the model can't go on."""
@@ -61,7 +63,7 @@ class Service:
         """Take what came, compute a step, report; blocks only when there is nothing to do."""
         self._pipe.wait(self._rest_ns() if self._may_step else None)
         for message in self._pipe.receive():
-            if isinstance(message, Submit | Recheck):
+            if isinstance(message, Submit | Recheck | Embed):
                 self._submit(message)
             elif isinstance(message, Cancel):
                 self._batcher.cancel(message.handle)
@@ -73,7 +75,7 @@ class Service:
             self._batcher.step()
         self._report()
 
-    def _submit(self, message: Submit | Recheck) -> None:
+    def _submit(self, message: Submit | Recheck | Embed) -> None:
         try:
             self._batcher.submit(message)
         except MemoryError:

@@ -19,11 +19,11 @@ def find_leader(newcomer: Sequence, running: Items[Sequence], places: Places) ->
 
     Only its owner's jobs, and only for more than what is there already.
     """
-    if newcomer.checker is not None or not places.reuses:
+    if not newcomer.generates or not places.reuses:
         return
     best, most = None, places.held(newcomer.unfed, newcomer.owner) + LED_TOKENS_MIN
     for other in running:
-        if other.prefilled or other.checker is not None or other.owner != newcomer.owner:
+        if other.prefilled or not other.generates or other.owner != newcomer.owner:
             continue
         common = min(common_tokens(other.prompt, newcomer.unfed), len(newcomer.unfed) - 1)
         if common > most:

@@ -101,6 +101,7 @@ CODES: Final[dict[str, str]] = {
     "engine.no_room": "the model needs more memory than it may have; raise memory_mib",
     "engine.remote_failed": "the remote server failed, or answered what it should not",
     "engine.remote_denied": "the remote server does not accept the key; check its key setting",
+    "engine.no_embeddings": "the model makes no embeddings; ask another one",
     "engine.cancelled": "the job was cancelled",
     # storage
     "storage.locked": "another peerd uses this data directory; stop it or choose another",

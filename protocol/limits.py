@@ -277,6 +277,13 @@ ENGINE_DIAGNOSIS_BYTES_MAX: Final = 4 * 1024
 ENGINE_CALIBRATION_NS_MAX: Final = 3 * NS_PER_S
 # Text that the daemon has not read yet; over it the worker pauses instead of decoding on.
 ENGINE_OUTBOX_CHARS_MAX: Final = 256 * 1024
+# Texts of one embedding job, and their tokens together: as long as a long prompt takes.
+ENGINE_EMBED_INPUTS_MAX: Final = 256
+ENGINE_EMBED_TOKENS_MAX: Final = 65_536
+# A step that embeds has scores for all of its tokens: 40 MB of a vocabulary of any size.
+ENGINE_OUTPUT_NUMBERS_MAX: Final = 10 * 1024 * 1024
+# Dimensions of a vector, as float32: the widest models have 16,384.
+ENGINE_EMBED_BYTES_MAX: Final = 4 * 32_768
 # --- remote engines -------------------------------------------------------------------------
 REMOTES_MAX: Final = 16
 REMOTE_URL_CHARS_MAX: Final = 512
