@@ -1,7 +1,7 @@
 """The log's driver: one writer, group commit, and the rule that a failed log is dead.
 
 Knows nothing of what a record means; the format is protocol/log.py's, the files are
-peer/segments.py's. Rule: protocol/log.py.
+protocol/segments.py's. Rule: protocol/log.py.
 
 A commit takes what is buffered, writes it and syncs it in a thread; what is appended meanwhile
 is the next one. There is no timer: alone, a record waits for its own sync, and in a crowd for
@@ -11,26 +11,19 @@ holds, and a second fsync would say that all is well.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import trio
 
-from peer.disk import Disk, RealDisk
-from peer.segments import (
-    LogReport,
-    RecoveryReport,
-    SegmentReader,
-    SegmentWriter,
-    log_reader,
-    read_entries,
-    recover,
-    storage_errors,
-    verify_log,
-)
+from peer.disk import RealDisk
 from protocol import limits
+from protocol.disk import Disk
 from protocol.errors import StorageError
-from protocol.log import LogEntry, LogWriterState
+from protocol.log import SNAPSHOT_TYPE, LogEntry, LogWriterState, ScanOutcome
+from protocol.recovery import RecoveryReport, recover
+from protocol.segments import LogReport, SegmentReader, SegmentWriter, storage_errors
 
 if TYPE_CHECKING:
     # libp2p installs older stubs of trio, and they shadow trio's own types, which have this.
@@ -46,6 +39,7 @@ __all__ = [
 ]
 
 LOCK_NAME: Final = "lock"
+ARCHIVE_NAME: Final = "archive"  # beside the log, where segments go unless told otherwise
 _REAL_DISK: Final = RealDisk()
 
 
@@ -68,6 +62,7 @@ class Journal:
         self._state = LogWriterState(report.records, report.head)
         self._frames: list[bytes] = []
         self._frames_bytes = 0
+        self._snapshots = False
         self._taken_last = self.durable_sequence
         self._taken_done = trio.Event()
         self._buffered_done = trio.Event()
@@ -90,19 +85,21 @@ class Journal:
     ) -> "Journal":
         """Locks, replays into `on_entry` and recovers the log in `directory`, or begins one.
 
+        The replay starts at the newest complete snapshot, if there is one.
+
         StorageError: "storage.locked", "storage.unwritable", "storage.io", "storage.corrupt",
         "storage.foreign", "storage.version".
         """
-        with storage_errors(directory):
-            disk.make_directory(directory)
-            lock = disk.open(directory / LOCK_NAME, write=True, create=True)
-        writer = SegmentWriter(disk, directory, network, owner, segment_bytes_max)
+        where, lock_path = str(directory), str(directory / LOCK_NAME)
+        with storage_errors(where):
+            disk.make_directory(where)
+            lock = disk.open(lock_path, write=True, create=True)
+        writer = SegmentWriter(disk, where, network, owner, segment_bytes_max)
         try:
-            with storage_errors(directory / LOCK_NAME):
+            with storage_errors(lock_path):
                 if not disk.lock(lock):
-                    raise StorageError("storage.locked", str(directory))
-            reader = SegmentReader(disk, directory, network=network, owner=owner, settle=True)
-            report = recover(reader, writer, on_entry)
+                    raise StorageError("storage.locked", where)
+            report = recover(disk, writer, network, owner, on_entry)
         except BaseException:
             writer.close()
             disk.close(lock)
@@ -126,6 +123,8 @@ class Journal:
         frame = self._state.append(type, payload)
         self._frames.append(frame)
         self._frames_bytes += len(frame)
+        if type == SNAPSHOT_TYPE:
+            self._snapshots = True
         if self._work is not None:
             self._work.set()
         return sequence
@@ -178,27 +177,30 @@ class Journal:
         self._closed = True
         try:
             while self._frames and self._failure is None:
-                with self._committing() as frames:
-                    self._writer.commit(frames)
+                with self._committing() as commit:
+                    commit()
         finally:
             self._writer.close()
             self._disk.close(self._lock)
 
     async def _commit_in_thread(self) -> None:
-        with self._committing() as frames, trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self._writer.commit, frames, limiter=self._limiter)
+        with self._committing() as commit, trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(commit, limiter=self._limiter)
 
     @contextmanager
-    def _committing(self) -> Iterator[list[bytes]]:
-        """Takes a batch off the buffer; how the block ends decides what its waiters get."""
+    def _committing(self) -> Iterator[Callable[[], None]]:
+        """Takes a batch off the buffer and gives the call that commits it; how the block ends
+        decides what its waiters get."""
         batch_max = limits.COMMIT_BATCH_RECORDS_MAX
         frames, self._frames = self._frames[:batch_max], self._frames[batch_max:]
+        commit = partial(self._writer.commit, frames, snapshots=self._snapshots)
+        self._snapshots = self._snapshots and bool(self._frames)
         self._frames_bytes = sum(map(len, self._frames))
         self._taken_last += len(frames)
         self._taken_done, self._buffered_done = self._buffered_done, trio.Event()
         failure: str | None = "a commit was broken off"
         try:
-            yield frames
+            yield commit
             failure = None
         except OSError as error:
             failure = str(error)
@@ -216,3 +218,38 @@ class Journal:
         if self._failure is not None:
             raise StorageError("storage.poisoned", self._failure)
         raise StorageError("storage.closed")
+
+
+def read_entries(directory: Path, *, disk: Disk | None = None) -> Iterator[LogEntry]:
+    """All records of a log, without its lock; StorageError "storage.corrupt" where it breaks."""
+    reader = log_reader(directory, disk=disk)
+    yield from reader.entries()
+    if reader.replay.outcome is ScanOutcome.CORRUPT:
+        raise StorageError("storage.corrupt", reader.replay.detail)
+
+
+def verify_log(directory: Path, *, disk: Disk | None = None) -> LogReport:
+    """Checks every checksum, sequence and chain of a log, without its lock and changing nothing.
+
+    StorageError "storage.no_log" where there is none, "storage.io" where it can't be read.
+    """
+    reader = log_reader(directory, disk=disk)
+    for _ in reader.entries():
+        pass
+    return reader.report()
+
+
+def log_reader(
+    directory: Path, *, archive: Path | None = None, disk: Disk | None = None
+) -> SegmentReader:
+    """Reads whoever's log without its lock, what is archived first; its replay then knows whose.
+
+    `archive` is looked for beside the log where it is not named. StorageError "storage.no_log".
+    """
+    if disk is not None:
+        return SegmentReader(disk, str(directory))
+    if not directory.is_dir() or (archive is not None and not archive.is_dir()):
+        raise StorageError("storage.no_log", str(archive or directory))
+    archive = archive or directory.parent / ARCHIVE_NAME
+    archives = [str(archive)] if archive.is_dir() else []
+    return SegmentReader(RealDisk(), str(directory), *archives)

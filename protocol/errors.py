@@ -115,6 +115,7 @@ CODES: Final[dict[str, str]] = {
     "storage.backlog": "records come faster than the disk takes them; check the disk",
     "storage.closed": "the log was closed and takes no more records; this is a bug in peerd",
     "storage.no_log": "there is no log in that directory; check --data",
+    "storage.archive": "a segment can't be archived as it is; it was kept where it is",
     "storage.bad_head": "a signature in the log is not its owner's; it is no log of that key",
     "storage.bad_snapshot": "a snapshot is not what the records make; restore an archived copy",
     # configuration and command line

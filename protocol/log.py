@@ -35,8 +35,11 @@ from crc32c import crc32c
 from protocol import limits
 from protocol.errors import LocalError, StorageError
 
-# The one type that the log itself knows: such a record begins a segment, and a replay.
+# The types that the log itself knows: a snapshot begins a segment, and a replay may begin there.
 SNAPSHOT_TYPE: Final = 21
+SNAPSHOT_PART_TYPE: Final = 22
+SNAPSHOT_END_TYPE: Final = 23
+FRAME_TYPE_AT: Final = 16  # the place of the type in a frame
 MAGIC: Final = b"peerdlog"
 VERSION: Final = 1
 HEAD_BYTES: Final = 32
@@ -172,12 +175,19 @@ class LogReplay:
         self.owner = owner
         self.segment = 0
         self.sequence = 0
+        self.first_sequence = 0
         self.head = b""
+        self._begins = False
         if network is not None and owner is not None:
             self.head = genesis_head(network, owner)
         self.offset = 0
         self.outcome = ScanOutcome.CLEAN
         self.detail = ""
+
+    def begin_at(self, segment: int) -> None:
+        """Starts with a later segment than the first, and takes its header's word for what was
+        before; the chain from there on is checked."""
+        self.segment, self._begins = segment, True
 
     def scan(self, data: bytes, *, is_last: bool) -> Iterator[LogEntry]:
         """The entries of the next segment; exhaust it before the attributes are looked at.
@@ -230,6 +240,9 @@ class LogReplay:
             raise StorageError("storage.foreign", f"written by {whose}")
         if header.segment != self.segment:
             return self._fail(f"it is segment {header.segment} by its header")
+        if self._begins:
+            self.sequence = self.first_sequence = header.first_sequence
+            self.head, self._begins = header.previous_head, False
         if header.first_sequence != self.sequence:
             return self._fail(f"it begins at record {header.first_sequence}, not {self.sequence}")
         if header.previous_head != self.head:

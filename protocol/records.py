@@ -26,7 +26,7 @@ from protocol.fields import (
     Price,
     SignedHead,
 )
-from protocol.log import SNAPSHOT_TYPE
+from protocol.log import SNAPSHOT_END_TYPE, SNAPSHOT_PART_TYPE, SNAPSHOT_TYPE
 from protocol.messages import Receipt, Voucher
 from protocol.registry import Registry
 
@@ -213,7 +213,7 @@ class SnapshotBegun:
     parts: U32
 
 
-@record(22)
+@record(SNAPSHOT_PART_TYPE)
 @dataclass(frozen=True, slots=True)
 class SnapshotPart:
     """Some of the state, as router/snapshot.py writes it."""
@@ -221,7 +221,7 @@ class SnapshotPart:
     state: Annotated[bytes, Meta(max_length=limits.SNAPSHOT_PART_BYTES_MAX)]
 
 
-@record(23)
+@record(SNAPSHOT_END_TYPE)
 @dataclass(frozen=True, slots=True)
 class SnapshotSigned:
     """The snapshot is complete: the head after its last part, signed. A replay may start at

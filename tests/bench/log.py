@@ -31,9 +31,9 @@ import trio
 
 from peer.disk import RealDisk
 from peer.journal import Journal
-from peer.segments import SegmentWriter
 from protocol import limits
 from protocol.log import FRAME_OVERHEAD_BYTES, LogWriterState, genesis_head
+from protocol.segments import SegmentWriter
 
 NETWORK = "bench"
 OWNER = bytes(range(32))
@@ -128,7 +128,7 @@ def log_commit(directory: Path) -> Iterator[Commit]:
     """The log without its tasks: encode, chain, write, sync."""
     (directory / "bare").mkdir()
     disk = RealDisk()
-    writer = SegmentWriter(disk, directory / "bare", NETWORK, OWNER, limits.SEGMENT_BYTES_MAX)
+    writer = SegmentWriter(disk, str(directory / "bare"), NETWORK, OWNER, limits.SEGMENT_BYTES_MAX)
     state = LogWriterState(0, genesis_head(NETWORK, OWNER))
     writer.begin(0, 0, state.head)
 
@@ -225,7 +225,7 @@ def measure_appends(directory: Path, seconds: float) -> list[dict[str, Any]]:
 def measure_replay(directory: Path, records: int) -> dict[str, Any]:
     """CPU seconds of opening a log of so many records."""
     directory.mkdir()
-    writer = SegmentWriter(RealDisk(), directory, NETWORK, OWNER, limits.SEGMENT_BYTES_MAX)
+    writer = SegmentWriter(RealDisk(), str(directory), NETWORK, OWNER, limits.SEGMENT_BYTES_MAX)
     state = LogWriterState(0, genesis_head(NETWORK, OWNER))
     writer.begin(0, 0, state.head)
     left = records

@@ -11,7 +11,8 @@ from peer.journal import Journal
 from protocol.errors import RemoteError
 from router.actions import Action, Append, CancelAsk, Deliver, Input
 from router.node import Node
-from tests.peer.journal_support import MemoryDisk, open_journal
+from simnet.disk import VirtualDisk
+from tests.peer.journal_support import open_journal
 
 PATIENCE_S = 30
 
@@ -58,7 +59,7 @@ class Script:
 class Bench:
     """A driver between a script and a list of what was carried out."""
 
-    def __init__(self, disk: MemoryDisk, now_ns: Callable[[], int] = lambda: 0) -> None:
+    def __init__(self, disk: VirtualDisk, now_ns: Callable[[], int] = lambda: 0) -> None:
         self.script = Script()
         self.journal: Journal = open_journal(disk)
         self.done: list[str] = []
@@ -87,9 +88,9 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(disk: MemoryDisk | None = None) -> AsyncIterator[Bench]:
+async def bench(disk: VirtualDisk | None = None) -> AsyncIterator[Bench]:
     """A running driver and journal."""
-    made = Bench(disk or MemoryDisk())
+    made = Bench(disk or VirtualDisk())
     async with trio.open_nursery() as nursery:
         await nursery.start(made.journal.run)
         await nursery.start(made.driver.run)

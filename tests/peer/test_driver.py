@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from protocol import limits
 from protocol.errors import StorageError
 from router.actions import Action
+from simnet.disk import VirtualDisk
 from tests.peer.driver_bench import PATIENCE_S, Bench, bench, say, write
-from tests.peer.journal_support import Gate, MemoryDisk, failing
+from tests.peer.journal_support import Gate, failing
 
 
 async def test_nothing_after_an_append_leaves_before_it_is_durable() -> None:
     """What stands before the record leaves at once; the rest, in order, when it is durable."""
-    disk, gate = MemoryDisk(), Gate()
+    disk, gate = VirtualDisk(), Gate()
     async with bench(disk) as made:
         disk.on["fdatasync"] = gate
         made.feed(1, say("before"), write(), say("one"), say("two"))
@@ -35,7 +36,7 @@ async def test_nothing_after_an_append_leaves_before_it_is_durable() -> None:
 
 async def test_later_input_does_not_overtake() -> None:
     """An input without a record waits its turn behind one whose record is not durable yet."""
-    disk, gate = MemoryDisk(), Gate()
+    disk, gate = VirtualDisk(), Gate()
     async with bench(disk) as made:
         disk.on["fdatasync"] = gate
         made.feed(1, write(), say("first"))
@@ -49,7 +50,7 @@ async def test_later_input_does_not_overtake() -> None:
 
 async def test_each_action_waits_for_its_own_record_only() -> None:
     """A record that comes later does not hold back what stands before it."""
-    disk = MemoryDisk()
+    disk = VirtualDisk()
     gates = [Gate(), Gate()]
     async with bench(disk) as made:
         waiting = list(gates)
@@ -67,7 +68,7 @@ async def test_each_action_waits_for_its_own_record_only() -> None:
 
 async def test_many_inputs_share_a_commit() -> None:
     """What comes during a commit is written by the next one: two syncs for fifty records."""
-    disk, gate = MemoryDisk(), Gate()
+    disk, gate = VirtualDisk(), Gate()
     async with bench(disk) as made:
         disk.on["fdatasync"] = gate
         before = disk.counts["fdatasync"]
@@ -83,7 +84,7 @@ async def test_many_inputs_share_a_commit() -> None:
 
 async def test_failed_disk_lets_nothing_out() -> None:
     """The record that could not be written holds its actions forever, and the driver ends."""
-    disk = MemoryDisk()
+    disk = VirtualDisk()
     made = Bench(disk)
     disk.on["fdatasync"] = failing(5)
     with (
@@ -122,7 +123,7 @@ async def test_inputs_of_released_effects_keep_the_order() -> None:
 
 async def test_wait_idle_waits_for_records_and_what_follows() -> None:
     """After it, all is durable and carried out."""
-    disk, gate = MemoryDisk(), Gate()
+    disk, gate = VirtualDisk(), Gate()
     async with bench(disk) as made:
         disk.on["fdatasync"] = gate
         made.feed(1, write(), say("one"), write())
@@ -144,7 +145,7 @@ async def test_wait_idle_waits_for_records_and_what_follows() -> None:
 async def test_log_that_can_not_keep_up_stops_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits for records is bounded."""
     monkeypatch.setattr(limits, "OUTBOX_ACTIONS_MAX", 10)
-    made = Bench(MemoryDisk())
+    made = Bench(VirtualDisk())
     made.feed(1, write(), *(say(str(number)) for number in range(10)))
     with pytest.raises(StorageError):
         made.feed(2, say("one more"))

@@ -8,15 +8,15 @@ import trio.testing
 
 from protocol.units import NS_PER_S
 from router.actions import GossipReceived, Input
+from simnet.disk import VirtualDisk
 from tests.peer.driver_bench import Bench, bench, say
-from tests.peer.journal_support import MemoryDisk
 
 
 async def test_inputs_of_effects_come_after_the_actions_of_a_timer(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """The same for actions of a timer."""
-    made = Bench(MemoryDisk(), now_ns=lambda: round(trio.current_time() * NS_PER_S))
+    made = Bench(VirtualDisk(), now_ns=lambda: round(trio.current_time() * NS_PER_S))
     made.on["one"] = lambda: made.feed(2, say("caused"))
     made.script.timers.append((made.driver._now_ns() + NS_PER_S, [say("one"), say("two")]))
     async with trio.open_nursery() as nursery:
@@ -31,7 +31,7 @@ async def test_inputs_of_effects_come_after_the_actions_of_a_timer(
 async def test_timers_run_when_due(autojump_clock: trio.testing.MockClock) -> None:
     """Each at its time, an earlier one that comes later first, one in the past at once."""
     start = trio.current_time()
-    made = Bench(MemoryDisk(), now_ns=lambda: round(trio.current_time() * NS_PER_S))
+    made = Bench(VirtualDisk(), now_ns=lambda: round(trio.current_time() * NS_PER_S))
     at: dict[str, float] = {}
 
     def due(seconds: float) -> int:

@@ -13,13 +13,14 @@ from peer.journal import read_entries
 from protocol import limits
 from protocol.errors import StorageError
 from protocol.log import FRAME_OVERHEAD_BYTES, LogEntry
+from simnet.disk import VirtualDisk
 from tests.peer.journal_support import (
     DIRECTORY,
     Gate,
-    MemoryDisk,
     append_and_wait,
     code_of,
     failing,
+    log_of,
     open_journal,
     running,
     wait_failing,
@@ -27,7 +28,7 @@ from tests.peer.journal_support import (
 
 
 async def test_a_crowd_of_waiters_shares_its_syncs() -> None:
-    disk = MemoryDisk()
+    disk = VirtualDisk()
     journal = open_journal(disk)
     before = disk.counts["fdatasync"]
     async with running(journal), trio.open_nursery() as nursery:
@@ -39,7 +40,7 @@ async def test_a_crowd_of_waiters_shares_its_syncs() -> None:
 
 
 async def test_nothing_is_durable_before_the_sync_returned() -> None:
-    disk = MemoryDisk()
+    disk = VirtualDisk()
     journal = open_journal(disk)
     first, second = Gate(), Gate()
     reached: list[int] = []
@@ -52,12 +53,12 @@ async def test_nothing_is_durable_before_the_sync_returned() -> None:
         disk.on["fdatasync"] = first
         nursery.start_soon(wait, journal.append_nowait(1, b"first"))
         await first.wait_reached()
-        assert b"first" in disk.log().content
+        assert b"first" in log_of(disk).content
         nursery.start_soon(wait, journal.append_nowait(1, b"second"))
         await trio.testing.wait_all_tasks_blocked()
         assert (reached, journal.durable_sequence) == ([], -1)
         assert journal.head == journal.report.head
-        assert b"second" not in disk.log().content
+        assert b"second" not in log_of(disk).content
         disk.on["fdatasync"] = second
         first.opened.set()
         await second.wait_reached()
@@ -73,7 +74,7 @@ async def test_a_commit_takes_no_more_records_than_its_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(limits, "COMMIT_BATCH_RECORDS_MAX", 3)
-    disk = MemoryDisk()
+    disk = VirtualDisk()
     journal = open_journal(disk)
     before = disk.counts["fdatasync"]
     async with running(journal):
@@ -83,7 +84,7 @@ async def test_a_commit_takes_no_more_records_than_its_bound(
 
 
 async def test_cancelling_lets_a_commit_finish_and_close_writes_the_rest() -> None:
-    disk = MemoryDisk()
+    disk = VirtualDisk()
     journal = open_journal(disk)
     gate = Gate()
     disk.on["fdatasync"] = gate
@@ -103,7 +104,7 @@ async def test_cancelling_lets_a_commit_finish_and_close_writes_the_rest() -> No
 
 
 async def test_cancelled_before_its_commit_began_the_record_is_not_lost() -> None:
-    disk = MemoryDisk()
+    disk = VirtualDisk()
     journal = open_journal(disk)
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -114,7 +115,7 @@ async def test_cancelled_before_its_commit_began_the_record_is_not_lost() -> Non
 
 
 def test_a_closed_journal_takes_nothing_and_closes_twice() -> None:
-    disk = MemoryDisk()
+    disk = VirtualDisk()
     journal = open_journal(disk)
     journal.close()
     journal.close()
@@ -129,7 +130,7 @@ async def test_a_hanging_disk_piles_up_only_so_much(
     monkeypatch: pytest.MonkeyPatch, name: str, bound: int
 ) -> None:
     monkeypatch.setattr(limits, name, bound)
-    journal = open_journal(MemoryDisk())
+    journal = open_journal(VirtualDisk())
     for _ in range(5):
         journal.append_nowait(1, b"x")
     assert code_of(lambda: journal.append_nowait(1, b"x")) == "storage.backlog"
@@ -144,7 +145,7 @@ async def test_a_hanging_disk_piles_up_only_so_much(
 
 @pytest.mark.parametrize("operation", ["pwrite", "fdatasync"])
 async def test_an_error_poisons_the_log_and_nothing_is_retried(operation: str) -> None:
-    disk = MemoryDisk()
+    disk = VirtualDisk()
     journal = open_journal(disk)
     waiters: list[str] = []
     async with running(journal) as codes:
@@ -168,7 +169,7 @@ async def test_an_error_poisons_the_log_and_nothing_is_retried(operation: str) -
 
 
 async def test_a_waiter_of_what_is_behind_a_failed_commit_fails_too() -> None:
-    disk = MemoryDisk()
+    disk = VirtualDisk()
     journal = open_journal(disk)
     gate = Gate()
 
@@ -189,7 +190,7 @@ async def test_a_waiter_of_what_is_behind_a_failed_commit_fails_too() -> None:
 
 
 async def test_short_writes_are_continued() -> None:
-    disk = MemoryDisk()
+    disk = VirtualDisk()
     journal = open_journal(disk)
     disk.write_bytes_max = 10
     async with running(journal):
@@ -199,7 +200,7 @@ async def test_short_writes_are_continued() -> None:
 
 
 async def test_a_disk_that_takes_nothing_is_an_error_and_no_endless_loop() -> None:
-    disk = MemoryDisk()
+    disk = VirtualDisk()
     journal = open_journal(disk)
     disk.write_bytes_max = 0
     journal.append_nowait(1, b"record")
@@ -207,7 +208,7 @@ async def test_a_disk_that_takes_nothing_is_an_error_and_no_endless_loop() -> No
 
 
 async def test_a_full_disk_ends_the_log_and_the_part_written_is_a_torn_tail() -> None:
-    disk = MemoryDisk()
+    disk = VirtualDisk()
     journal = open_journal(disk)
     waiters: list[str] = []
     async with running(journal) as codes:
@@ -224,7 +225,7 @@ async def test_a_full_disk_ends_the_log_and_the_part_written_is_a_torn_tail() ->
 
 
 async def test_every_record_that_was_reported_durable_survives_a_crash() -> None:
-    disk = MemoryDisk()
+    disk = VirtualDisk()
     journal = open_journal(disk)
     gate = Gate()
     async with running(journal):

@@ -12,10 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from protocol.errors import StorageError
 from protocol.log import LogEntry
-from tests.peer.journal_support import (
-    MemoryDisk,
-    open_journal,
-)
+from simnet.disk import VirtualDisk
+from tests.peer.journal_support import open_journal
 
 
 class JournalCrashes(RuleBasedStateMachine):
@@ -23,7 +21,7 @@ class JournalCrashes(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.disk = MemoryDisk()
+        self.disk = VirtualDisk()
         self.durable: list[bytes] = []
         self.appended: list[bytes] = []
         self.poisoned = False

@@ -12,16 +12,17 @@ from peer.disk import RealDisk
 from peer.journal import Journal, read_entries, verify_log
 from protocol import limits
 from protocol.log import FRAME_OVERHEAD_BYTES, HEADER_BYTES, LogEntry
+from simnet.disk import VirtualDisk, VirtualFile
 from tests.peer.journal_support import (
     DIRECTORY,
     OWNER,
-    MemoryDisk,
-    MemoryFile,
     append_and_wait,
     code_of,
     failing,
     flip,
+    log_of,
     open_journal,
+    path_of,
     running,
     write_log,
 )
@@ -29,7 +30,7 @@ from tests.peer.journal_support import (
 
 @pytest.mark.parametrize("operation", ["open", "pwrite", "fdatasync", "sync_directory"])
 def test_a_log_that_can_not_be_begun_says_so_and_keeps_no_lock(operation: str) -> None:
-    disk = MemoryDisk()
+    disk = VirtualDisk()
     disk.on[operation] = failing(errno.EIO)
     assert code_of(lambda: open_journal(disk)) == "storage.io"
     assert (disk.handles, disk.locked) == ({}, set())
@@ -40,7 +41,7 @@ def test_a_log_that_can_not_be_begun_says_so_and_keeps_no_lock(operation: str) -
 @pytest.mark.parametrize("error", [errno.EACCES, errno.EROFS, errno.EPERM])
 @pytest.mark.parametrize("operation", ["make_directory", "open"])
 def test_a_directory_that_can_not_be_written(operation: str, error: int) -> None:
-    disk = MemoryDisk()
+    disk = VirtualDisk()
     disk.on[operation] = failing(error)
     assert code_of(lambda: open_journal(disk)) == "storage.unwritable"
 
@@ -51,7 +52,7 @@ def test_a_file_where_the_directory_belongs(tmp_path: Path) -> None:
 
 
 def test_reading_fails_at_open() -> None:
-    disk = MemoryDisk()
+    disk = VirtualDisk()
     write_log(disk, DIRECTORY, 3)
     disk.on["pread"] = failing(errno.EIO)
     assert code_of(lambda: open_journal(disk)) == "storage.io"
@@ -59,16 +60,16 @@ def test_reading_fails_at_open() -> None:
 
 
 def test_a_new_log_and_its_name_are_durable_before_it_takes_records() -> None:
-    disk = MemoryDisk()
+    disk = VirtualDisk()
     open_journal(disk)
-    assert len(disk.crash().log().content) == HEADER_BYTES
+    assert len(log_of(disk.crash()).content) == HEADER_BYTES
 
 
 def test_what_a_killed_process_left_unsynced_is_durable_once_it_is_replayed() -> None:
-    disk = MemoryDisk()
+    disk = VirtualDisk()
     write_log(disk, DIRECTORY, 3)
     disk.locked.clear()
-    disk.log().durable = disk.log().durable[:-60]
+    log_of(disk).durable = log_of(disk).durable[:-60]
     entries: list[LogEntry] = []
     journal = open_journal(disk, entries=entries)
     assert journal.durable_sequence == len(entries) - 1 == 2
@@ -77,7 +78,7 @@ def test_what_a_killed_process_left_unsynced_is_durable_once_it_is_replayed() ->
 
 def test_after_a_failed_sync_a_restart_believes_the_disk_and_not_the_memory() -> None:
     """Linux keeps what it failed to write, marked clean: read back, it would pass for durable."""
-    disk = MemoryDisk()
+    disk = VirtualDisk()
     journal = open_journal(disk)
     journal.append_nowait(1, b"never reached the disk")
     disk.on["fdatasync"] = failing(errno.EIO)
@@ -132,7 +133,7 @@ def test_segments_are_rotated_and_read_back_as_one_log(tmp_path: Path) -> None:
 
 
 async def test_rotation_in_the_middle_of_one_commit_loses_nothing_in_a_crash() -> None:
-    disk = MemoryDisk()
+    disk = VirtualDisk()
     journal = open_journal(disk, segment_bytes_max=400)
     async with running(journal):
         last = [journal.append_nowait(1, bytes([index]) * 40) for index in range(30)][-1]
@@ -143,8 +144,19 @@ async def test_rotation_in_the_middle_of_one_commit_loses_nothing_in_a_crash() -
     assert [entry.payload[0] for entry in entries] == list(range(30))
 
 
+def test_a_rotation_that_fails_closes_each_file_once() -> None:
+    """Regression: the old segment was closed again, whoever had its number by then."""
+    disk = VirtualDisk()
+    journal = open_journal(disk, segment_bytes_max=300)
+    disk.fail("open", errno.EMFILE)
+    for _ in range(3):
+        journal.append_nowait(1, bytes(100))
+    assert code_of(journal.close) == "storage.io"
+    assert disk.handles == {}
+
+
 def test_a_record_longer_than_a_segment_gets_one_of_its_own() -> None:
-    disk = MemoryDisk()
+    disk = VirtualDisk()
     journal = open_journal(disk, segment_bytes_max=300)
     for payload in (bytes(1_000), b"short", bytes(1_000), b"short"):
         journal.append_nowait(1, payload)
@@ -155,12 +167,12 @@ def test_a_record_longer_than_a_segment_gets_one_of_its_own() -> None:
 
 def test_every_crash_while_a_segment_is_begun_is_recovered() -> None:
     """The name, none of the header, or a part of it may be all that there is of it."""
-    disk = MemoryDisk()
+    disk = VirtualDisk()
     write_log(disk, DIRECTORY, 3)
     for length in range(HEADER_BYTES):
         after = disk.crash()
-        after.files["00000001.log"] = MemoryFile()
-        after.files["00000001.log"].content = bytes(length)
+        after.files[path_of(1)] = VirtualFile()
+        after.files[path_of(1)].content = bytes(length)
         entries: list[LogEntry] = []
         journal = open_journal(after, entries=entries)
         assert (len(entries), journal.report.torn_bytes) == (3, length)
@@ -193,21 +205,21 @@ def test_a_torn_tail_is_set_aside_and_cut_off(tmp_path: Path) -> None:
 
 
 def test_a_torn_tail_is_cut_off_only_when_its_copy_is_durable() -> None:
-    disk = MemoryDisk()
+    disk = VirtualDisk()
     write_log(disk, DIRECTORY, 3)
-    disk.log().content = disk.log().durable = disk.log().content[:-5]
+    log_of(disk).content = log_of(disk).durable = log_of(disk).content[:-5]
     seen: list[set[str]] = []
     disk.on["truncate"] = lambda: seen.append(
         {name for name in disk.durable_names if disk.files[name].durable}
     )
     open_journal(disk)
-    assert any(name.startswith("torn-") for name in seen[0])
+    assert any("/torn-" in name for name in seen[-1])
 
 
 def test_a_cut_off_tail_does_not_come_back_in_a_crash() -> None:
-    disk = MemoryDisk()
+    disk = VirtualDisk()
     write_log(disk, DIRECTORY, 3)
-    disk.log().content = disk.log().durable = disk.log().content[:-5]
+    log_of(disk).content = log_of(disk).durable = log_of(disk).content[:-5]
     open_journal(disk)
     assert verify_log(DIRECTORY, disk=disk.crash()).state == "clean"
 
@@ -254,12 +266,12 @@ def test_a_file_longer_than_a_segment_is_not_read_into_memory(
 
 @pytest.mark.parametrize(("network", "owner"), [("other", OWNER), ("test", bytes(32))])
 def test_another_nodes_log_is_refused(network: str, owner: bytes) -> None:
-    disk = MemoryDisk()
+    disk = VirtualDisk()
     write_log(disk, DIRECTORY, 2)
-    before = disk.log().content
+    before = log_of(disk).content
     opened = lambda: open_journal(disk, network=network, owner=owner)  # noqa: E731
     assert code_of(opened) == "storage.foreign"
-    assert disk.log().content == before
+    assert log_of(disk).content == before
     assert disk.locked == set()
 
 
