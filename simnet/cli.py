@@ -1,136 +1,223 @@
-"""The `simnet` command (floor F5): for now one in-memory market, run and summed up.
-
-Scenarios, the calibrated gossip model, sweeps and reports come with the simulator's issue.
-"""
+"""The `simnet` command (floor F5): scenarios run, listed, checked, begun."""
 
 import json
-import time
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
 
-from protocol.fields import (
-    ChatMessage,
-    GenerationParameters,
-    InferenceType,
-    Prompt,
-    RequestFilter,
-    Strategy,
-)
-from protocol.units import NS_PER_MS, NS_PER_S, UCR_PER_CREDIT, format_credits
-from router import events
-from router.actions import Ask, ModelOffer
-from simnet.entropy import Entropy
-from simnet.peer import SimEngine, WorldSettings
-from simnet.world import World
+from protocol.errors import ConfigError
+from protocol.units import NS_PER_S, format_credits
+from simnet import run_directory, scenario_file
+from simnet.estimate import MIB, estimate, memory_available_bytes
+from simnet.progress import Progress
+from simnet.recorder import Recorder
+from simnet.runner import Run
+from simnet.scenario import Scenario
+from simnet.simulation import EPOCH_NS, Simulation
 
-MODEL = "sim"
+LONG_CPU_S = 60.0
 
 
-def build(nodes: int, providers: int, seed: int) -> World:
-    """A world whose first `providers` peers sell one model at drawn prices and speeds."""
-    world = World(WorldSettings(seed=seed))
-    draw = Entropy(seed, "providers")
-    for index in range(nodes):
-        if index >= providers:
-            world.add()
-            continue
-        token_ns = (5 + draw.below(45)) * NS_PER_MS
-        prefill_ns = (20 + draw.below(200)) * NS_PER_MS
-        offer = ModelOffer(
-            name=MODEL,
-            digest=bytes(32),
-            context_tokens=4_096,
-            input_price_ucr=(5 + draw.below(20)) * UCR_PER_CREDIT,
-            output_price_ucr=(20 + draw.below(80)) * UCR_PER_CREDIT,
-            ttft_ns=prefill_ns,
-            ttft_ns_per_input_token=0,
-            tokens_per_s_milli=1_000 * NS_PER_S // token_ns,
-            places=4,
-        )
-        world.add(SimEngine(offer, prefill_ns, token_ns))
-    return world
+def plainly(command: Callable[..., None]) -> Callable[..., None]:
+    """Wrong input is one line with a code, and status 2."""
 
+    @wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except ConfigError as error:
+            click.echo(f"simnet: {error.code}: {error.detail}", err=True)
+            sys.exit(2)
 
-def make_ask(number: int, output_tokens: int) -> Ask:
-    """One request of the workload."""
-    message = ChatMessage("user", f"request {number}")
-    return Ask(
-        ask_id=number,
-        model=MODEL,
-        prompt=Prompt(InferenceType.CHAT, (message,)),
-        parameters=GenerationParameters(output_tokens, 0, 0, 1_000, number, ()),
-        price_max_ucr=UCR_PER_CREDIT,
-        timeout_ns=120 * NS_PER_S,
-        bid_window_ns=NS_PER_S,
-        strategy=Strategy(500, 500),
-        filters=RequestFilter(b"", (), ()),
-        deposit_ucr=UCR_PER_CREDIT,
-        advance_max_ucr=UCR_PER_CREDIT // 10,
-    )
-
-
-def run_world(nodes: int, providers: int, requests: int, seed: int) -> dict[str, Any]:
-    """Run the requests one a second from peers drawn at random; the summary."""
-    started = time.process_time()
-    world = build(nodes, providers, seed)
-    began_ns = world.clock.now_ns
-    draw = Entropy(seed, "workload")
-    for number in range(1, requests + 1):
-        asker = world.peers[draw.below(nodes)]
-        world.give(asker, make_ask(number, 16 + draw.below(112)))
-        world.run(NS_PER_S)
-    world.run(120 * NS_PER_S)
-    told = [event for peer in world.peers for _, event in peer.told]
-    done = [event for event in told if isinstance(event, events.Done)]
-    failed = [event for event in told if isinstance(event, events.Failed)]
-    balances = [peer.node.context.ledger.balance() for peer in world.peers]
-    awards = [event.at_ns for event in told if isinstance(event, events.Awarded)]
-    return {
-        "seed": seed,
-        "nodes": nodes,
-        "trace_hash": world.trace(),
-        "events": world.clock.events,
-        "virtual_s": (world.clock.now_ns - began_ns) / NS_PER_S,
-        "cpu_s": round(time.process_time() - started, 3),
-        "requests": requests,
-        "done": len(done),
-        "failed": len(failed),
-        "paid_ucr": sum(event.receipt.price_ucr for event in done),
-        "award_ms_median": sorted(awards)[len(awards) // 2] / NS_PER_MS if awards else None,
-        "checks_ok": len(done) + len(failed) == requests
-        and sum(balance.net_ucr for balance in balances) == 0,
-    }
+    return run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="peerd", message="%(prog)s %(version)s")
 def main() -> None:
-    """Run the market's own code on virtual time."""
+    """Run whole markets of production nodes on virtual time."""
+
+
+# --- run -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _stoppable(run: Run) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the run at its next pause; a second one ends the process."""
+
+    def stop(number: int, _frame: Any) -> None:
+        if run.stop:
+            raise KeyboardInterrupt
+        run.stop = signal.Signals(number).name
+        click.echo("\nsimnet: stopping; what there is will be kept", err=True)
+
+    before = [(name, signal.signal(name, stop)) for name in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield
+    finally:
+        for name, handler in before:
+            signal.signal(name, handler)
+
+
+def _check_memory(scenario: Scenario, memory_mib: int | None, quiet: bool) -> int:
+    """The bound in bytes. ConfigError when the run would not fit; a long one is announced."""
+    expected = estimate(scenario)
+    bound = memory_mib * MIB if memory_mib else memory_available_bytes()
+    if expected.memory_bytes > bound:
+        raise ConfigError(
+            "config.too_large",
+            f"{scenario.name}: about {expected.memory_bytes // MIB} MiB for {scenario.nodes} "
+            f"nodes and {expected.requests} requests, and {bound // MIB} MiB are free; "
+            "take fewer, or raise --memory-mib if you know better",
+        )
+    if expected.cpu_s > LONG_CPU_S and not quiet:
+        click.echo(
+            f"simnet: about {expected.events / 1e6:.0f} M events, "
+            f"{expected.cpu_s / 60:.0f} min of CPU time, {expected.memory_bytes // MIB} MiB",
+            err=True,
+        )
+    return bound
 
 
 @main.command("run")
-@click.option("--nodes", type=click.IntRange(2, 1_000), default=20, show_default=True)
-@click.option("--providers", type=click.IntRange(1), default=12, show_default=True)
-@click.option("--requests", type=click.IntRange(1, 10_000), default=20, show_default=True)
-@click.option("--seed", type=int, default=1, show_default=True)
+@click.argument("scenario", metavar="NAME|FILE")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=1, show_default=True)
+@click.option("--out", metavar="DIR", help="Where to put the run  [default: simnet-runs/...]")
+@click.option("--no-tables", is_flag=True, help="Only the summary, no Parquet.")
+@click.option("--memory-mib", type=click.IntRange(1), help="Refuse and stop at this much memory.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def run_command(nodes: int, providers: int, requests: int, seed: int, as_json: bool) -> None:
-    """Run one in-memory market; the same seed gives the same trace."""
-    if providers >= nodes:
-        raise click.UsageError("--providers must be fewer than --nodes: somebody has to ask")
-    summary = run_world(nodes, providers, requests, seed)
-    if as_json:
-        click.echo(json.dumps(summary))
-    else:
-        click.echo(
-            f"{summary['done']} of {requests} requests done, {summary['failed']} failed, "
-            f"{format_credits(summary['paid_ucr'])} credits paid, "
-            f"award after {summary['award_ms_median']:.0f} ms (median)"
-        )
-        click.echo(
-            f"{summary['virtual_s']:.0f} virtual s in {summary['cpu_s']} CPU s, "
-            f"{summary['events']} events, trace {summary['trace_hash']}"
-        )
+@plainly
+def run_command(
+    scenario: str,
+    seed: int,
+    out: str | None,
+    no_tables: bool,
+    memory_mib: int | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Run a scenario; equal scenarios, seeds and commits give equal trace hashes."""
+    source = scenario_file.find(scenario)
+    loaded = scenario_file.load(source)
+    bound = _check_memory(loaded, memory_mib, quiet)
+    directory = run_directory.choose(out, loaded.name, seed)
+    recorder = Recorder(None if no_tables else directory)
+    run_directory.begin(directory, loaded, seed, source)
+    total_s = loaded.warmup_s + loaded.duration_s
+    progress = Progress(quiet=quiet, total_ns=total_s * NS_PER_S)
+
+    def watch(simulation: Simulation) -> None:
+        totals = simulation.market.totals
+        passed_ns = simulation.clock.now_ns - EPOCH_NS
+        ended = totals.done + totals.failed
+        progress.show(passed_ns, simulation.clock.events, totals.requests, ended)
+
+    run = Run(loaded, seed, source.parent, recorder, bound, watch)
+    with _stoppable(run):
+        summary = run.go()
+        recorder.close()
+    progress.done()
+    summary["run_dir"] = str(directory)
+    run_directory.end(directory, summary)
+    click.echo(json.dumps(summary) if as_json else _told(summary))
     if not summary["checks_ok"]:
-        raise click.ClickException("the books do not balance: this is a bug, keep the seed")
+        sys.exit(1)
+
+
+def _told(summary: dict[str, Any]) -> str:
+    """A summary for a person."""
+    lines = [
+        f"{summary['done']} of {summary['requests']} requests done, {summary['failed']} failed, "
+        f"{format_credits(summary['paid_ucr'])} credits paid, {summary['bids']} bids"
+    ]
+    for name, what in (("award_ms", "award"), ("first_text_ms", "first text")):
+        if summary[name]:
+            times = "  ".join(f"{part} {value:.0f}" for part, value in summary[name].items())
+            lines.append(f"{what} after ms: {times}")
+    if summary["failures"]:
+        told = ", ".join(f"{count} {code}" for code, count in summary["failures"].items())
+        lines.append(f"failures: {told}")
+    lines.append(
+        f"{summary['virtual_s']:.0f} virtual s in {summary['cpu_s']:.1f} CPU s, "
+        f"{summary['events']} events ({summary['events_per_cpu_s'] // 1_000} k/s), "
+        f"{summary['rss_mib']} MiB"
+    )
+    lines += [f"CHECK FAILED: {fault}" for fault in summary["faults"]]
+    if not summary["complete"]:
+        lines.append(f"INCOMPLETE: stopped by {summary['stopped_by']}")
+    lines.append(f"trace {summary['trace_hash']}  seed {summary['seed']}")
+    lines.append(f"in {summary['run_dir']}")
+    return "\n".join(lines)
+
+
+# --- scenarios -----------------------------------------------------------------------------------
+
+
+@main.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+@plainly
+def list_command(as_json: bool) -> None:
+    """The scenarios that come with the package."""
+    found = [(name, scenario_file.load(path)) for name, path in scenario_file.ready().items()]
+    if as_json:
+        rows = [
+            {"name": name, "nodes": one.nodes, "description": one.description}
+            for name, one in found
+        ]
+        click.echo(json.dumps(rows))
+        return
+    for name, one in found:
+        expected = estimate(one)
+        click.echo(f"{name:14} {one.nodes:6} nodes {expected.cpu_s:6.0f} CPU s  {one.description}")
+
+
+@main.command("validate")
+@click.argument("scenario", metavar="NAME|FILE")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@plainly
+def validate_command(scenario: str, as_json: bool) -> None:
+    """Check a scenario file, and say what a run of it would take."""
+    loaded = scenario_file.load(scenario_file.find(scenario))
+    expected = estimate(loaded)
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "scenario": loaded.name,
+                    "valid": True,
+                    "requests": expected.requests,
+                    "events": expected.events,
+                    "cpu_s": round(expected.cpu_s, 1),
+                    "memory_mib": expected.memory_bytes // MIB,
+                }
+            )
+        )
+        return
+    click.echo(
+        f"{loaded.name}: valid; about {expected.requests} requests, {expected.events} events, "
+        f"{expected.cpu_s:.0f} CPU s, {expected.memory_bytes // MIB} MiB"
+    )
+
+
+@main.command("init")
+@click.argument("file", metavar="FILE")
+@click.option("--from", "base", default="hello", show_default=True, metavar="NAME|FILE")
+@plainly
+def init_command(file: str, base: str) -> None:
+    """Write a scenario with every key, its value and its meaning, to change as you like."""
+    path = Path(file)
+    if path.exists():
+        raise ConfigError("config.exists", f"{path} exists; choose another name")
+    loaded = scenario_file.load(scenario_file.find(base))
+    try:
+        path.write_text(scenario_file.write(loaded, comments=True), "utf-8")
+    except OSError as error:
+        raise ConfigError("config.unreadable", f"{path}: {error}") from error
+    click.echo(f"wrote {path}; run it with: simnet run {path}")

@@ -5,6 +5,7 @@ durable, which takes as long as the peer's disk. What an action does to the rest
 up to the subclass: `World` for tests, `Simulation` for scenarios.
 """
 
+from collections.abc import Callable
 from hashlib import blake2b
 
 from protocol.crypto import Signer
@@ -56,6 +57,8 @@ class Driver:
         self.verified = VerifiedOnce()
         self._opened = OpenedOnce(network, self.verified)
         self._trace = Trace()
+        # For checkers: told of every step that a node made, with what it wants.
+        self.after_step: Callable[[Peer, list[Action]], None] | None = None
 
     # --- what a subclass says --------------------------------------------------------------
 
@@ -127,6 +130,8 @@ class Driver:
         if outbox or len(log) > peer.durable:
             self._flush(peer)
         self._arm(peer)
+        if self.after_step is not None:
+            self.after_step(peer, actions)
 
     def _flush(self, peer: Peer) -> None:
         """Let out what no missing record holds back, in order; sync when something waits."""

@@ -1,10 +1,23 @@
-"""Counter-based randomness: the n-th draw of a stream depends on nothing but its name."""
+"""Counter-based randomness: a draw depends on nothing but its name.
 
-from hashlib import blake2b
+`Entropy` names its draws by (seed, purpose, n), `Scatter` by (seed, purpose, source, target, n);
+neither depends on what else was drawn, on PYTHONHASHSEED or on the machine.
+"""
+
+import math
+import struct
+from hashlib import blake2b, shake_128
+from typing import Final
+
+SCATTER_BITS: Final = 16
+SCATTER_SIZE: Final = 1 << SCATTER_BITS
+_MASK: Final = SCATTER_SIZE - 1
 
 
 class Entropy:
     """Bytes and numbers from (seed, purpose, n); equal for equal arguments on any machine."""
+
+    __slots__ = ("_count", "_key")
 
     def __init__(self, seed: int, purpose: str) -> None:
         self._key = blake2b(f"{seed}/{purpose}".encode(), digest_size=32).digest()
@@ -19,3 +32,51 @@ class Entropy:
     def below(self, bound: int) -> int:
         """The next integer in [0, bound); the bias is under bound / 2^64."""
         return int.from_bytes(self.bytes(8), "big") % bound
+
+    def unit(self) -> float:
+        """The next number in (0, 1)."""
+        return (self.below(2**53 - 1) + 1) / 2**53
+
+    def exponential(self, mean: float) -> float:
+        """The next number of an exponential distribution."""
+        return -mean * math.log(self.unit())
+
+    def normal(self) -> float:
+        """The next number of the standard normal distribution (Box and Muller)."""
+        radius = math.sqrt(-2.0 * math.log(self.unit()))
+        return radius * math.cos(2.0 * math.pi * self.unit())
+
+    def pick(self, weights: list[int]) -> int:
+        """An index, each as often as its weight says."""
+        left = self.below(sum(weights))
+        for index, weight in enumerate(weights):
+            left -= weight
+            if left < 0:
+                return index
+        raise AssertionError("no weights")
+
+    def shuffle(self, items: list[int]) -> None:
+        """Put `items` into an order in which every one is equally likely (Fisher and Yates)."""
+        for last in range(len(items) - 1, 0, -1):
+            other = self.below(last + 1)
+            items[last], items[other] = items[other], items[last]
+
+
+class Scatter:
+    """16-bit draws by (source, target, n), for what is drawn millions of times.
+
+    Three look-ups in a permutation of 0..65535 drawn from (seed, purpose): each of the three
+    arguments moves the result over the whole range.
+    """
+
+    __slots__ = ("table",)
+
+    def __init__(self, seed: int, purpose: str) -> None:
+        noise = shake_128(f"{seed}/scatter {purpose}".encode()).digest(8 * SCATTER_SIZE)
+        ranks = struct.unpack(f"<{SCATTER_SIZE}Q", noise)
+        self.table = sorted(range(SCATTER_SIZE), key=ranks.__getitem__)
+
+    def draw(self, source: int, target: int, n: int) -> int:
+        """A number in [0, 65536)."""
+        table = self.table
+        return table[(table[(table[source & _MASK] + target) & _MASK] + n) & _MASK]

@@ -34,9 +34,8 @@ class World(Driver):
         self._network = Entropy(settings.seed, "network")
         self._latency = Latency(settings, self._network)
         self.streams = Streams(self.clock, self.peers, self.by_key, self.give, self._latency)
-        # For tests: may change or drop what leaves for a stream; is told what each step did.
+        # For tests: may change or drop what leaves for a stream.
         self.frame_filter: Callable[[Peer, Peer, bytes], bytes | None] | None = None
-        self.after_step: Callable[[Peer, list[Action]], None] | None = None
 
     def _anchor(self) -> Anchor:
         return MutualCredit(self.settings.credit_limit_ucr)
@@ -62,11 +61,6 @@ class World(Driver):
         if engine is not None:
             self.give(peer, act.OffersChanged((engine.offer,)))
         return peer
-
-    def _take(self, peer: Peer, actions: list[Action]) -> None:
-        super()._take(peer, actions)
-        if self.after_step is not None:
-            self.after_step(peer, actions)
 
     # --- actions ---------------------------------------------------------------------------
 

@@ -1,0 +1,284 @@
+"""A scenario in virtual time: production nodes over gossip, links, disks, processors, machines.
+
+Puts the parts together and carries out what the nodes want. Faults, adversaries and checkers act
+through `peers`, `links`, `gossip`, `cpu`, `machines`, `crash` and `restart`.
+"""
+
+from collections import deque
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Final
+
+from protocol import limits
+from protocol.errors import RemoteError
+from protocol.units import NS_PER_MS, NS_PER_S, NS_PER_US
+from router import actions as act
+from router.actions import Action, Input
+from router.anchor import Anchor, MutualCredit
+from simnet import topology
+from simnet.cpu import Cpu
+from simnet.crowd import Crowd
+from simnet.driver import Driver
+from simnet.entropy import Entropy
+from simnet.gossip import GossipModel, Message
+from simnet.inference import Machine
+from simnet.latency import cloud_regions, read_matrix
+from simnet.links import Links
+from simnet.market import Market
+from simnet.peer import Peer
+from simnet.pricing import Seller
+from simnet.recorder import Recorder
+from simnet.roles import Roles
+from simnet.scenario import Scenario
+from simnet.series import Series
+from simnet.streams import Streams
+from simnet.workload import Asking
+
+EPOCH_NS: Final = 1_700_000_000 * NS_PER_S
+NETWORK: Final = "sim"
+
+
+class Simulation(Driver):
+    """One run of a scenario. Equal scenarios, seeds and commits give equal traces."""
+
+    def __init__(self, scenario: Scenario, seed: int, recorder: Recorder, beside: Path) -> None:
+        super().__init__(NETWORK, EPOCH_NS)
+        self.scenario = scenario
+        self.seed = seed
+        self.recorder = recorder
+        self._beside = beside
+        nodes = scenario.nodes
+        latency = scenario.latency
+        distances = read_matrix(beside / latency.matrix) if latency.matrix else cloud_regions()
+        self.cpu = Cpu(nodes)
+        self.links = Links(self.clock, self.cpu, distances, latency, scenario.access, nodes, seed)
+        neighbours = topology.build(scenario.topology, nodes, seed, self.links.region, beside)
+        self.gossip = GossipModel(
+            self.clock,
+            self.links,
+            self.cpu,
+            self.peers,
+            neighbours,
+            scenario.gossip,
+            scenario.costs,
+            seed,
+            self._admitted,
+        )
+        self.streams = Streams(self.clock, self.peers, self.by_key, self._arrived, self.links)
+        self.market = Market(recorder, self.number_of, EPOCH_NS)
+        self.machines: dict[int, Machine] = {}
+        self.sellers: dict[int, Seller] = {}
+        self._messages: deque[Message] = deque()
+        self.series = Series(scenario, recorder, EPOCH_NS)
+        self._anchors = MutualCredit(scenario.credit_limit_ucr)
+        self._sync = scenario.disk.sync_us * NS_PER_US
+        self._costs = _input_costs(scenario)
+        self._bid_ns = scenario.costs.bid_us * NS_PER_US
+        self._kept = scenario.record.deliveries_ppm
+        self.roles = Roles(scenario, seed)
+        self._build()
+
+    # --- building --------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        draws = Entropy(self.seed, "providers")
+        for index in range(self.scenario.nodes):
+            entropy = Entropy(self.seed, f"peer {index}")
+            signer = self.make_signer(entropy.bytes(32))
+            peer = Peer(index, signer, None, entropy, f"/memory/{index}")
+            peer.node = self.make_node(peer)
+            self.peers.append(peer)
+            self.by_key[signer.public_key] = peer
+        for index, group in self.roles.providers.items():
+            peer = self.peers[index]
+            speed = 1_000 + _spread(draws, group.speed_spread_permille)
+            machine = Machine(self.clock, peer, self.roles.gpu(group), speed, self.give, self.stir)
+            models = self.roles.sells(index)
+            digests = tuple(
+                blake2b(model.name.encode(), digest_size=32).digest() for model in models
+            )
+            spread = 1_000 + _spread(draws, group.price_spread_permille)
+            self.machines[index] = machine
+            self.sellers[index] = Seller(group, machine, models, digests, spread)
+        for index, asker in self.roles.requesters.items():
+            self.gossip.unsubscribed[index] = not asker.subscribed
+        self.gossip.keep = self._keeps
+
+    def _keeps(self, serial: int) -> bool:
+        """Whether each delivery of a message is a row."""
+        return self.recorder.keeps and serial * self._kept % 1_000_000 < self._kept
+
+    def begin(self) -> None:
+        """Heartbeats and offers now; requests after the warm-up."""
+        self.gossip.start()
+        for index in self.sellers:
+            self.stir(self.peers[index])
+        start_ns = EPOCH_NS + self.scenario.warmup_s * NS_PER_S
+        for group in self.scenario.requesters:
+            members = [self.peers[index] for index in self.roles.members[group.name]]
+            asking = Asking(self.scenario, group, self.seed, self._beside)
+            Crowd(self.clock, self.market, self.give, asking, members, self.seed).begin(start_ns)
+        self.clock.at(start_ns, self._sample)
+
+    def _sample(self) -> None:
+        """Rows of the time series, for ever."""
+        self.clock.after(self.scenario.record.series_ms * NS_PER_MS, self._sample)
+        self.series.sample(self)
+
+    def close_channels(self) -> None:
+        """Every payer asks to settle what it has open."""
+        for peer in self.peers:
+            if peer.alive and peer.node.context.ledger.open_channels:
+                self.give(peer, act.CloseChannels(()))
+
+    def finish(self) -> None:
+        """The run is over: what is open or under way becomes rows."""
+        self._retire(self.clock.now_ns)
+
+    # --- what the driver asks for ----------------------------------------------------------
+
+    def _anchor(self) -> Anchor:
+        return self._anchors
+
+    def _sync_ns(self, peer: Peer) -> int:
+        return self._sync
+
+    def number_of(self, key: bytes) -> int:
+        """The node of a key; -1 for none."""
+        peer = self.by_key.get(key)
+        return -1 if peer is None else peer.index
+
+    # --- inputs, through the processor -----------------------------------------------------
+
+    def _arrived(self, peer: Peer, item: Input) -> None:
+        """Something came from the network: it waits for the processor."""
+        cost_ns = self._costs.get(type(item), 0)
+        done_ns = self.cpu.take(peer.index, self.clock.now_ns, cost_ns)
+        self.clock.at(done_ns, self.give, peer, item)
+
+    def _admitted(self, peer: Peer, message: Message, source: int, signed: Any) -> None:
+        """Admission let a gossip message through; its cost is the hop's."""
+        if message.kept:
+            now_ns = self.clock.now_ns
+            hops = message.hops[peer.index] - 1
+            row = (message.serial, peer.index, source, hops, now_ns - message.born_ns)
+            self.recorder.add("deliveries", row)
+        self.give(peer, act.GossipReceived(signed))
+
+    # --- actions ---------------------------------------------------------------------------
+
+    def _perform(self, peer: Peer, action: Action) -> None:
+        match action:
+            case act.Note():
+                pass
+            case act.Send():
+                self.streams.send(peer, action.session, action.data)
+            case act.SendBid():
+                self._send_bid(peer, action)
+            case act.Publish():
+                self._publish(peer, action)
+            case act.OpenSession():
+                self.streams.open(peer, action.session)
+            case act.CloseSession():
+                self.streams.hang_up(peer, action.session)
+            case act.StartJob():
+                self._start_job(peer, action)
+            case act.CancelJob():
+                if peer.index in self.machines:
+                    self.machines[peer.index].cancel(action.job_id)
+            case act.Deliver():
+                self.market.told(peer, action.ask_id, action.event, self.clock.now_ns)
+            case act.Penalize():
+                peer.penalized.append((action.peer, action.code))
+            case _:
+                raise AssertionError(action)
+
+    def _publish(self, peer: Peer, action: act.Publish) -> None:
+        try:
+            signed = peer.node.admit(action.data, self.clock.now_ns + peer.skew_ns)
+        except RemoteError:
+            return  # over its own rate: no neighbour would take it either
+        message = self.gossip.publish(peer.index, action.data, type(signed.message).__name__)
+        self._messages.append(message)
+        self._retire(self.clock.now_ns - limits.FRESHNESS_NS)
+
+    def _retire(self, until_ns: int) -> None:
+        """Messages that nobody may admit any more become rows."""
+        while self._messages and self._messages[0].born_ns <= until_ns:
+            message = self._messages.popleft()
+            self.recorder.add(
+                "messages",
+                (
+                    message.serial,
+                    message.kind,
+                    message.origin,
+                    message.born_ns - EPOCH_NS,
+                    len(message.data),
+                    message.reached,
+                    message.duplicates,
+                ),
+            )
+
+    def _send_bid(self, peer: Peer, action: act.SendBid) -> None:
+        self.cpu.take(peer.index, self.clock.now_ns, self._bid_ns)
+        seller = self.sellers.get(peer.index)
+        if seller is not None:
+            seller.bid()
+            self.stir(peer)
+        target = self.by_key.get(action.peer)
+        if target is None or not self.links.reachable(peer, target):
+            undelivered = act.BidUndelivered(action.request_id, action.data)
+            self.clock.after(limits.DIAL_TIMEOUT_NS, self.give, peer, undelivered)
+            return
+        received = act.BidReceived(peer.signer.public_key, action.data)
+        delay_ns = self.links.delay_ns(peer, target, len(action.data))
+        self.clock.after(delay_ns, self._arrived, target, received)
+
+    def _start_job(self, peer: Peer, action: act.StartJob) -> None:
+        seller = self.sellers[peer.index]
+        model = next(model for model in seller.models if model.name == action.model)
+        output_tokens = self.market.answers.get(action.parameters.seed, 0)
+        output_tokens = output_tokens or action.parameters.output_tokens_max
+        self.machines[peer.index].start(action, model, output_tokens)
+        seller.won()
+        self.stir(peer)
+
+    def stir(self, peer: Peer) -> None:
+        """A provider's offers, anew when they changed."""
+        self.clock.after(0, self._offer, peer)
+
+    def _offer(self, peer: Peer) -> None:
+        offers = self.sellers[peer.index].offers()
+        if offers is not None:
+            self.give(peer, act.OffersChanged(offers))
+
+    # --- faults ----------------------------------------------------------------------------
+
+    def crash(self, peer: Peer, lost_records: int = 0) -> None:
+        """Stop a node at once; `lost_records` un-synced ones survive less."""
+        self.stop(peer, lost_records)
+        self.gossip.gone(peer.index)
+        self.streams.died(peer)
+
+    def restart(self, peer: Peer) -> None:
+        """Start a crashed node from its log."""
+        self.start(peer)
+        seller = self.sellers.get(peer.index)
+        if seller is not None:
+            seller.forget_offers()
+            self.stir(peer)
+
+
+def _spread(draw: Entropy, permille: int) -> int:
+    """Evenly from -permille to permille."""
+    return draw.below(2 * permille + 1) - permille
+
+
+def _input_costs(scenario: Scenario) -> dict[type, int]:
+    """CPU time of what comes from the network, in ns."""
+    costs = scenario.costs
+    return {
+        act.SessionData: costs.frame_us * NS_PER_US,
+        act.SessionOpened: costs.dial_us * NS_PER_US,
+        act.BidReceived: costs.bid_taken_us * NS_PER_US,
+    }
