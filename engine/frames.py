@@ -146,12 +146,15 @@ class JobTokens(msgspec.Struct, frozen=True, array_like=True, tag=21):
 
 class JobFinished(msgspec.Struct, frozen=True, array_like=True, tag=22):
     """The job is over, and its place is free; so many of its prompt's tokens were not read, as
-    they were in the place already."""
+    they were in the place already. It waited `queue_ns` for the place; from its first token to
+    its last passed `output_ns`."""
 
     handle: Handle
     reason: FinishReason
     output_tokens: Count
     reused_tokens: Count = 0
+    queue_ns: Count = 0
+    output_ns: Count = 0
 
 
 class JobFailed(msgspec.Struct, frozen=True, array_like=True, tag=23):

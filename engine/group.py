@@ -36,6 +36,7 @@ FALLBACK_CODES = (
     "engine.remote_denied",
     "engine.remote_failed",
     "engine.timeout",
+    "engine.too_late",
     "engine.unknown_model",
 )
 
@@ -84,14 +85,21 @@ class EngineGroup:
         """As in `Engine`, of the first engine that offers the model."""
         return self._first(model).free_places(model)
 
+    def queue_room(self, model: str) -> int:
+        """As in `Engine`, of the first engine that offers the model."""
+        return self._first(model).queue_room(model)
+
     async def run_job(self, spec: JobSpec, emit: Callable[[EngineEvent], None]) -> None:
         """As in `Engine`; an engine that fails before its first token hands the job on."""
         engines = self._offering(spec.model) or self._engines
         if len(engines) == 1:
             await engines[0].run_job(spec, emit)
             return
-        begin_ns = now_ns()
+        begin_ns, limit_ns = now_ns(), spec.ttft_ns_max
         for engine in engines:
+            if limit_ns:
+                left_ns = max(1, begin_ns + limit_ns - now_ns())
+                spec = replace(spec, ttft_ns_max=left_ns)
             note = "" if engine is engines[0] else f"fallback {_digest(engine, spec.model)}"
             relay = _Relay(after_waiting(emit, begin_ns), note)
             try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
+from engine.queue import Priority
 from protocol.fields import FinishReason, GenerationParameters, Prompt, TokenLogprob
 
 
@@ -44,7 +45,9 @@ class Estimate:
 class JobSpec:
     """A job: which model, on what, how. `job_id` is unique among running jobs.
 
-    `owner` (a public key, or empty) is who asked: what is kept of a prompt serves it alone.
+    `owner` (a public key, or empty) is who asked: what is kept of a prompt serves it alone, and
+    waiting jobs go fairly between owners, by `priority`. A job that can't have its first token
+    within `ttft_ns_max` (0: any time) is refused, or given up while it waits.
     """
 
     job_id: bytes
@@ -52,6 +55,8 @@ class JobSpec:
     prompt: Prompt
     parameters: GenerationParameters
     owner: bytes = b""
+    priority: Priority = Priority.NORMAL
+    ttft_ns_max: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,9 @@ class Finished:
 
     `engine` names the build and `settings` what a re-check needs beside the parameters; both
     go into the receipt's generation profile. `reused_tokens` of the input were not read, as an
-    earlier job had left them in the engine: for the operator, never on the wire.
+    earlier job had left them in the engine; `queue_ns` passed before the job had a place; its
+    tokens after the first came at `tokens_per_s_milli` (0: too few to tell). These three are for
+    the operator, never on the wire.
     """
 
     reason: FinishReason
@@ -93,6 +100,8 @@ class Finished:
     engine: str
     settings: str
     reused_tokens: int = 0
+    queue_ns: int = 0
+    tokens_per_s_milli: int = 0
 
 
 EngineEvent = Started | Tokens | Finished
@@ -197,12 +206,16 @@ class Engine(Protocol):
         """How many more jobs would start at once; 0 when a job would queue."""
         ...
 
+    def queue_room(self, model: str) -> int:
+        """How many more jobs would be taken to wait, of different owners, with no place free."""
+        ...
+
     async def run_job(self, spec: JobSpec, emit: Callable[[EngineEvent], None]) -> None:
         """Run one job: Started once, Tokens any number of times, Finished last.
 
         Cancelling the surrounding scope stops the job at the next step boundary. Raises
         EngineError: `engine.unknown_model`, `engine.bad_spec`, `engine.prompt_too_long`,
-        `engine.crashed`, `engine.timeout`, `engine.overloaded`.
+        `engine.crashed`, `engine.timeout`, `engine.overloaded`, `engine.too_late`.
         """
         ...
 

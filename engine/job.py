@@ -1,14 +1,17 @@
-"""One running job on the daemon's side: from the worker's events to the caller's.
+"""One job on the daemon's side: it waits for its turn, then the worker's events are its own.
 
 Knows nothing of processes. Rule: engine/interface.py.
 """
 
+import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import trio
 
+from engine.completions import estimated_tokens
 from engine.frames import (
     FrameError,
     JobEvent,
@@ -18,9 +21,12 @@ from engine.frames import (
     JobStarted,
     JobTokens,
     Ready,
+    Recheck,
+    Submit,
 )
 from engine.interface import EngineEvent, Finished, JobSpec, Started, Tokens
 from engine.logprobs import read_scored
+from engine.queue import Ticket
 from protocol import limits
 from protocol.errors import CODES, EngineError
 from protocol.fields import FinishReason
@@ -35,7 +41,7 @@ def now_ns() -> int:
 def after_waiting(
     emit: Callable[[EngineEvent], None], begin_ns: int
 ) -> Callable[[EngineEvent], None]:
-    """`emit`, for a job that was submitted at `begin_ns` and reaches a worker only now: its
+    """`emit`, for a job that was submitted at `begin_ns` and reaches an engine only now: its
     durations are told from the beginning."""
     waited_ns = now_ns() - begin_ns
 
@@ -45,6 +51,7 @@ def after_waiting(
                 event,
                 ttft_ns=event.ttft_ns + waited_ns,
                 duration_ns=event.duration_ns + waited_ns,
+                queue_ns=event.queue_ns + waited_ns,
             )
         emit(event)
 
@@ -62,27 +69,63 @@ def _tokens(event: JobTokens) -> Tokens:
     return Tokens(event.text, event.count, event.ids, logprobs)
 
 
-class RunningJob:
-    """A job between submission and its last event; `rechecks` says of which kind."""
+class Job:
+    """A job between submission and its last event; `given` to a worker when its turn comes.
 
-    def __init__(self, spec: JobSpec, ready: Ready, *, rechecks: bool = False) -> None:
+    With `token_ids`, it is a re-check of them. `ticket` is its place in the queue.
+    """
+
+    def __init__(self, spec: JobSpec, token_ids: tuple[int, ...] | None = None) -> None:
         self.spec = spec
-        self._rechecks = rechecks
+        self.ticket: Ticket[Job] | None = None
+        self.handle: int | None = None
         self.is_over = False
-        self.input_tokens = 0
+        # An estimate until the worker has read the prompt.
+        self.input_tokens = estimated_tokens(spec.prompt)
         self.output_tokens = 0
-        self._ready = ready
+        self.reused_tokens = 0
+        self.given_ns = 0
+        self._token_ids = token_ids
         self._submitted_ns = now_ns()
+        self.ready: Ready | None = None
+        self._is_read = False
         self._first_ns = 0
         # Bounded by the job's own tokens: at most one event for each (`_check`).
         self._events: deque[EngineEvent | JobRechecked] = deque()
         self._failure: EngineError | None = None
         self._changed = trio.Event()
 
-    @property
-    def submitted_ns(self) -> int:
-        """When it was submitted, by trio's clock."""
-        return self._submitted_ns
+    def message(self, handle: int) -> Submit | Recheck:
+        """What the worker is told."""
+        spec = self.spec
+        if self._token_ids is not None:
+            return Recheck(handle, spec.prompt, spec.parameters, self._token_ids)
+        return Submit(handle, spec.prompt, spec.parameters, spec.owner)
+
+    def given(self, handle: int, ready: Ready) -> None:
+        """A worker has it: its turn has come."""
+        self.handle, self.ready = handle, ready
+        self.given_ns = now_ns()
+        self._changed.set()
+
+    async def wait_given(self) -> None:
+        """Until a worker has it, or it failed."""
+        while self.handle is None and self._failure is None:
+            self._changed = trio.Event()
+            await self._changed.wait()
+
+    @contextmanager
+    def in_time(self) -> Iterator[None]:
+        """Wait for its turn in here, and for what has to come before that, such as loading.
+
+        EngineError `engine.too_late` when its first token is due and it still waits.
+        """
+        limit_ns = self.spec.ttft_ns_max
+        due_s = (self._submitted_ns + limit_ns) / NS_PER_S if limit_ns else math.inf
+        with trio.CancelScope(deadline=due_s) as scope:
+            yield
+        if scope.cancelled_caught:
+            raise EngineError("engine.too_late", "its time passed while it waited")
 
     @property
     def tokens_left(self) -> int:
@@ -100,6 +143,7 @@ class RunningJob:
         match event:
             case JobStarted():
                 self.input_tokens = event.input_tokens
+                self._is_read = True
                 self._events.append(Started(event.input_tokens))
             case JobTokens():
                 self._first_ns = self._first_ns or now_ns()
@@ -117,37 +161,45 @@ class RunningJob:
 
     def _check(self, event: JobEvent) -> None:
         """A worker whose memory is damaged may say anything; what it says is billed."""
+        rechecks = self._token_ids is not None
         match event:
             case JobStarted():
-                most = self._ready.context_tokens
-                fits = not self.input_tokens and 0 < event.input_tokens <= most
+                most = self.ready.context_tokens if self.ready else 0
+                fits = not self._is_read and 0 < event.input_tokens <= most
             case JobTokens():
-                fits = not self._rechecks and 0 < event.count <= self.tokens_left
+                fits = not rechecks and 0 < event.count <= self.tokens_left
                 scored = event.count if self.spec.parameters.logprobs else 0
                 fits = fits and len(event.scores) == scored
             case JobFinished():
-                right_kind = not self._rechecks or event.reason is FinishReason.CANCELLED
+                right_kind = not rechecks or event.reason is FinishReason.CANCELLED
                 fits = right_kind and event.output_tokens == self.output_tokens
             case JobRechecked():
-                fits = self._rechecks
+                fits = rechecks
             case _:
                 fits = True
-        if not self.input_tokens and not isinstance(event, JobStarted | JobFailed):
+        if not self._is_read and not isinstance(event, JobStarted | JobFailed):
             fits = False
         if not fits:
             raise FrameError(f"{type(event).__name__} that does not fit its job")
 
     def _finished(self, event: JobFinished) -> Finished:
+        assert self.ready is not None
         end_ns = now_ns()
+        first_ns = self._first_ns or end_ns
+        self.reused_tokens = event.reused_tokens
+        gaps = event.output_tokens - 1
+        speed = 1_000 * NS_PER_S * gaps // event.output_ns if event.output_ns and gaps > 0 else 0
         return Finished(
             reason=event.reason,
             input_tokens=self.input_tokens,
             output_tokens=event.output_tokens,
-            ttft_ns=(self._first_ns or end_ns) - self._submitted_ns,
+            ttft_ns=first_ns - self._submitted_ns,
             duration_ns=end_ns - self._submitted_ns,
-            engine=self._ready.engine,
-            settings=self._ready.settings,
+            engine=self.ready.engine,
+            settings=self.ready.settings,
             reused_tokens=event.reused_tokens,
+            queue_ns=min(self.given_ns + event.queue_ns, first_ns) - self._submitted_ns,
+            tokens_per_s_milli=speed,
         )
 
     def fail(self, error: EngineError) -> None:

@@ -7,6 +7,7 @@ worker. Rule: engine/README.md; `engine.stage` is the table.
 
 import os
 from collections import deque
+from collections.abc import Callable
 
 import structlog
 import trio
@@ -30,7 +31,8 @@ log = structlog.get_logger("engine")
 class ModelLife:
     """Start `run` as a task, then `load` and `unload`; `loaded` is the worker while it serves.
 
-    `is_recovering` from a failure until it serves again.
+    `is_recovering` from a failure until it serves again. `on_change` is called at every step
+    of its stages.
     """
 
     def __init__(self, known: KnownModel) -> None:
@@ -39,6 +41,8 @@ class ModelLife:
         self.is_recovering = False
         self.is_leaving = False
         self.load_begin_ns = 0
+        self.on_change: Callable[[], None] = lambda: None
+        self.last_error = EngineError("engine.crashed")
         self._known = known
         self._scope = trio.CancelScope()
         self._changed = trio.Event()
@@ -46,7 +50,6 @@ class ModelLife:
         self._failures = 0
         self._failed_loads = 0
         self._failed_at_ns: deque[int] = deque(maxlen=limits.ENGINE_CRASHES_MAX)
-        self._last_error = EngineError("engine.crashed")
 
     async def load(self) -> None:
         """Until the worker is up; an EngineError says why an attempt failed."""
@@ -55,7 +58,7 @@ class ModelLife:
         self._touch()
         while self.loaded is None:
             if self._failed_loads != failed_loads:
-                raise EngineError(self._last_error.code, self._last_error.detail)
+                raise EngineError(self.last_error.code, self.last_error.detail)
             await self._changed.wait()
 
     def unload_nowait(self) -> None:
@@ -118,7 +121,7 @@ class ModelLife:
             try:
                 first = await self._start(worker)
                 if isinstance(first, Ready):
-                    loaded = LoadedModel(worker, first, self._known.settings, self.forgive)
+                    loaded = LoadedModel(worker, first, self.forgive)
                     await self._serve(loaded)
                     error = await loaded.serve()
                 else:
@@ -215,13 +218,14 @@ class ModelLife:
             self._step(StageEvent.RETURN)
 
     def _fail(self, event: StageEvent, error: EngineError) -> None:
-        self._last_error = error
+        self.last_error = error
         self.is_recovering = True
         self._step(event)
 
     def _step(self, event: StageEvent) -> None:
         self.stage = STAGES[self.stage, event]
         self._touch()
+        self.on_change()
 
     def _touch(self) -> None:
         """Wake whoever waits for a change."""

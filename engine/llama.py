@@ -12,9 +12,10 @@ import trio
 
 from engine.catalogue import ModelSource
 from engine.interface import EngineEvent, Estimate, JobSpec, ModelInfo, RecheckReport
-from engine.job import after_waiting, now_ns
+from engine.job import Job
 from engine.memory import make_room
 from engine.notes import ModelNotes
+from engine.queue import Priority
 from engine.served import ServedModel
 from engine.settings import LlamaSettings
 from engine.stage import Stage
@@ -207,17 +208,28 @@ class LlamaEngine:
         For a model that is not loaded, the time to load it and those before it counts too.
         """
         found = self._find(model)
-        promise = found.estimate(input_tokens)
-        wait_ns = found.load_left_ns
-        if wait_ns:
-            others = (other for other in self._models if other is not found)
-            wait_ns += sum(other.load_left_ns for other in others if other.is_waited_for)
-        return Estimate(promise.ttft_ns + wait_ns, promise.tokens_per_s_milli)
+        promise, load_ns = found.estimate(input_tokens), self._load_ns(found)
+        return Estimate(
+            promise.ttft_ns + load_ns, promise.tokens_per_s_milli, promise.wait_ns + load_ns
+        )
+
+    def _load_ns(self, model: ServedModel) -> int:
+        """How long until a job of this model could start, for want of the model."""
+        load_ns = model.load_left_ns
+        if load_ns:
+            others = (other for other in self._models if other is not model)
+            load_ns += sum(other.load_left_ns for other in others if other.is_waited_for)
+        return load_ns
 
     def free_places(self, model: str) -> int:
         """As in `Engine`; 0 while the model is not offered."""
         found = self._find(model)
         return found.free_places if self._is_offered(found) else 0
+
+    def queue_room(self, model: str) -> int:
+        """As in `Engine`; 0 while the model is not offered."""
+        found = self._find(model)
+        return found.queue_room if self._is_offered(found) else 0
 
     async def note_speed(self, model: str) -> None:
         """Remember the speed of the last steps for the next start."""
@@ -228,12 +240,15 @@ class LlamaEngine:
     async def run_job(self, spec: JobSpec, emit: Callable[[EngineEvent], None]) -> None:
         """As in `Engine`; loads the model first where it has to."""
         model = self._find(spec.model)
-        with model.claim(spec):
+        with model.claim(spec, load_ns=self._load_ns(model)) as job:
+            await self._wait_turn(model, job)
+            await model.run_job(job, emit)
+
+    async def _wait_turn(self, model: ServedModel, job: Job) -> None:
+        with job.in_time():
             if model.life.loaded is None:
-                begin_ns = now_ns()
                 await self._bring_up(model)
-                emit = after_waiting(emit, begin_ns)
-            await model.run_job(spec, emit)
+            await job.wait_given()
 
     async def recheck(
         self,
@@ -244,11 +259,10 @@ class LlamaEngine:
     ) -> RecheckReport:
         """As in `Rechecker`: takes a place like a job, for a fraction of its time."""
         found = self._find(model)
-        spec = JobSpec(b"", model, prompt, parameters)
-        with found.claim(spec):
-            if found.life.loaded is None:
-                await self._bring_up(found)
-            return await found.recheck(spec, token_ids)
+        spec = JobSpec(b"", model, prompt, parameters, priority=Priority.BATCH)
+        with found.claim(spec, tuple(token_ids)) as job:
+            await self._wait_turn(found, job)
+            return await found.recheck(job, token_ids)
 
     def _find(self, name: str) -> ServedModel:
         for model in self._models:

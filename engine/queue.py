@@ -52,7 +52,7 @@ class _Account(Generic[T]):
 
 
 class FairQueue(Generic[T]):
-    """At most `bound` jobs that wait.
+    """Jobs that wait, at most `bound` if `has_room` is asked first.
 
     Bounds: an owner is taken one more only while it has fewer waiting than there is room, so that
     nobody fills the queue alone; and the first job of an owner is overtaken by at most
@@ -70,22 +70,21 @@ class FairQueue(Generic[T]):
     def __len__(self) -> int:
         return self._waiting
 
-    @property
-    def room(self) -> int:
-        """How many more jobs are taken, if they are of different owners."""
-        return self._bound - self._waiting
+    def room(self, free: int = 0) -> int:
+        """How many more jobs may wait, if they are of different owners.
 
-    def has_room(self, owner: bytes) -> bool:
-        """Whether one more job of this owner is taken."""
+        The first `free` of those that are here do not count: there are places for them.
+        """
+        return max(0, self._bound + free - self._waiting)
+
+    def has_room(self, owner: bytes, free: int = 0) -> bool:
+        """Whether one more job of this owner may wait."""
         accounts = (self._accounts.get((priority, owner)) for priority in Priority)
-        return sum(len(account.waiting) for account in accounts if account) < self.room
+        own = sum(len(account.waiting) for account in accounts if account)
+        return max(0, own - free) < self.room(free)
 
     def push(self, job: T, owner: bytes, priority: Priority, cost_ns: int) -> Ticket[T]:
-        """Add a job, for which there must be room."""
-        assert self.has_room(owner)
-        return self._append(job, owner, priority, cost_ns)
-
-    def _append(self, job: T, owner: bytes, priority: Priority, cost_ns: int) -> Ticket[T]:
+        """Add a job, whether or not there is room: one that need not wait takes none."""
         key = priority, owner
         account = self._accounts.get(key)
         if account is None:
@@ -145,7 +144,7 @@ class FairQueue(Generic[T]):
     def ahead(self, owner: bytes, priority: Priority) -> list[Ticket[T]]:
         """Those that would go before a job of this owner that came now."""
         copy = self._copy()
-        copy._append(None, owner, priority, 1)
+        copy.push(None, owner, priority, 1)
         return list(iter(lambda: copy.pop().job, None))
 
     def _copy(self) -> "FairQueue[Ticket[T] | None]":

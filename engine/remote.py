@@ -144,12 +144,18 @@ class RemoteEngine:
         turns = max(0, self._jobs + 1 - self._settings.places)
         wait_ns = -(-turns // self._settings.places) * self._duration_ns
         speed = 1_000 * NS_PER_S // self._token_ns if self._token_ns else 0
-        return Estimate(self._ttft_ns + wait_ns, speed)
+        return Estimate(self._ttft_ns + wait_ns, speed, wait_ns)
 
     def free_places(self, model: str) -> int:
         """As in `Engine`; 0 while the server is down."""
         self._check_name(model)
         return max(0, self._settings.places - self._jobs) if self._is_up else 0
+
+    def queue_room(self, model: str) -> int:
+        """As in `Engine`; 0 while the server is down."""
+        self._check_name(model)
+        waiting = max(0, self._jobs - self._settings.places)
+        return QUEUE_JOBS - waiting if self._is_up else 0
 
     def _check_name(self, model: str) -> None:
         if model != self._info.name:

@@ -96,6 +96,11 @@ class ScriptedEngine:
         self._script(model)
         return max(0, self._places - self._jobs[model])
 
+    def queue_room(self, model: str) -> int:
+        """As in `Engine`."""
+        self._script(model)
+        return self._queue_jobs - max(0, self._jobs[model] - self._places)
+
     async def run_job(self, spec: JobSpec, emit: Callable[[EngineEvent], None]) -> None:
         """As in `Engine`; also raises the script's failure."""
         script = self._script(spec.model)

@@ -1,4 +1,4 @@
-"""One model of the daemon as jobs see it: what it promises, who uses it.
+"""One model of the daemon as jobs see it: what it promises, who uses it, whose turn it is.
 
 Knows whether its worker is up, not how that comes about. Must not know llama.cpp.
 Rule: engine/README.md.
@@ -8,19 +8,30 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+from engine import frames
 from engine.catalogue import ModelSource
-from engine.interface import EngineEvent, Estimate, JobSpec, ModelInfo, RecheckReport
-from engine.job import now_ns
+from engine.frames import FrameError, JobRechecked
+from engine.interface import (
+    EngineEvent,
+    Estimate,
+    Finished,
+    JobSpec,
+    ModelInfo,
+    RecheckReport,
+)
+from engine.job import Job, now_ns
 from engine.known import KnownModel
 from engine.life import ModelLife
-from engine.loaded import LoadedModel
 from engine.memory import Occupant, needed_bytes
 from engine.notes import ModelNotes
+from engine.queue import FairQueue, Ticket
+from engine.recheck import read_report
 from engine.settings import LlamaSettings
-from engine.speed import estimate
+from engine.speed import cost_ns, estimate
 from engine.stage import Stage
 from protocol import limits
 from protocol.errors import EngineError
+from protocol.units import milliseconds
 
 
 class ServedModel:
@@ -32,9 +43,10 @@ class ServedModel:
         self.life = ModelLife(self.known)
         self._settings = settings
         self._claims = 0
-        # Claimed and not yet given to a worker, in order of arrival.
-        self._waiting: list[JobSpec] = []
+        # Claimed and not yet given to a worker.
+        self._queue: FairQueue[Job] = FairQueue(settings.queue_jobs)
         self._last_used_ns = 0
+        self.life.on_change = self._life_changed
 
     @property
     def name(self) -> str:
@@ -73,7 +85,7 @@ class ServedModel:
     @property
     def is_waited_for(self) -> bool:
         """Whether a job is about to have it loaded."""
-        return bool(self._waiting) and self.life.loaded is None
+        return bool(self._queue) and self.life.loaded is None
 
     @property
     def free_places(self) -> int:
@@ -81,9 +93,23 @@ class ServedModel:
         return max(0, self._settings.places - self._jobs) if self.info else 0
 
     @property
+    def queue_room(self) -> int:
+        """How many more jobs, of different owners, would be taken to wait for a place."""
+        return self._queue.room(self._vacant) - self.free_places if self.info else 0
+
+    @property
+    def _given(self) -> Sequence[Job]:
+        """The jobs that the worker has."""
+        return self.life.loaded.jobs if self.life.loaded else ()
+
+    @property
+    def _vacant(self) -> int:
+        """Places that no worker's job has, whether or not somebody waits for them."""
+        return max(0, self._settings.places - len(self._given))
+
+    @property
     def _jobs(self) -> int:
-        running = len(self.life.loaded.jobs) if self.life.loaded else 0
-        return running + len(self._waiting)
+        return len(self._given) + len(self._queue)
 
     def occupant(self, key: int, *, planned: bool) -> Occupant | None:
         """The room that it takes, or is `planned` to; None when it takes none.
@@ -101,47 +127,100 @@ class ServedModel:
         """The memory that it takes when loaded, from above."""
         return needed_bytes(self.known.file, self._settings)
 
-    def estimate(self, input_tokens: int) -> Estimate:
-        """What to promise a job that arrives now, from when the model is loaded."""
+    def estimate(self, input_tokens: int, before: Sequence[Ticket[Job]] | None = None) -> Estimate:
+        """What to promise a job that arrives now, from when the model is loaded.
+
+        It goes after those that wait, or after `before` alone.
+        """
         loaded = self.life.loaded
-        jobs = loaded.jobs if loaded else ()
-        waiting = [spec.parameters.output_tokens_max for spec in self._waiting]
+        waiting = [ticket.job for ticket in (self._queue.order() if before is None else before)]
+        jobs = [*self._given, *waiting]
         return estimate(
             loaded.speed if loaded else self.known.speed,
             input_tokens=input_tokens,
             unread_tokens=sum(job.unread_tokens for job in jobs),
-            tokens_left=[*(job.tokens_left for job in jobs), *waiting],
+            tokens_left=[job.tokens_left for job in jobs],
         )
 
     @contextmanager
-    def claim(self, spec: JobSpec) -> Iterator[None]:
-        """For the length of a job, keep the model loaded. EngineError `engine.overloaded`."""
-        if self._jobs >= self._settings.places + self._settings.queue_jobs:
-            raise EngineError("engine.overloaded", f"{self._jobs} jobs")
+    def claim(
+        self, spec: JobSpec, token_ids: tuple[int, ...] | None = None, *, load_ns: int = 0
+    ) -> Iterator[Job]:
+        """Have a job wait for its turn; for the length of the block, the model stays loaded.
+
+        `load_ns` passes before anything starts. EngineError: `engine.overloaded`,
+        `engine.too_late`, `engine.bad_spec`.
+        """
+        job = Job(spec, token_ids)
+        self._check(job, load_ns)
+        speed = self.life.loaded.speed if self.life.loaded else self.known.speed
+        cost = cost_ns(speed, job.input_tokens, job.tokens_left)
+        job.ticket = self._queue.push(job, spec.owner, spec.priority, cost)
         self._claims += 1
-        self._waiting.append(spec)
+        self._give_turns()
         try:
-            yield
+            yield job
         finally:
             self._claims -= 1
-            self._stop_waiting(spec)
             self._last_used_ns = now_ns()
+            if not self._queue.remove(job.ticket) and not job.is_over and self.life.loaded:
+                self.life.loaded.cancel(job)
 
-    def _stop_waiting(self, spec: JobSpec) -> None:
-        # By identity: two jobs may be equal in everything.
-        self._waiting = [one for one in self._waiting if one is not spec]
+    def _check(self, job: Job, load_ns: int) -> None:
+        spec = job.spec
+        try:
+            # What the worker could not decode would end it, and every other job with it.
+            frames.check(job.message(0))
+        except FrameError as error:
+            raise EngineError("engine.bad_spec", str(error)) from None
+        if not self._queue.has_room(spec.owner, self._vacant):
+            waiting = len(self._queue)
+            why = f"{waiting} jobs wait" if not self._queue.room(self._vacant) else "its share"
+            raise EngineError("engine.overloaded", why)
+        if spec.ttft_ns_max:
+            before = self._queue.ahead(spec.owner, spec.priority)
+            ttft_ns = self.estimate(job.input_tokens, before).ttft_ns + load_ns
+            if ttft_ns > spec.ttft_ns_max:
+                over_ms = milliseconds(ttft_ns - spec.ttft_ns_max)
+                raise EngineError("engine.too_late", f"by about {over_ms} ms")
 
-    async def run_job(self, spec: JobSpec, emit: Callable[[EngineEvent], None]) -> None:
-        """As `Engine.run_job`, for a job that has a claim."""
-        await self._loaded(spec).run_job(spec, emit)
+    def _life_changed(self) -> None:
+        """Jobs that wait go to a new worker; who waits for a model that is given up, fails."""
+        if self.life.loaded is not None:
+            self.life.loaded.on_over = self._job_over
+            self._give_turns()
+        elif self.life.stage is Stage.WITHDRAWN:
+            while self._queue:
+                error = self.life.last_error
+                self._queue.pop().job.fail(EngineError(error.code, error.detail))
 
-    async def recheck(self, spec: JobSpec, token_ids: Sequence[int]) -> RecheckReport:
-        """As `Rechecker.recheck`, for a job that has a claim."""
-        return await self._loaded(spec).recheck(spec, token_ids)
+    def _give_turns(self) -> None:
+        """Give the worker as many jobs as it has places."""
+        while self._queue and self.life.loaded is not None and self._vacant:
+            self.life.loaded.give(self._queue.pop().job)
 
-    def _loaded(self, spec: JobSpec) -> LoadedModel:
-        """The worker, which counts the job from now on."""
-        self._stop_waiting(spec)
-        if self.life.loaded is None:
-            raise EngineError("engine.crashed", "the worker is being restarted")
-        return self.life.loaded
+    def _job_over(self, job: Job) -> None:
+        """A place is free: charge what the job took, and let the next one have it."""
+        assert job.ticket is not None
+        if self.life.loaded is not None:
+            read = max(0, job.input_tokens - job.reused_tokens)
+            taken_ns = cost_ns(self.life.loaded.speed, read, job.output_tokens)
+            self._queue.settle(job.ticket, taken_ns)
+        self._give_turns()
+
+    async def run_job(self, job: Job, emit: Callable[[EngineEvent], None]) -> None:
+        """As `Engine.run_job`, for a job whose turn has come."""
+        while True:
+            event = await job.next_event()
+            assert not isinstance(event, JobRechecked)
+            emit(event)
+            if isinstance(event, Finished):
+                return
+
+    async def recheck(self, job: Job, token_ids: Sequence[int]) -> RecheckReport:
+        """As `Rechecker.recheck`, for a job whose turn has come."""
+        while True:
+            event = await job.next_event()
+            if isinstance(event, JobRechecked):
+                assert job.ready is not None
+                return read_report(event, token_ids, job.ready)

@@ -73,14 +73,27 @@ def estimate(
     """What to promise a job that arrives now.
 
     `unread_tokens` of earlier prompts are read first. `tokens_left` has, for each job in a
-    place or waiting, how many tokens it may still make, in order of arrival: when no place is
-    free, the newcomer waits for the shortest of them, a promise on the safe side.
+    place or waiting before this one, how many tokens it may still make, in the order in which
+    they go: when no place is free, the newcomer waits for the shortest of them, a promise on
+    the safe side.
     """
     places = max(1, len(speed.step_ns))
     step = step_ns(speed, min(places, len(tokens_left) + 1))
-    wait_ns = _wait_steps(places, tokens_left) * step_ns(speed, places)
-    ttft_ns = wait_ns + (unread_tokens + input_tokens) * speed.prefill_ns + step
-    return Estimate(ttft_ns, 1000 * NS_PER_S // step if step else 0)
+    unread_ns = unread_tokens * speed.prefill_ns
+    read_ns = input_tokens * speed.prefill_ns + step
+    wait_ns = 0
+    if len(tokens_left) < places:
+        read_ns += unread_ns
+    else:
+        wait_ns = _wait_steps(places, tokens_left) * step_ns(speed, places) + unread_ns
+    return Estimate(wait_ns + read_ns, 1000 * NS_PER_S // step if step else 0, wait_ns)
+
+
+def cost_ns(speed: Speed, input_tokens: int, output_tokens: int) -> int:
+    """What a job takes of the machine when every place is taken; at least 1."""
+    places = max(1, len(speed.step_ns))
+    output_ns = output_tokens * step_ns(speed, places) // places
+    return max(1, input_tokens * speed.prefill_ns + output_ns)
 
 
 def _wait_steps(places: int, tokens_left: Sequence[int]) -> int:

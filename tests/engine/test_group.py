@@ -48,6 +48,9 @@ class Stub:
     def free_places(self, model: str) -> int:
         return self.places
 
+    def queue_room(self, model: str) -> int:
+        return 2 * self.places
+
     async def run_job(self, spec: JobSpec, emit: Callable[[EngineEvent], None]) -> None:
         self.asked.append(spec)
         await trio.lowlevel.checkpoint()

@@ -85,6 +85,18 @@ def test_a_large_batch_job_goes_after_a_bounded_number_of_others() -> None:
     assert len(served) == limits.ENGINE_OVERTAKES_MAX + 1
 
 
+def test_those_that_need_not_wait_take_no_room() -> None:
+    """While a model is loaded, jobs for its two places are here without waiting for others."""
+    queue: FairQueue[str] = FairQueue(1)
+    for number in range(3):
+        assert queue.room(free=2) == 3 - number
+        assert queue.has_room(OWNERS[0], free=2)
+        queue.push("a", OWNERS[0], NORMAL, 1)
+    assert not queue.has_room(OWNERS[0], free=2)
+    assert not queue.has_room(OWNERS[1], free=2)
+    assert queue.room() == 0
+
+
 @pytest.mark.parametrize("bound", [0, 1, 2, 16, 255])
 def test_an_owner_alone_fills_half(bound: int) -> None:
     queue: FairQueue[str] = FairQueue(bound)
@@ -158,7 +170,7 @@ class Queue(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_lost(self) -> None:
-        assert len(self.queue) == len(self.waiting) == 12 - self.queue.room
+        assert len(self.queue) == len(self.waiting) == 12 - self.queue.room()
         assert set(self.queue.order()) == set(self.waiting.values())
 
 

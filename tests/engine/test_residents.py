@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import trio
@@ -223,8 +224,9 @@ async def test_more_jobs_than_places_and_queue_are_refused_while_it_loads(reside
         codes = []
 
         async def one(number: int) -> None:
+            spec = replace(job(f"{number}", model="a", tokens=2), owner=bytes([number]))
             try:
-                await engine.run_job(job(f"{number}", model="a", tokens=2), lambda event: None)
+                await engine.run_job(spec, lambda event: None)
             except EngineError as error:
                 codes.append(error.code)
 
