@@ -25,6 +25,7 @@ from engine.intake import Intake
 from engine.logprobs import score
 from engine.native import NativeModel, Row
 from engine.places import Places
+from engine.preemption import compute
 from engine.prompts import PromptReader
 from engine.sequence import Sequence
 from engine.sharing import find_leader, release_led
@@ -47,6 +48,7 @@ class Batcher:
         chunk_tokens: int,
         queue_jobs: int,
         prefix_reuse: bool = True,
+        now_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self._model = model
         self._intake = Intake(model, prompts)
@@ -58,6 +60,9 @@ class Batcher:
         self._running: list[Sequence] = []
         self._embeds = False
         self._places = Places(model, reuses=prefix_reuse)
+        self._now_ns = now_ns
+        # After a preemption nobody is let in until one has finished: else it would not end.
+        self._is_held = False
 
     @property
     def is_busy(self) -> bool:
@@ -74,6 +79,9 @@ class Batcher:
         except EngineError as error:
             self._emit(JobFailed(job.handle, error.code, error.detail))
             return
+        now_ns = self._now_ns()
+        for sequence in sequences:
+            sequence.submitted_ns = now_ns
         self._waiting.extend(sequences)
         self._emit(JobStarted(job.handle, sum(len(sequence.unfed) for sequence in sequences)))
 
@@ -100,14 +108,21 @@ class Batcher:
         is_typical = all(sequence.is_typical for sequence in self._running)
         start_ns = time.perf_counter_ns()
         rows, sampled, embedding = self._compose()
+        rows, losers = compute(self._model, self._places, self._running, rows)
+        if losers:
+            is_typical = False
+            self._wait_again(losers)
+            sampled = [sequence for sequence in sampled if sequence not in losers]
         decoding = sum(1 for row in rows if len(row.tokens) == 1)
         read = sum(len(row.tokens) for row in rows) - decoding
-        self._model.decode(rows)
         self._places.record(rows)
         chosen = self._choose(sampled, [row.wanted for row in rows if row.wanted])
         if is_typical:
             self._speedometer.record(decoding, read, time.perf_counter_ns() - start_ns)
+        step_ns = self._now_ns()
         for sequence, token, row in chosen:
+            sequence.first_ns = sequence.first_ns or step_ns
+            sequence.last_ns = step_ns
             self._accept(sequence, token, row)
         if embedding:
             self._embed(rows, embedding)
@@ -126,8 +141,15 @@ class Batcher:
         rows, sampled = compose(able, chunk, idle)
         return rows, sampled, embedding
 
+    def _wait_again(self, losers: list[Sequence]) -> None:
+        """Those that lost their place go first among those that wait, when one has finished."""
+        self._waiting.extendleft(losers)
+        self._is_held = bool(self._running)
+        if not self._running:
+            self._fail(losers[-1], EngineError("engine.context_full"))
+
     def _admit(self) -> None:
-        while self._waiting and self._places.free:
+        while self._waiting and self._places.free and not self._is_held:
             sequence = self._waiting.popleft()
             find_leader(sequence, self._running, self._places)
             # A re-check or an embedding reads all itself: it depends on nobody else's job.
@@ -136,6 +158,8 @@ class Batcher:
                 sequence.unfed, sequence.owner, may_reuse=may_reuse
             )
             sequence.skip(reused)
+            if sequence.placed_ns is None:
+                sequence.placed_ns = self._now_ns()
             self._running.append(sequence)
 
     def _choose(self, sampled: list[Sequence], wanted: list[int]) -> list[Choice]:
@@ -203,8 +227,20 @@ class Batcher:
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         self._leave_all(sequence.handle)
-        reused = sequence.reused_tokens
-        self._emit(JobFinished(sequence.handle, reason, sequence.output_tokens, reused))
+        self._emit(
+            JobFinished(
+                sequence.handle,
+                reason,
+                sequence.output_tokens,
+                sequence.reused_tokens,
+                queue_ns=self._queued_ns(sequence),
+                output_ns=sequence.last_ns - sequence.first_ns,
+            )
+        )
+
+    def _queued_ns(self, sequence: Sequence) -> int:
+        end_ns = self._now_ns() if sequence.placed_ns is None else sequence.placed_ns
+        return end_ns - sequence.submitted_ns
 
     def _fail(self, sequence: Sequence, error: EngineError) -> None:
         self._leave_all(sequence.handle)
@@ -220,6 +256,7 @@ class Batcher:
         if sequence.place >= 0:
             self._running.remove(sequence)
             self._places.release(sequence.place)
+            self._is_held = False
         else:
             self._waiting.remove(sequence)
 

@@ -39,7 +39,7 @@ def compose(
         if not sequence.prefilled:
             budget -= count
         tokens, sequence.unfed = sequence.unfed[:count], sequence.unfed[count:]
-        wanted = min(count, max(0, sequence.position + count + 1 - sequence.input_tokens))
+        wanted = min(count, max(0, sequence.position + count - sequence.wanted_from))
         if sequence.embedder is not None:
             wanted = 0
         rows.append(Row(sequence.place, sequence.position, tokens, wanted))

@@ -23,6 +23,10 @@ class Embedder:
         self._count = 0
         self._sum: npt.NDArray[np.float64] | None = None
 
+    def restart(self) -> None:
+        """Forget the rows: they will come again from the first."""
+        self._count, self._sum = 0, None
+
     def take(self, rows: Rows) -> None:
         """The next rows, (tokens, dimensions), at least one."""
         if self._pooling is Pooling.LAST:

@@ -79,6 +79,10 @@ def build_name() -> str:
     return f"llama-cpp-python {llama_cpp.__version__} {device}"
 
 
+class ContextFull(Exception):
+    """There is no room for the keys and values of a step: nothing was computed or changed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One sequence's share of a step: `tokens` at `position`; logits after the last `wanted`."""
@@ -191,8 +195,9 @@ class NativeModel:
     def decode(self, rows: Sequence[Row]) -> None:
         """Compute one step; `logits` then has what the rows wanted, in order.
 
-        At most BATCH_TOKENS tokens together. EngineError `engine.crashed` when the library
-        reports a failure: the context can't be trusted afterwards.
+        At most BATCH_TOKENS tokens together. ContextFull when they find no room. EngineError
+        `engine.crashed` when the library reports a failure: the context can't be trusted
+        afterwards.
         """
         end = 0
         for row in rows:
@@ -207,6 +212,8 @@ class NativeModel:
             self._wanted[end - row.wanted : end] = 1
         self._batch.n_tokens = end
         status = llama_cpp.llama_decode(self._context, self._batch)
+        if status == 1:
+            raise ContextFull
         if status:
             raise EngineError("engine.crashed", f"llama_decode returned {status}")
 

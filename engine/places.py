@@ -39,6 +39,8 @@ class Places:
         # What a self-test left is not listed, so it is forgotten when the place is taken.
         self._resident: list[list[int]] = [[] for _ in range(model.places)]
         self._owners = [b""] * model.places
+        # Whether nothing is in it, not even what a self-test left.
+        self._empty = [False] * model.places
         # The least recently used first, and before them those that were never used.
         self._free = list(range(model.places))
 
@@ -63,6 +65,7 @@ class Places:
             target, kept = self._prepare(tokens, owner)
         if not kept:
             self._model.forget(target)
+        self._empty[target] = False
         self._resident[target] = tokens[:kept]
         self._owners[target] = owner
         self._free.remove(target)
@@ -125,3 +128,23 @@ class Places:
     def release(self, place: int) -> None:
         """A job has left its place; what it fed stays."""
         self._free.append(place)
+
+    def evict(self) -> bool:
+        """Empty the least recently used of the free places that are not; False when all are."""
+        for place in self._free:
+            if not self._empty[place]:
+                self._clear(place)
+                return True
+        return False
+
+    def give_up(self, place: int) -> tuple[int, ...]:
+        """Take a place from its job, and empty it: the tokens that it had been fed."""
+        fed = self.resident(place)
+        self._clear(place)
+        self._free.insert(0, place)
+        return fed
+
+    def _clear(self, place: int) -> None:
+        self._model.forget(place)
+        self._resident[place] = []
+        self._empty[place] = True

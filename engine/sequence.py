@@ -3,6 +3,7 @@
 Must not know how steps are composed. Rule: engine/README.md.
 """
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from engine.embedding import Embedder
@@ -16,7 +17,8 @@ from engine.text import TextStream
 class Sequence:
     """One job: `unfed` tokens go in next, at `position`; `place` -1 while it waits.
 
-    Logits are wanted from the prompt's last token on. `ends` are the tokens that end the output.
+    Logits are wanted from the token with index `wanted_from` on: the prompt's last, or, once it
+    was `rewound`, the first that was not fed before. `ends` are the tokens that end the output.
     `unshown` are tokens whose text is held back, and `scores` theirs, where `logprobs`
     alternatives are asked for. With a `checker`, the output was given and is only read; with an
     `embedder`, there is none, and this is text number `index` of its job. While it
@@ -44,11 +46,18 @@ class Sequence:
     prefilled: bool = False
     leader: "Sequence | None" = None
     led_tokens: int = 0
+    rewound: bool = False
+    submitted_ns: int = 0
+    placed_ns: int | None = None
+    first_ns: int = 0
+    last_ns: int = 0
+    wanted_from: int = field(init=False)
     prompt: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
         """`unfed` is replaced as it is fed; this stays."""
         self.prompt = self.unfed
+        self.wanted_from = self.input_tokens - 1
 
     @property
     def generates(self) -> bool:
@@ -58,7 +67,18 @@ class Sequence:
     def skip(self, count: int) -> None:
         """The first `count` tokens are in its place already: they need not be fed."""
         self.unfed = self.unfed[count:]
-        self.position = self.reused_tokens = count
+        self.position = count
+        if not self.rewound:
+            self.reused_tokens = count
+
+    def rewind(self, fed: Collection[int], unread: Iterable[int]) -> None:
+        """Begin again without a place: it had been fed these, and was about to be others."""
+        self.wanted_from = max(self.wanted_from, len(fed))
+        self.unfed = [*fed, *unread, *self.unfed]
+        self.position, self.place, self.prefilled = 0, -1, False
+        self.leader, self.rewound = None, True
+        if self.embedder is not None:
+            self.embedder.restart()
 
     @property
     def is_typical(self) -> bool:

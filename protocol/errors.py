@@ -98,6 +98,7 @@ CODES: Final[dict[str, str]] = {
     "engine.crashed": "the model's worker process died; the job failed, the daemon goes on",
     "engine.timeout": "the model's worker did not answer in time",
     "engine.overloaded": "the engine's queue is full; try again later",
+    "engine.context_full": "the model's context has no room to go on; ask for fewer tokens",
     "engine.too_late": "the job can't start in time; ask another, or allow more time",
     "engine.no_room": "the model needs more memory than it may have; raise memory_mib",
     "engine.remote_failed": "the remote server failed, or answered what it should not",

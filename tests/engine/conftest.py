@@ -115,6 +115,7 @@ def make_bench(
         chunk_tokens=chunk_tokens,
         queue_jobs=queue_jobs,
         prefix_reuse=prefix_reuse,
+        now_ns=lambda: 0,
     )
     return Bench(batcher, events)
 
