@@ -52,6 +52,7 @@ class AskOptions:
     providers_ignored: tuple[str, ...] = ()
     top_k: Annotated[int, Meta(ge=0, le=1_000)] = 40
     top_p_milli: Annotated[int, Meta(ge=0, le=1_000)] = 950
+    use_offers: bool = False
     logprobs: Annotated[int, Meta(ge=0, le=limits.LOGPROBS_MAX)] = 0
     stop_tokens: Annotated[tuple[U32, ...], Meta(max_length=limits.STOP_TOKENS_MAX)] = ()
 
@@ -93,4 +94,5 @@ def to_ask(options: AskOptions, ask_id: int) -> Ask:
         ),
         deposit_ucr=options.deposit_ucr,
         advance_max_ucr=options.advance_ucr,
+        use_offers=options.use_offers,
     )

@@ -72,7 +72,8 @@ class ProviderConfig:
     so many decode steps a second (0: all it can). `memory_mib` is what loaded models may take
     together (0: no limit); those over it wait unloaded for a job. `worker_memory_mib` is where
     one model's process is stopped (0: far enough over its need). `prefix_reuse` reads the known
-    beginning of the same requester's prompts only once.
+    beginning of the same requester's prompts only once. `standing_offers` tells the network what
+    is sold at which price, so that requesters can skip the auction.
     """
 
     models: tuple[str, ...] = ()
@@ -87,12 +88,17 @@ class ProviderConfig:
     memory_mib: Count = 0
     worker_memory_mib: Count = 0
     prefix_reuse: bool = True
+    standing_offers: bool = True
     remote: Annotated[tuple[RemoteConfig, ...], Meta(max_length=limits.REMOTES_MAX)] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class RequesterConfig:
-    """How requests are made unless the command says otherwise; amounts in credits."""
+    """How requests are made unless the command says otherwise; amounts in credits.
+
+    `standing_offers` awards a job to a provider's fresh offer at once, where there is one that
+    fits, and makes an auction only if that fails.
+    """
 
     model: Annotated[str, Meta(min_length=1, max_length=limits.MODEL_NAME_CHARS_MAX)] = "embedded"
     max_price: Credits = "1"
@@ -101,6 +107,7 @@ class RequesterConfig:
     bid_window_ms: Annotated[int, Meta(ge=10, le=10_000)] = 1_000
     timeout_s: Annotated[int, Meta(ge=1, le=3_600)] = 120
     price_weight: Annotated[int, Meta(ge=0, le=1_000)] = 500
+    standing_offers: bool = True
 
 
 @dataclass(frozen=True, slots=True)

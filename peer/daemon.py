@@ -47,6 +47,7 @@ class DaemonSettings:
     input_price_ucr: int = 0
     output_price_ucr: int = 0
     credit_limit_ucr: int = 0
+    standing_offers: bool = True
 
 
 class Daemon:
@@ -77,6 +78,7 @@ class Daemon:
             entropy=os.urandom,
             anchor=MutualCredit(settings.credit_limit_ucr),
             log=self._fold,
+            standing_offers=settings.standing_offers,
         )
         self.driver = Driver(self.node, self.journal, self, self._now_ns)
         try:

@@ -43,18 +43,17 @@ def status_json(daemon: Daemon) -> Json:
 
 
 def offered_models(daemon: Daemon) -> list[Model]:
-    """What can be asked for, as far as this node knows: for now what it sells itself."""
-    owner = daemon.network.peer_id
+    """What others offer on the topic now, at the lowest prices: a node never buys its own."""
+    now_ns = daemon.node.context.now_ns
     return [
         Model(
-            name=offer.name,
-            owner=owner,
-            created_s=0,
-            context_tokens=offer.context_tokens,
-            input_price_ucr=offer.input_price_ucr,
-            output_price_ucr=offer.output_price_ucr,
+            name=listed.model,
+            providers=listed.providers,
+            context_tokens=listed.context_tokens,
+            input_price_ucr=listed.input_price_ucr,
+            output_price_ucr=listed.output_price_ucr,
         )
-        for offer in daemon.node.provider.offers.values()
+        for listed in daemon.node.requester.offers.listed(now_ns)
     ]
 
 

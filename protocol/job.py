@@ -23,6 +23,7 @@ class JobEvent(Enum):
     CHUNK = "chunk"
     RESULT = "result"
     NEXT_BID = "next_bid"
+    AUCTION = "auction"
     FAIL = "fail"
 
 
@@ -33,6 +34,7 @@ JOB_TRANSITIONS: Final[dict[tuple[JobState, JobEvent], JobState]] = {
     (_J.BIDDING, _E.FAIL): _J.FAILED,
     (_J.CONNECTING, _E.CONNECTED): _J.AWARDED,
     (_J.CONNECTING, _E.NEXT_BID): _J.CONNECTING,
+    (_J.CONNECTING, _E.AUCTION): _J.BIDDING,
     (_J.CONNECTING, _E.FAIL): _J.FAILED,
     (_J.AWARDED, _E.CHUNK): _J.STREAMING,
     (_J.AWARDED, _E.NEXT_BID): _J.CONNECTING,

@@ -96,6 +96,30 @@ class Bid:
     addresses: Addresses
 
 
+@message(4)
+@dataclass(frozen=True, slots=True)
+class StandingOffer:
+    """A provider's promise to anybody, until it expires: an award may name it like a bid.
+
+    The time to first token is `ttft_ns` and `ttft_ns_per_input_token` for each token of the
+    prompt; `places` are free now.
+    """
+
+    model: ModelName
+    model_digest: Bytes32
+    context_tokens: U32
+    input_price_ucr: Price
+    output_price_ucr: Price
+    ttft_ns: U63
+    ttft_ns_per_input_token: U63
+    tokens_per_s_milli: Annotated[int, Meta(ge=1, le=limits.U63_MAX)]
+    places: U32
+    expires_at_ns: U63
+    terms: ChannelTerms
+    payee_salt: Bytes16
+    addresses: Addresses
+
+
 @message(5)
 @dataclass(frozen=True, slots=True)
 class PeerRecord:
@@ -174,6 +198,14 @@ class ReceiptAck:
     lane: U63
     receipt_id: Bytes32
     signature: Bytes64
+
+
+@message(27)
+@dataclass(frozen=True, slots=True)
+class DirectRequest:
+    """An enveloped Request that was not published, before the award on a standing offer."""
+
+    request: Annotated[bytes, Meta(max_length=limits.GOSSIP_BYTES_MAX)]
 
 
 # --- session: payee to payer ---------------------------------------------------------------

@@ -136,7 +136,10 @@ class JobBroke:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A local person or program wants an answer. Amounts in ucr, durations in ns."""
+    """A local person or program wants an answer. Amounts in ucr, durations in ns.
+
+    With `use_offers` the best standing offers are tried first, without an auction.
+    """
 
     ask_id: int
     model: str
@@ -149,6 +152,7 @@ class Ask:
     filters: RequestFilter
     deposit_ucr: int
     advance_max_ucr: int
+    use_offers: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,8 +41,12 @@ def expected_latency_ns(bid: Bid, output_tokens: int) -> int:
 
 def score_bid(request: Signed, signed: Signed) -> ScoredBid:
     """Score a bid against its request (both verified)."""
+    return score(request, signed, signed.message)
+
+
+def score(request: Signed, signed: Signed, bid: Bid) -> ScoredBid:
+    """Score `bid`, which is what `signed` says or follows from it, against its request."""
     ask: Request = request.message
-    bid: Bid = signed.message
     cost = cost_ucr(
         ask.input_tokens_max, ask.output_tokens_max, bid.input_price_ucr, bid.output_price_ucr
     )

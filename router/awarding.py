@@ -11,7 +11,7 @@ from protocol.channel import Channel, ChannelEvent, ChannelState
 from protocol.errors import RemoteError
 from protocol.fields import ChannelOpen
 from protocol.job import JobEvent, JobState
-from protocol.messages import Award, Voucher
+from protocol.messages import Award, DirectRequest, Voucher
 from protocol.records import LaneOpened
 from protocol.transcript import transcript_start
 from router import events
@@ -21,6 +21,7 @@ from router.auction import ScoredBid
 from router.context import Context
 from router.delivery import Delivery
 from router.job import Job
+from router.offers import OfferBook
 from router.payer import Payer, headroom_ucr
 from router.quoting import input_tokens_estimate
 from router.reestablish import PayerReestablish
@@ -38,6 +39,8 @@ class Awarding:
         delivery: Delivery,
         jobs: Callable[[], Iterable[Job]],
         fail: Callable[[Job, str, str], None],
+        auction: Callable[[Job], None],
+        offers: OfferBook,
     ) -> None:
         self._context = context
         self._payer = payer
@@ -45,6 +48,8 @@ class Awarding:
         self._delivery = delivery
         self._jobs = jobs
         self._fail = fail
+        self._auction = auction
+        self._offers = offers
         self._sessions: dict[bytes, bool] = {}  # provider -> whether the stream is up
 
     def next_bid(self, job: Job, code: str) -> None:
@@ -52,6 +57,8 @@ class Awarding:
         context = self._context
         provider = job.candidate.signed.sender if job.candidate else b""
         job.last_code = code
+        if job.direct:
+            self._offers.drop(provider, job.ask.model)
         job.candidate = job.attempt = None
         job.step(JobEvent.NEXT_BID)
         retrying = events.Retrying(provider, code, job.elapsed_ns(self._context.now_ns))
@@ -78,8 +85,17 @@ class Awarding:
             else:
                 self.connect(provider, scored.bid.addresses)
             return
+        if job.direct:
+            self._auction(job)
+            return
         code = job.last_code if job.attempts <= 1 else "request.all_failed"
         self._fail(job, code or "request.all_failed", f"last reason: {job.last_code}")
+
+    def keep_warm(self, offers: list[ScoredBid]) -> None:
+        """Have streams to the sellers that are next in line: a cold dial costs more than an
+        auction."""
+        for scored in offers:
+            self.connect(scored.signed.sender, scored.bid.addresses)
 
     def connect(self, provider: bytes, addresses: tuple[str, ...]) -> None:
         """Open the job stream to a provider, unless it is up or on its way."""
@@ -134,6 +150,8 @@ class Awarding:
         attempt = self._open_lane(job, scored, channel)
         start = headroom_ucr(scored, input_tokens_estimate(ask.prompt), request.output_tokens_max)
         voucher = self._payer.issue(channel, channel.due_ucr + start, ask.advance_max_ucr)
+        if job.direct:
+            self._context.send(attempt.session, DirectRequest(job.request.data))
         self._context.send(attempt.session, self._award_message(job, attempt, opening, voucher))
         job.step(JobEvent.CONNECTED)
         job.attempt = attempt

@@ -28,6 +28,7 @@ class Job:
     attempts: int = 0
     paid_ucr: int = 0
     last_code: str = ""
+    direct: bool = False  # the award goes to a standing offer, before any auction
 
     @property
     def id(self) -> bytes:

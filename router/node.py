@@ -42,13 +42,15 @@ class Node:
         check: Verify = verify,
         opening: Opening | None = None,
         log: Fold | None = None,
+        standing_offers: bool = False,
     ) -> None:
         ledger.live = True
         self.context = Context(signer, network, ledger, entropy, check, log)
         self.heads = Heads(self.context)
         self.admission = Admission(network, check, opening)
         self.requester = Requester(self.context)
-        self.provider = Provider(self.context, anchor or MutualCredit(limits.DEPOSIT_UCR_MAX))
+        anchor = anchor or MutualCredit(limits.DEPOSIT_UCR_MAX)
+        self.provider = Provider(self.context, anchor, standing_offers=standing_offers)
         self._readers: dict[SessionKey, FrameReader] = {}
         self._closing: list[bytes] = []
 
@@ -73,6 +75,8 @@ class Node:
         while (key := self.context.timers.pop_due(now_ns)) is not None:
             if key.kind in ("unpaid", "overdue"):
                 self.provider.serving.handle_timer(key)
+            elif key.kind == "offers":
+                self.provider.announce()
             else:
                 self.requester.handle_timer(key)
         self.heads.tick()
@@ -124,7 +128,7 @@ class Node:
             case act.SessionClosed():
                 self._session_closed(item.session, item.code)
             case act.OffersChanged():
-                self.provider.offers = {offer.name: offer for offer in item.offers}
+                self.provider.set_offers(item.offers)
             case act.JobStarted():
                 self.provider.serving.job_started(item.job_id, item.input_tokens)
             case act.JobFinished():
@@ -151,6 +155,8 @@ class Node:
             self.provider.take_request(signed)
         elif isinstance(signed.message, messages.SealedBid):
             self.requester.take_bid(signed.sender, signed.message)
+        elif isinstance(signed.message, messages.StandingOffer):
+            self.requester.offers.take(signed, self.context.now_ns)
 
     def _bid(self, peer: bytes, data: bytes) -> None:
         message = wire.decode(data, limits.SEALED_BID_BYTES_MAX + 64)
@@ -240,6 +246,8 @@ class Node:
                 provider.serving.voucher_taken(provider.payee.take_voucher(session, message))
             case messages.Award():
                 provider.take_award(session, message)
+            case messages.DirectRequest():
+                provider.standing.take_request(session, message)
             case messages.ReceiptAck():
                 provider.take_receipt_ack(session, message)
             case messages.Cancel():

@@ -15,7 +15,6 @@ from protocol.envelope import Signed, sign_envelope
 from protocol.errors import RemoteError
 from protocol.messages import (
     Award,
-    Bid,
     ReceiptAck,
     Refuse,
     Request,
@@ -40,19 +39,22 @@ from router.provider_job import PlacedBid
 from router.quoting import quote
 from router.reestablish import PayeeReestablish
 from router.serving import Serving
+from router.standing import Standing
 
 
 class Provider:
     """All that this node sells."""
 
-    def __init__(self, context: Context, anchor: Anchor) -> None:
+    def __init__(self, context: Context, anchor: Anchor, *, standing_offers: bool) -> None:
         self._context = context
+        self.standing_offers = standing_offers
         self.payee = Payee(context, anchor)
         self.reestablish = PayeeReestablish(context, self.payee)
         self.offers: dict[str, ModelOffer] = {}
         self._bids: OrderedDict[bytes, PlacedBid] = OrderedDict()
         self.serving = Serving(context, self.payee)
         self.draining = False
+        self.standing = Standing(context, self._free_places, self.payee.deposit_max_ucr)
 
     # --- bidding ---------------------------------------------------------------------------
 
@@ -81,7 +83,7 @@ class Provider:
         )
         signed = sign_envelope(context.signer, context.network, bid, context.now_ns)
         sealed = crypto.seal(ask.ephemeral_key, signed.data, context.entropy(32))
-        self._bids[signed.digest] = PlacedBid(request, signed, ask.model)
+        self._bids[signed.digest] = PlacedBid(request, signed, ask.model, bid)
         data = encode(SealedBid(request.digest, sealed))
         context.act(SendBid(request.sender, ask.addresses, request.digest, data))
         context.note("bid.sent", request_id=request.digest, peer_id=request.sender)
@@ -120,10 +122,12 @@ class Provider:
 
     def _check_award(self, session: SessionKey, award: Award) -> PlacedBid:
         context = self._context
-        placed = self._bids.get(award.bid_id)
+        placed = self._bids.get(award.bid_id) or self.standing.collect(
+            session, award.request_id, award.bid_id
+        )
         if placed is None or placed.request.digest != award.request_id:
             raise RemoteError("award.unknown_bid", penalize=False)
-        bid: Bid = placed.signed.message
+        bid = placed.bid
         ask: Request = placed.request.message
         if placed.request.sender != session.peer:
             raise RemoteError("award.unknown_bid", "another requester's bid")
@@ -158,7 +162,7 @@ class Provider:
         """Every check first, then every change: a refusal leaves nothing behind."""
         context = self._context
         placed = self._check_award(session, award)
-        bid: Bid = placed.signed.message
+        bid = placed.bid
         voucher = award.voucher
         if voucher is not None and voucher.cid != award.cid:
             raise RemoteError("channel.unknown", "the voucher's")
@@ -181,7 +185,7 @@ class Provider:
             deposit, best = channel.deposit_ucr, channel.total_ucr
         if voucher is not None:
             self.payee.check_voucher(session.peer, voucher, deposit, best)
-        del self._bids[award.bid_id]
+        self._bids.pop(award.bid_id, None)  # a standing offer is not used up
         job_id = crypto.digest(award.cid, award.lane.to_bytes(8, "big"))
         # The engine starts while the records go to disk: nothing is sent before they are there.
         context.act(StartJob(job_id, placed.model, award.prompt, award.parameters, session.peer))
@@ -225,11 +229,22 @@ class Provider:
         context.append(ReceiptCountersigned(ack.cid, ack.lane, ack.receipt_id, ack.signature))
         context.note("receipt.countersigned", receipt_id=ack.receipt_id, peer_id=session.peer)
 
+    def set_offers(self, offers: tuple[ModelOffer, ...]) -> None:
+        """What the engine serves from now on."""
+        self.offers = {offer.name: offer for offer in offers}
+        self.announce()
+
+    def announce(self) -> None:
+        """Say on the topic what is offered, when it is time to."""
+        if self.standing_offers and not self.draining:
+            self.standing.announce(self.offers)
+
     def drain(self) -> None:
         """Take no new work."""
         self.draining = True
 
     def session_closed(self, payer: bytes) -> None:
         """The payer's stream is gone: its jobs stop, its lanes wait to be re-established."""
+        self.standing.session_closed(SessionKey(payer, outbound=False))
         self.serving.session_closed(payer)
         self.payee.lost(payer)

@@ -9,16 +9,19 @@ from protocol.channel import LANE_TRANSITIONS, Channel, Lane, LaneEvent
 from protocol.envelope import Signed
 from protocol.fields import GenerationParameters, TokenLogprob
 from protocol.machine import apply
+from protocol.messages import Bid
 from router.actions import JobFinished, SessionKey
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedBid:
-    """A promise that an award may collect on until it expires."""
+    """A promise that an award may collect on until it expires: `signed` is the bid, or the
+    standing offer that `bid` follows from."""
 
     request: Signed
     signed: Signed
     model: str
+    bid: Bid
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from protocol import limits
 from protocol.envelope import Signed
 from protocol.errors import RemoteError
 from protocol.fields import ChannelTerms, Prompt
-from protocol.messages import Bid, Request
+from protocol.messages import Bid, Request, StandingOffer
 from protocol.units import cost_ucr
 from router.actions import ModelOffer
 from router.auction import expected_latency_ns
@@ -53,6 +53,25 @@ def quote(
     """The bid for `request`. RemoteError, not an offence, is the reason for silence:
     `bid.unacceptable`, `request.price_too_low`, `channel.over_limit`, `request.expired`.
     """
+    standing = standing_offer(
+        offer,
+        places=offer.places,
+        deposit_max_ucr=deposit_max_ucr,
+        payee_salt=payee_salt,
+        addresses=addresses,
+        expires_at_ns=now_ns + limits.BID_LIFETIME_NS,
+    )
+    bid = bid_of(standing, request)
+    check_request(standing, bid, request, provider, now_ns)
+    return bid
+
+
+def check_request(
+    offer: StandingOffer, bid: Bid, request: Signed, provider: bytes, now_ns: int
+) -> None:
+    """Whether `provider` wants to serve `request` by this offer. RemoteError, not an offence:
+    `bid.unacceptable`, `request.price_too_low`, `channel.over_limit`, `request.expired`.
+    """
     ask: Request = request.message
     filters = ask.filters
     if ask.deadline_ns <= now_ns:
@@ -63,7 +82,7 @@ def quote(
         raise RemoteError("bid.unacceptable", "not asked for", penalize=False)
     if provider in filters.providers_ignored:
         raise RemoteError("bid.unacceptable", "ignored", penalize=False)
-    if filters.model_digest and filters.model_digest != offer.digest:
+    if filters.model_digest and filters.model_digest != offer.model_digest:
         raise RemoteError("bid.unacceptable", "another model file", penalize=False)
     if ask.output_tokens_max >= offer.context_tokens:
         raise RemoteError("bid.unacceptable", "more output than context", penalize=False)
@@ -72,16 +91,33 @@ def quote(
     )
     if cost > ask.price_max_ucr:
         raise RemoteError("request.price_too_low", penalize=False)
-    if cost > deposit_max_ucr:
+    if cost > offer.terms.deposit_max_ucr:
         raise RemoteError("channel.over_limit", penalize=False)
-    bid = Bid(
-        request_id=request.digest,
+    if now_ns + expected_latency_ns(bid, ask.output_tokens_max) > ask.deadline_ns:
+        raise RemoteError("bid.unacceptable", "too slow for the deadline", penalize=False)
+
+
+def standing_offer(
+    offer: ModelOffer,
+    *,
+    places: int,
+    deposit_max_ucr: int,
+    payee_salt: bytes,
+    addresses: tuple[str, ...],
+    expires_at_ns: int,
+) -> StandingOffer:
+    """What a provider says to anybody of a model that it serves."""
+    return StandingOffer(
+        model=offer.name,
         model_digest=offer.digest,
+        context_tokens=offer.context_tokens,
         input_price_ucr=offer.input_price_ucr,
         output_price_ucr=offer.output_price_ucr,
-        ttft_ns=offer.ttft_ns + offer.ttft_ns_per_input_token * ask.input_tokens_max,
+        ttft_ns=offer.ttft_ns,
+        ttft_ns_per_input_token=offer.ttft_ns_per_input_token,
         tokens_per_s_milli=max(1, offer.tokens_per_s_milli),
-        expires_at_ns=min(ask.deadline_ns, now_ns + limits.BID_LIFETIME_NS),
+        places=places,
+        expires_at_ns=expires_at_ns,
         terms=ChannelTerms(
             window_ucr=window_ucr(offer),
             deposit_max_ucr=deposit_max_ucr,
@@ -91,6 +127,22 @@ def quote(
         payee_salt=payee_salt,
         addresses=addresses,
     )
-    if now_ns + expected_latency_ns(bid, ask.output_tokens_max) > ask.deadline_ns:
-        raise RemoteError("bid.unacceptable", "too slow for the deadline", penalize=False)
-    return bid
+
+
+def bid_of(offer: StandingOffer, request: Signed) -> Bid:
+    """The bid for `request` that follows from an offer; both ends work out the same."""
+    ask: Request = request.message
+    return Bid(
+        request_id=request.digest,
+        model_digest=offer.model_digest,
+        input_price_ucr=offer.input_price_ucr,
+        output_price_ucr=offer.output_price_ucr,
+        ttft_ns=min(
+            limits.U63_MAX, offer.ttft_ns + offer.ttft_ns_per_input_token * ask.input_tokens_max
+        ),
+        tokens_per_s_milli=offer.tokens_per_s_milli,
+        expires_at_ns=min(ask.deadline_ns, offer.expires_at_ns),
+        terms=offer.terms,
+        payee_salt=offer.payee_salt,
+        addresses=offer.addresses,
+    )

@@ -17,6 +17,7 @@ from router.bidding import Bidding
 from router.context import Context
 from router.delivery import Delivery
 from router.job import Job
+from router.offers import OfferBook
 from router.payer import Payer
 from router.quoting import input_tokens_bucket
 from router.reestablish import PayerReestablish
@@ -30,6 +31,7 @@ class Requester:
         self._context = context
         self._jobs: dict[bytes, Job] = {}
         self._by_ask: dict[int, bytes] = {}
+        self.offers = OfferBook()
         self.payer = Payer(context)
         self.reestablish = PayerReestablish(context, self.payer)
         self.delivery = Delivery(context, self.payer, self)
@@ -41,6 +43,8 @@ class Requester:
             self.delivery,
             lambda: list(self._jobs.values()),
             self.fail,
+            self._auction,
+            self.offers,
         )
 
     # --- publishing ------------------------------------------------------------------------
@@ -83,11 +87,28 @@ class Requester:
         job = Job(ask, request, ephemeral_seed, prompt_key)
         self._jobs[job.id] = job
         self._by_ask[ask.ask_id] = job.id
-        context.act(Publish(request.data))
         context.deliver(ask.ask_id, events.Published(job.id))
-        context.note("request.published", request_id=job.id, model=ask.model)
-        context.timers.set(TimerKey("window", job.id), context.now_ns + ask.bid_window_ns)
         context.timers.set(TimerKey("deadline", job.id), context.now_ns + ask.timeout_ns)
+        if ask.use_offers:
+            offers = self.offers.candidates(request, context.public_key, context.now_ns)
+            job.queue = offers[: limits.OFFERS_TRIED_MAX]
+        if not job.queue:
+            self._auction(job)
+            return
+        job.direct = True
+        job.step(JobEvent.WINNER)
+        self.awarding.keep_warm(offers[: limits.SESSIONS_WARM_MAX])
+        self.awarding.next(job)
+
+    def _auction(self, job: Job) -> None:
+        """Publish the request and collect bids; also when standing offers came to nothing."""
+        context = self._context
+        if job.direct:
+            job.direct, job.attempts, job.last_code = False, 0, ""
+            job.step(JobEvent.AUCTION)
+        context.act(Publish(job.request.data))
+        context.note("request.published", request_id=job.id, model=job.ask.model)
+        context.timers.set(TimerKey("window", job.id), context.now_ns + job.ask.bid_window_ns)
 
     def cancel(self, ask_id: int) -> None:
         """The asker no longer wants the answer; what arrived is paid."""

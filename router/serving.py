@@ -10,7 +10,6 @@ from protocol.fields import GenerationProfile, TokenLogprob
 from protocol.messages import (
     Accept,
     Award,
-    Bid,
     Cancel,
     Chunk,
     JobFailed,
@@ -233,7 +232,6 @@ class Serving:
         context, finished = self._context, job.finished
         assert finished is not None
         assert job.input_tokens is not None
-        bid: Bid = job.placed.signed.message
         receipt = Receipt(
             request_id=job.lane.request_id,
             bid_id=job.lane.bid_id,
@@ -253,7 +251,7 @@ class Serving:
             finish_reason=finished.reason,
             profile=GenerationProfile(
                 finished.engine,
-                bid.model_digest,
+                job.placed.bid.model_digest,
                 signing.parameters_digest(job.parameters),
                 finished.settings,
             ),

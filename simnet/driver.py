@@ -45,9 +45,11 @@ class Driver:
     """Peers, their inputs, their disks and their timers.
 
     `with_heads`: nodes sign heads of their logs and make snapshots, which costs a second ledger.
+    `standing_offers`: providers say on the topic what they sell.
     """
 
     with_heads = False
+    standing_offers = False
 
     def __init__(self, network: str, start_ns: int) -> None:
         self.network = network
@@ -90,6 +92,7 @@ class Driver:
             check=self.verified,
             opening=self._opened,
             log=fold if self.with_heads else None,
+            standing_offers=self.standing_offers,
         )
         node.context.addresses = (peer.address,)
         return node

@@ -22,6 +22,7 @@ class WorldSettings:
     degree: int = 4
     duplicate_percent: int = 0
     credit_limit_ucr: int = 10_000_000
+    standing_offers: bool = False
 
 
 @dataclass(frozen=True, slots=True)

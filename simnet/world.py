@@ -30,6 +30,7 @@ class World(Driver):
     def __init__(self, settings: WorldSettings) -> None:
         super().__init__(settings.network, EPOCH_NS)
         self.settings = settings
+        self.standing_offers = settings.standing_offers
         self._links: dict[int, list[int]] = {}
         self._network = Entropy(settings.seed, "network")
         self._latency = Latency(settings, self._network)

@@ -51,6 +51,7 @@ Json = dict[str, Any]
 @click.option("--deposit", metavar="CREDITS", help="Deposit of a new channel.")
 @click.option("--advance", metavar="CREDITS", help="The most to pay ahead of delivery.")
 @click.option("--window-ms", type=int, help="How long to collect bids.")
+@click.option("--auction", is_flag=True, help="Collect bids, whatever offers stand.")
 @click.option("--timeout", type=int, metavar="SECONDS", help="Give up after this.")
 @click.option(
     "--price-weight", type=int, help="0-1000: price counts this much, speed the rest of 1000."
@@ -106,6 +107,7 @@ def _options(prompt: str, config: Config, flags: dict[str, Any]) -> AskOptions:
             "price_weight": pick("price_weight", defaults.price_weight),
             "providers_only": flags["only"],
             "providers_ignored": flags["ignore"],
+            "use_offers": defaults.standing_offers and not flags["auction"],
         }
     )
     to_ask(options, 0)  # a wrong peer id should be said before anything starts

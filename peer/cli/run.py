@@ -65,6 +65,7 @@ def daemon_settings(directory: Path, config: Config) -> DaemonSettings:
         input_price_ucr=credits_of("input_price", provider.input_price),
         output_price_ucr=credits_of("output_price", provider.output_price),
         credit_limit_ucr=credits_of("credit_limit", provider.credit_limit),
+        standing_offers=provider.standing_offers,
     )
 
 

@@ -36,8 +36,7 @@ class Model:
     """A model that can be asked for, as /v1/models lists it. Prices a million tokens, in ucr."""
 
     name: str
-    owner: str
-    created_s: int
+    providers: int
     context_tokens: int
     input_price_ucr: int
     output_price_ucr: int
@@ -110,8 +109,9 @@ def _model_json(model: Model) -> Json:
     return {
         "id": model.name,
         "object": "model",
-        "created": model.created_s,
-        "owned_by": model.owner,
+        "created": 0,
+        "owned_by": "peerd",
+        "providers": model.providers,
         "context_length": model.context_tokens,
         "pricing": {
             "prompt_ucr_per_million": model.input_price_ucr,

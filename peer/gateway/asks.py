@@ -157,6 +157,7 @@ def _wanted(
             filters=_filters(routing),
             deposit_ucr=credits_of("deposit", defaults.deposit),
             advance_max_ucr=credits_of("advance", defaults.advance),
+            use_offers=defaults.standing_offers,
         )
         for index in range(body.n or 1)
     )

@@ -95,7 +95,12 @@ LANE = {
 }
 JOB = {
     "bidding": {"winner": "connecting", "fail": "failed"},
-    "connecting": {"connected": "awarded", "next_bid": "connecting", "fail": "failed"},
+    "connecting": {
+        "connected": "awarded",
+        "next_bid": "connecting",
+        "auction": "bidding",
+        "fail": "failed",
+    },
     "awarded": {"chunk": "streaming", "next_bid": "connecting", "fail": "failed"},
     "streaming": {"chunk": "streaming", "result": "done", "fail": "failed"},
     "done": {},

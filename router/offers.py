@@ -1,0 +1,115 @@
+"""The requester's book of standing offers: what may be awarded without an auction.
+
+Bounded, newest per provider and model; what has expired is never shown. Pure but for the time
+it is given. Rule: router/README.md, "Standing offers".
+"""
+
+from dataclasses import dataclass
+
+from protocol import limits
+from protocol.envelope import Signed
+from protocol.errors import RemoteError
+from protocol.messages import Request, StandingOffer
+from router.auction import ScoredBid, check_bid, score
+from router.quoting import bid_of
+
+# Offers this close to the best score, in 1/1000, are as good: a hash chooses among them, so that
+# not all requesters run to the same provider.
+_AS_GOOD_MILLI = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A model as the book knows it: how many sell it, and the range of prices and contexts."""
+
+    model: str
+    providers: int
+    context_tokens: int
+    input_price_ucr: int
+    output_price_ucr: int
+
+
+class OfferBook:
+    """Fresh offers by model and provider, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, dict[bytes, Signed]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def take(self, signed: Signed, now_ns: int) -> None:
+        """Keep an offer that admission let through. RemoteError, not an offence:
+        `envelope.stale` for an expired or older one, `admission.full`."""
+        offer: StandingOffer = signed.message
+        latest_ns = signed.sent_at_ns + limits.OFFER_LIFETIME_NS
+        if not now_ns < offer.expires_at_ns <= latest_ns:
+            raise RemoteError("envelope.stale", "not an offer's lifetime", penalize=False)
+        known = self._models.get(offer.model, {}).get(signed.sender)
+        if known is not None and known.sent_at_ns > signed.sent_at_ns:
+            raise RemoteError("envelope.stale", "an older offer", penalize=False)
+        if known is None and self._count >= limits.OFFERS_KEPT_MAX:
+            self.expire(now_ns)
+            if self._count >= limits.OFFERS_KEPT_MAX:
+                raise RemoteError("admission.full", "offers", penalize=False)
+        self.drop(signed.sender, offer.model)
+        self._models.setdefault(offer.model, {})[signed.sender] = signed
+        self._count += 1
+
+    def drop(self, provider: bytes, model: str) -> None:
+        """Not shown again until it is said anew: the provider did not keep it."""
+        sellers = self._models.get(model, {})
+        if sellers.pop(provider, None) is not None:
+            self._count -= 1
+            if not sellers:
+                del self._models[model]
+
+    def expire(self, now_ns: int) -> None:
+        """Forget what has ended."""
+        for model, sellers in list(self._models.items()):
+            for provider, signed in list(sellers.items()):
+                if signed.message.expires_at_ns <= now_ns:
+                    self.drop(provider, model)
+
+    def candidates(self, request: Signed, own: bytes, now_ns: int) -> list[ScoredBid]:
+        """Offers that fit the request, best first; those that are as good, by a hash."""
+        ask: Request = request.message
+        fitting = []
+        for provider, signed in self._models.get(ask.model, {}).items():
+            offer: StandingOffer = signed.message
+            if provider == own or ask.output_tokens_max >= offer.context_tokens:
+                continue
+            scored = score(request, signed, bid_of(offer, request))
+            try:
+                check_bid(request, scored, now_ns)
+            except RemoteError:
+                continue
+            fitting.append(scored)
+        fitting.sort(key=lambda scored: scored.order)
+        if not fitting:
+            return []
+        limit = fitting[0].score + fitting[0].score * _AS_GOOD_MILLI // 1_000
+        near = [scored for scored in fitting if scored.score <= limit]
+        return sorted(near, key=lambda scored: scored.tie) + fitting[len(near) :]
+
+    def listed(self, now_ns: int) -> list[Listed]:
+        """Every model on fresh offer, by name, at its lowest prices."""
+        listed = []
+        for model in sorted(self._models):
+            offers = [
+                signed.message
+                for signed in self._models[model].values()
+                if signed.message.expires_at_ns > now_ns
+            ]
+            if offers:
+                listed.append(
+                    Listed(
+                        model,
+                        len(offers),
+                        max(offer.context_tokens for offer in offers),
+                        min(offer.input_price_ucr for offer in offers),
+                        min(offer.output_price_ucr for offer in offers),
+                    )
+                )
+        return listed
