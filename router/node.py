@@ -73,10 +73,8 @@ class Node:
         """Run every timer that is due."""
         self.context.now_ns = now_ns
         while (key := self.context.timers.pop_due(now_ns)) is not None:
-            if key.kind in ("unpaid", "overdue"):
-                self.provider.serving.handle_timer(key)
-            elif key.kind == "offers":
-                self.provider.announce()
+            if key.kind in Provider.TIMERS:
+                self.provider.handle_timer(key)
             else:
                 self.requester.handle_timer(key)
         self.heads.tick()
@@ -153,10 +151,8 @@ class Node:
             return
         if isinstance(signed.message, messages.Request):
             self.provider.take_request(signed)
-        elif isinstance(signed.message, messages.SealedBid):
-            self.requester.take_bid(signed.sender, signed.message)
-        elif isinstance(signed.message, messages.StandingOffer):
-            self.requester.offers.take(signed, self.context.now_ns)
+        else:
+            self.requester.take_gossip(signed)
 
     def _bid(self, peer: bytes, data: bytes) -> None:
         message = wire.decode(data, limits.SEALED_BID_BYTES_MAX + 64)

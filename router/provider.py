@@ -5,6 +5,7 @@ Rule: router/README.md, "Life of a job".
 """
 
 from collections import OrderedDict
+from typing import Final
 
 from protocol import crypto, limits, signing, transcript
 from protocol.channel import (
@@ -40,10 +41,13 @@ from router.quoting import quote
 from router.reestablish import PayeeReestablish
 from router.serving import Serving
 from router.standing import Standing
+from router.timers import TimerKey
 
 
 class Provider:
     """All that this node sells."""
+
+    TIMERS: Final = ("unpaid", "overdue", "offers")
 
     def __init__(self, context: Context, anchor: Anchor, *, standing_offers: bool) -> None:
         self._context = context
@@ -238,6 +242,13 @@ class Provider:
         """Say on the topic what is offered, when it is time to."""
         if self.standing_offers and not self.draining:
             self.standing.announce(self.offers)
+
+    def handle_timer(self, key: TimerKey) -> None:
+        """A timer of one of the kinds in TIMERS."""
+        if key.kind == "offers":
+            self.announce()
+        else:
+            self.serving.handle_timer(key)
 
     def drain(self) -> None:
         """Take no new work."""

@@ -4,10 +4,10 @@ Sans-IO. Knows nothing of engines or libp2p. Rule: router/README.md, "Life of a 
 """
 
 from protocol import crypto, limits, wire
-from protocol.envelope import sign_envelope
+from protocol.envelope import Signed, sign_envelope
 from protocol.errors import LocalError, RemoteError
 from protocol.job import JobEvent, JobState
-from protocol.messages import Request, SealedBid
+from protocol.messages import Request, SealedBid, StandingOffer
 from protocol.transcript import prompt_commitment
 from router import events
 from router.actions import Ask, Publish
@@ -125,7 +125,15 @@ class Requester:
         """An open request by id."""
         return self._jobs.get(request_id)
 
-    # --- bids ------------------------------------------------------------------------------
+    # --- offers and bids -------------------------------------------------------------------
+
+    def take_gossip(self, signed: Signed) -> None:
+        """A sealed bid that came by gossip, or a standing offer. RemoteError: as `take_bid`,
+        `OfferBook.take`."""
+        if isinstance(signed.message, SealedBid):
+            self.take_bid(signed.sender, signed.message)
+        elif isinstance(signed.message, StandingOffer):
+            self.offers.take(signed, self._context.now_ns)
 
     def take_bid(self, peer: bytes, sealed: SealedBid) -> None:
         """A sealed bid from `peer`. RemoteError: as `Bidding.take`, `bid.unknown_request`."""
