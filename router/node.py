@@ -286,8 +286,8 @@ class Node:
             if not channel.is_open:  # refused on reconnecting: nothing was ever due
                 self._closed(cid)
                 continue
-            ready = channel.state is ChannelState.READY and not channel.lanes
-            if channel.peer == session.peer and ready:
+            idle = channel.state is ChannelState.READY and not channel.lanes
+            if idle and channel.peer == session.peer:
                 self._closing.remove(cid)
                 self.requester.payer.close(session, channel)
 
@@ -295,7 +295,9 @@ class Node:
         if cid in self._closing:
             self._closing.remove(cid)
         channel = self.context.ledger.channels[cid]
-        settled = channel.settled_ucr or 0
-        refund = channel.deposit_ucr - settled
+        settled, refund = (
+            channel.settled_ucr or 0,
+            channel.deposit_ucr - (channel.settled_ucr or 0),
+        )
         self.context.deliver(CONTROL_ASK, events.ChannelSettled(cid, settled, refund))
         self.context.note("channel.closed", cid=cid, settled_ucr=settled, refund_ucr=refund)
