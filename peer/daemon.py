@@ -28,8 +28,9 @@ from protocol.crypto import Signer
 from router import actions as act
 from router import events
 from router.anchor import MutualCredit
+from router.closing import CONTROL_ASK
 from router.fold import Fold
-from router.node import CONTROL_ASK, Node
+from router.node import Node
 
 log = structlog.get_logger()
 

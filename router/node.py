@@ -8,24 +8,21 @@ from collections.abc import Callable
 from typing import Any
 
 from protocol import limits, messages, wire
-from protocol.channel import ChannelState, Role
 from protocol.crypto import Signer, Verify, verify
 from protocol.envelope import Signed
 from protocol.errors import RemoteError
 from protocol.framing import FrameReader
 from router import actions as act
-from router import events
 from router.actions import Action, Input, SessionKey
 from router.admission import Admission, Opening
 from router.anchor import Anchor, MutualCredit
+from router.closing import Closing
 from router.context import Context
 from router.fold import Fold
 from router.heads import Heads
 from router.ledger import Ledger
 from router.provider import Provider
 from router.requester import Requester
-
-CONTROL_ASK = -1  # events that belong to no request: channels closing
 
 
 class Node:
@@ -52,7 +49,7 @@ class Node:
         anchor = anchor or MutualCredit(limits.DEPOSIT_UCR_MAX)
         self.provider = Provider(self.context, anchor, standing_offers=standing_offers)
         self._readers: dict[SessionKey, FrameReader] = {}
-        self._closing: list[bytes] = []
+        self.closing = Closing(self.context, self.requester.payer, self.requester.awarding.connect)
 
     # --- the driver's side -----------------------------------------------------------------
 
@@ -138,7 +135,7 @@ class Node:
             case act.CancelAsk():
                 self.requester.cancel(item.ask_id)
             case act.CloseChannels():
-                self._close_channels(item.cids)
+                self.closing.close(item.cids, self._readers.__contains__)
             case act.Drain():
                 self.provider.drain()
             case act.SignHead():
@@ -173,7 +170,7 @@ class Node:
         if session.outbound:
             self.heads.session_opened(session)
             self.requester.awarding.session_opened(session.peer)
-            self._close_waiting(session)
+            self.closing.proceed(session)
 
     def _session_closed(self, session: SessionKey, code: str) -> None:
         self._readers.pop(session, None)
@@ -205,7 +202,7 @@ class Node:
             return
         if session.outbound:
             self._from_payee(session, message)
-            self._close_waiting(session)
+            self.closing.proceed(session)
         else:
             self._from_payer(session, message)
 
@@ -230,7 +227,7 @@ class Node:
                 self.requester.reestablish.take(session, message)
                 self.requester.awarding.dispatch(session.peer)
             case messages.CloseAck():
-                self._closed(payer.take_close_ack(session, message).cid)
+                self.closing.closed(payer.take_close_ack(session, message).cid)
                 self.requester.awarding.dispatch(session.peer)
             case _:
                 raise RemoteError("session.protocol", type(message).__name__)
@@ -263,41 +260,3 @@ class Node:
         except RemoteError as error:
             self.context.send(session, messages.Refuse(cid, error.code))
             raise
-
-    # --- closing channels ------------------------------------------------------------------
-
-    def _close_channels(self, cids: tuple[bytes, ...]) -> None:
-        for channel in list(self.context.ledger.channels.values()):
-            if channel.role is not Role.PAYER or not channel.is_open:
-                continue
-            if cids and channel.cid not in cids:
-                continue
-            if channel.cid not in self._closing:
-                self._closing.append(channel.cid)
-            session = SessionKey(channel.peer, outbound=True)
-            if session in self._readers:
-                self._close_waiting(session)
-            else:
-                self.requester.awarding.connect(channel.peer, ())
-
-    def _close_waiting(self, session: SessionKey) -> None:
-        for cid in list(self._closing):
-            channel = self.context.ledger.channels[cid]
-            if not channel.is_open:  # refused on reconnecting: nothing was ever due
-                self._closed(cid)
-                continue
-            idle = channel.state is ChannelState.READY and not channel.lanes
-            if idle and channel.peer == session.peer:
-                self._closing.remove(cid)
-                self.requester.payer.close(session, channel)
-
-    def _closed(self, cid: bytes) -> None:
-        if cid in self._closing:
-            self._closing.remove(cid)
-        channel = self.context.ledger.channels[cid]
-        settled, refund = (
-            channel.settled_ucr or 0,
-            channel.deposit_ucr - (channel.settled_ucr or 0),
-        )
-        self.context.deliver(CONTROL_ASK, events.ChannelSettled(cid, settled, refund))
-        self.context.note("channel.closed", cid=cid, settled_ucr=settled, refund_ucr=refund)

@@ -1,0 +1,63 @@
+"""Co-operative closes that were asked for: each waits until its channel is up and idle.
+
+Sans-IO. Rule: protocol/README.md, "Close".
+"""
+
+from collections.abc import Callable
+
+from protocol.channel import ChannelState, Role
+from router import events
+from router.actions import SessionKey
+from router.context import Context
+from router.payer import Payer
+
+CONTROL_ASK = -1  # events that belong to no request: channels closing
+
+
+class Closing:
+    """Payer channels on their way to a close; `connect` opens a stream to a payee."""
+
+    def __init__(
+        self, context: Context, payer: Payer, connect: Callable[[bytes, tuple[str, ...]], None]
+    ) -> None:
+        self._context = context
+        self._payer = payer
+        self._connect = connect
+        self._wanted: list[bytes] = []
+
+    def close(self, cids: tuple[bytes, ...], up: Callable[[SessionKey], bool]) -> None:
+        """Close the payer channels named, or all of them; `up` tells whether a stream is."""
+        for channel in list(self._context.ledger.channels.values()):
+            if channel.role is not Role.PAYER or not channel.is_open:
+                continue
+            if cids and channel.cid not in cids:
+                continue
+            if channel.cid not in self._wanted:
+                self._wanted.append(channel.cid)
+            session = SessionKey(channel.peer, outbound=True)
+            if up(session):
+                self.proceed(session)
+            else:
+                self._connect(channel.peer, ())
+
+    def proceed(self, session: SessionKey) -> None:
+        """Something happened on this stream: ask for the closes that can be asked for now."""
+        for cid in list(self._wanted):
+            channel = self._context.ledger.channels[cid]
+            if not channel.is_open:  # refused on reconnecting: nothing was ever due
+                self.closed(cid)
+                continue
+            ready = channel.state is ChannelState.READY and not channel.lanes
+            if channel.peer == session.peer and ready:
+                self._wanted.remove(cid)
+                self._payer.close(session, channel)
+
+    def closed(self, cid: bytes) -> None:
+        """A channel closed: tell whoever waits for it."""
+        if cid in self._wanted:
+            self._wanted.remove(cid)
+        channel = self._context.ledger.channels[cid]
+        settled = channel.settled_ucr or 0
+        refund = channel.deposit_ucr - settled
+        self._context.deliver(CONTROL_ASK, events.ChannelSettled(cid, settled, refund))
+        self._context.note("channel.closed", cid=cid, settled_ucr=settled, refund_ucr=refund)
