@@ -53,26 +53,13 @@ def _plan_dataclass(cls: type) -> _Plan:
             )
         )
 
+    # A Struct rather than a tuple type: msgspec knows it once, and not anew each time.
     defaults = [field.default for field in fields(cls) if field.metadata == OPTIONAL]
-    if defaults:
-        return _plan_growing(cls.__name__, names, plans, to_wire, from_wire, defaults)
-    return _Plan(tuple[tuple(plan.wire_type for plan in plans)], to_wire, from_wire)  # type: ignore[misc]
-
-
-def _plan_growing(
-    name: str,
-    names: list[str],
-    plans: list[_Plan],
-    to_wire: Build,
-    from_wire: Build,
-    defaults: list[Any],
-) -> _Plan:
-    """The plan of a dataclass whose last fields are optional; `defaults` travel as they are."""
     required = len(names) - len(defaults)
     shape: list[Any] = [(field, plan.wire_type) for field, plan in zip(names, plans, strict=True)]
     for index, default in enumerate(defaults, required):
         shape[index] += (default,)
-    wire_type = msgspec.defstruct(name, shape, array_like=True, forbid_unknown_fields=True)
+    wire_type = msgspec.defstruct(cls.__name__, shape, array_like=True, forbid_unknown_fields=True)
 
     def shortened(value: Any) -> tuple[Any, ...]:
         items: tuple[Any, ...] = to_wire(value)
@@ -81,7 +68,11 @@ def _plan_growing(
             end -= 1
         return items[:end]
 
-    return _Plan(wire_type, shortened, lambda items: from_wire(msgspec.structs.astuple(items)))
+    return _Plan(
+        wire_type,
+        shortened if defaults else to_wire,
+        lambda items: from_wire(msgspec.structs.astuple(items)),
+    )
 
 
 def _plan_optional(hint: Any) -> _Plan:
@@ -208,6 +199,13 @@ def _unpack(data: bytes, bytes_max: int) -> Any:
         raise RemoteError("wire.malformed", type(error).__name__) from error
 
 
+def _to_wire(value: Any) -> Any:
+    """What a checked value travels as, not checked again."""
+    to_wire = _plan_of(type(value)).to_wire
+    assert to_wire is not None
+    return to_wire(value)
+
+
 def _build(cls: type, positional: Any) -> Any:
     plan = _plan_of(cls)
     assert plan.from_wire is not None
@@ -221,7 +219,7 @@ def decode_fields(cls: type, data: bytes, bytes_max: int = limits.FRAME_BYTES_MA
     """The inverse of `encode_fields` for a known dataclass; errors as `decode`."""
     positional = _unpack(data, bytes_max)
     value = _build(cls, positional)
-    if encode_fields(value) != data:
+    if _pack(_to_wire(value)) != data:
         raise RemoteError("wire.not_canonical", cls.__name__)
     return value
 
@@ -242,6 +240,6 @@ def decode(data: bytes, bytes_max: int = limits.FRAME_BYTES_MAX) -> Any:
         # A newer version's message is no offence: penalising it would split the network.
         raise RemoteError("wire.unknown_type", str(items[0])[:20], penalize=False)
     value = _build(cls, items[1:])
-    if encode(value) != data:
+    if _pack((items[0], *_to_wire(value))) != data:
         raise RemoteError("wire.not_canonical", cls.__name__)
     return value
