@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from engine.adapters import AdapterTurns
 from engine.choice import Choice, Logits, choose
 from engine.composition import IDLE_CHUNK_TOKENS, compose
 from engine.frames import (
@@ -59,6 +60,7 @@ class Batcher:
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
         self._embeds = False
+        self._turns = AdapterTurns(model.use_adapter)
         self._places = Places(model, reuses=prefix_reuse)
         self._now_ns = now_ns
         # After a preemption nobody is let in until one has finished: else it would not end.
@@ -106,6 +108,7 @@ class Batcher:
         if not self._running:
             return
         is_typical = all(sequence.is_typical for sequence in self._running)
+        is_typical = is_typical and len({each.adapter for each in self._running}) == 1
         start_ns = time.perf_counter_ns()
         rows, sampled, embedding = self._compose()
         rows, losers = compute(self._model, self._places, self._running, rows)
@@ -130,6 +133,8 @@ class Batcher:
     def _compose(self) -> tuple[list[Row], list[Sequence], list[Sequence]]:
         """What to feed, whose next token follows, and whose rows are wanted as they are."""
         able = [sequence for sequence in self._running if sequence.leader is None]
+        adapter = self._turns.take({each.adapter for each in able}, time.perf_counter_ns())
+        able = [sequence for sequence in able if sequence.adapter == adapter]
         embedding = [sequence for sequence in able if sequence.embedder is not None]
         chunk, idle = self._chunk_tokens, IDLE_CHUNK_TOKENS
         if embedding:

@@ -25,6 +25,8 @@ EmbedInput = (
     Annotated[str, msgspec.Meta(max_length=limits.MESSAGE_TEXT_CHARS_MAX)]
     | Annotated[tuple[Token, ...], msgspec.Meta(max_length=limits.ENGINE_EMBED_TOKENS_MAX)]
 )
+# The number of a model's adapter; 0 is the model alone.
+Adapter = Annotated[int, msgspec.Meta(ge=0, le=limits.ENGINE_ADAPTERS_MAX)]
 # A token's bytes and the micro-logarithm of its probability; then the best ones in its place.
 Chance = tuple[
     Annotated[bytes, msgspec.Meta(max_length=limits.TOKEN_BYTES_MAX)],
@@ -52,6 +54,13 @@ class Speed(msgspec.Struct, frozen=True, array_like=True):
     step_ns: Annotated[tuple[Count, ...], msgspec.Meta(max_length=limits.ENGINE_PLACES_MAX)]
 
 
+class LoadAdapter(msgspec.Struct, frozen=True, array_like=True):
+    """A LoRA to load beside the model: jobs name it by its number, from 1."""
+
+    path: bytes
+    scale_milli: int
+
+
 class Load(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """First to the worker: which file, and how to run it.
 
@@ -68,15 +77,19 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag=1):
     step_ns_min: int
     prefix_reuse: bool = True
     data_bytes: int = 0
+    adapters: Annotated[
+        tuple[LoadAdapter, ...], msgspec.Meta(max_length=limits.ENGINE_ADAPTERS_MAX)
+    ] = ()
 
 
 class Submit(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """A job; `handle` is the daemon's number for it."""
+    """A job; `handle` is the daemon's number for it, `adapter` that of the LoRA that it wants."""
 
     handle: Handle
     prompt: Prompt
     parameters: GenerationParameters
     owner: Owner = b""
+    adapter: Adapter = 0
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=3):
@@ -94,6 +107,7 @@ class Recheck(msgspec.Struct, frozen=True, array_like=True, tag=4):
     token_ids: Annotated[
         tuple[Token, ...], msgspec.Meta(max_length=limits.ENGINE_RECHECK_TOKENS_MAX)
     ]
+    adapter: Adapter = 0
 
 
 class Embed(msgspec.Struct, frozen=True, array_like=True, tag=5):
@@ -107,6 +121,7 @@ class Embed(msgspec.Struct, frozen=True, array_like=True, tag=5):
     pooling: Pooling
     normalized: bool
     owner: Owner = b""
+    adapter: Adapter = 0
 
 
 class Ready(msgspec.Struct, frozen=True, array_like=True, tag=10):

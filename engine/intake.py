@@ -33,6 +33,8 @@ class Intake:
 
         EngineError: `engine.bad_spec`, `engine.prompt_too_long`, `engine.no_embeddings`.
         """
+        if job.adapter > self._model.adapters:
+            raise EngineError("engine.unknown_model", f"adapter {job.adapter}")
         return self._texts(job) if isinstance(job, Embed) else [self._prompt(job)]
 
     def _texts(self, job: Embed) -> list[Sequence]:
@@ -51,7 +53,8 @@ class Intake:
                 0,
                 Sampler(NO_OUTPUT, ()),
                 TextStream(()),
-                owner=job.owner,
+                owner=_owner(job),
+                adapter=job.adapter,
                 embedder=Embedder(pooling, normalized=job.normalized),
                 index=index,
             )
@@ -92,7 +95,8 @@ class Intake:
             TextStream(job.parameters.stop + self._prompts.stop_strings(job.prompt)),
             self._model.vocabulary.end_tokens.union(job.parameters.stop_tokens),
             job.parameters.logprobs,
-            owner=b"" if isinstance(job, Recheck) else job.owner,
+            owner=_owner(job),
+            adapter=job.adapter,
         )
         if isinstance(job, Recheck):
             self._claim(sequence, job)
@@ -123,3 +127,8 @@ class Intake:
         if self._pieces is None:
             self._pieces = Pieces(vocabulary.pieces, vocabulary.end_tokens)
         return Sampler(parameters, tokens, Constraint(grammar, self._pieces))
+
+
+def _owner(job: Submit | Recheck | Embed) -> bytes:
+    """Whom what is kept of a job serves: who asked, and only with the same adapter."""
+    return bytes((job.adapter,)) + (b"" if isinstance(job, Recheck) else job.owner)

@@ -7,9 +7,6 @@ length is checked again. Must not know jobs, pipes or trio. Rule: engine/README.
 
 import ctypes
 import os
-import re
-import sys
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,22 +16,15 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
+from engine import library_log
 from engine.interface import Pooling
 from engine.vocabulary import Vocabulary, short_call
 from protocol.errors import EngineError
 
-# Warnings are for people who debug the library; only its errors go to the diagnosis.
-LOG_LEVEL_ERROR = 4
 BATCH_TOKENS = 2048
 
 MICRO_BATCH_TOKENS = 512
-# llama.cpp decides at load whether the device can; it says so in the log and nowhere else.
-_FLASH = re.compile(rb"Flash Attention.*?(enabled|disabled|not supported)")
-# So does every allocation that fails.
-_NO_MEMORY = re.compile("alloc|memory")
-
-_errors: deque[str] = deque(maxlen=64)
-_flash: deque[bytes] = deque(maxlen=1)
+ADAPTER = ctypes.POINTER(ctypes.c_void_p)
 
 _seq_rm = short_call("llama_memory_seq_rm")
 _seq_cp = short_call("llama_memory_seq_cp")
@@ -44,27 +34,9 @@ _get_logits = short_call("llama_get_logits")
 _get_embeddings = short_call("llama_get_embeddings")
 
 
-@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]  # llama_cpp is not typed
-def _log(level: int, text: bytes, _user_data: object) -> None:
-    if said := _FLASH.search(text):
-        _flash.append(said[1])
-    if level == LOG_LEVEL_ERROR:
-        line = text.decode("utf-8", "replace")
-        _errors.append(line)
-        sys.stderr.write(line)
-
-
-def _load_error(path: Path) -> EngineError:
-    """From the first error that was logged: the others only say what followed from it."""
-    first = _errors[0].strip() if _errors else ""
-    why = first.rpartition("error loading model: ")[2][:160] or "llama.cpp can't load it"
-    code = "engine.no_room" if _NO_MEMORY.search(why) else "engine.bad_model"
-    return EngineError(code, f"{path}: {why}")
-
-
 def start_backend() -> None:
     """Once in a process, before any model."""
-    llama_cpp.llama_log_set(_log, ctypes.c_void_p(0))
+    library_log.listen()
     llama_cpp.llama_backend_init()
 
 
@@ -99,20 +71,29 @@ class NativeModel:
     EngineError `engine.bad_model` when llama.cpp refuses the file or the memory.
     """
 
-    def __init__(self, path: Path, *, places: int, context_tokens: int, threads: int) -> None:
-        _errors.clear()
-        _flash.clear()
+    def __init__(
+        self,
+        path: Path,
+        *,
+        places: int,
+        context_tokens: int,
+        threads: int,
+        adapters: Sequence[tuple[Path, float]] = (),
+    ) -> None:
+        library_log.forget()
         parameters = llama_cpp.llama_model_default_params()
         parameters.check_tensors = True
         parameters.n_gpu_layers = -1 if llama_cpp.llama_supports_gpu_offload() else 0
         self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
         if not self._model:
-            raise _load_error(path)
+            raise library_log.load_error(path)
         self.vocabulary = Vocabulary(self._model)
         template = llama_cpp.llama_model_chat_template(self._model, None)
         self.chat_template = template.decode("utf-8", "replace") if template else ""
         self.dimensions = int(llama_cpp.llama_model_n_embd_out(self._model))
         self.places = places
+        # Before the context, whose graphs have room for their tensors.
+        self._adapters = [self._load_adapter(*each) for each in adapters]
         self._context = self._make_context(places, context_tokens, threads)
         if not self._context:
             raise EngineError("engine.no_room", f"{path}: no memory for its context")
@@ -121,6 +102,27 @@ class NativeModel:
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._embeds = False
         self._make_batch()
+
+    def _load_adapter(self, path: Path, scale: float) -> tuple[Any, float]:
+        adapter = llama_cpp.llama_adapter_lora_init(self._model, os.fsencode(path))
+        if not adapter:
+            raise library_log.load_error(path)
+        if llama_cpp.llama_adapter_get_alora_n_invocation_tokens(adapter):
+            raise EngineError("engine.bad_model", f"{path}: it works from some tokens on only")
+        return adapter, scale
+
+    def use_adapter(self, number: int) -> None:
+        """Compute the next steps with an adapter, counted from 1, or with none: 0."""
+        chosen = self._adapters[number - 1 : number] if number else []
+        assert len(chosen) == bool(number)
+        adapters = (ADAPTER * len(chosen))(*(adapter for adapter, _ in chosen))
+        scales = (ctypes.c_float * len(chosen))(*(scale for _, scale in chosen))
+        llama_cpp.llama_set_adapters_lora(self._context, adapters, len(chosen), scales)
+
+    @property
+    def adapters(self) -> int:
+        """How many adapters there are."""
+        return len(self._adapters)
 
     def _make_context(self, places: int, context_tokens: int, threads: int) -> Any:
         parameters = llama_cpp.llama_context_default_params()
@@ -166,7 +168,7 @@ class NativeModel:
     @property
     def settings(self) -> str:
         """How the numbers are made: what may move a logit a little beside the file and build."""
-        flash = "auto" if not _flash else "on" if _flash[0] == b"enabled" else "off"
+        flash = library_log.flash_attention()
         return (
             f"kv=f16 flash={flash} layout=split context={self.context_tokens}"
             f" places={self.places} batch={BATCH_TOKENS}/{MICRO_BATCH_TOKENS}"

@@ -64,3 +64,15 @@ def _run(model: NativeModel, rows: list[Row]) -> None:
     model.decode(rows)
     if not np.isfinite(model.logits(len(rows))).all():
         raise EngineError("engine.bad_model", "self-test: scores are not finite numbers")
+
+
+def try_adapters(model: NativeModel) -> None:
+    """One token with each adapter. EngineError `engine.bad_model` as `calibrate`."""
+    for number in range(1, model.adapters + 1):
+        model.use_adapter(number)
+        model.forget(0)
+        model.decode([Row(0, 0, [0], True)])
+        if not np.isfinite(model.logits(1)).all():
+            detail = f"self-test: adapter {number} gives scores that are not finite numbers"
+            raise EngineError("engine.bad_model", detail)
+    model.use_adapter(0)

@@ -20,8 +20,9 @@ class Sequence:
     Logits are wanted from the token with index `wanted_from` on: the prompt's last, or, once it
     was `rewound`, the first that was not fed before. `ends` are the tokens that end the output.
     `unshown` are tokens whose text is held back, and `scores` theirs, where `logprobs`
-    alternatives are asked for. With a `checker`, the output was given and is only read; with an
-    `embedder`, there is none, and this is text number `index` of its job. While it
+    alternatives are asked for. `owner` is whom its keys and values serve: the number of the
+    `adapter` that made them, then who asked. With a `checker`, the output was given and is only
+    read; with an `embedder`, there is none, and this is text number `index` of its job. While it
     has a `leader`, it waits until that one has read the first `led_tokens`, which both share.
     """
 
@@ -34,6 +35,7 @@ class Sequence:
     ends: frozenset[int] = frozenset()
     logprobs: int = 0
     owner: bytes = b""
+    adapter: int = 0
     checker: Checker | None = None
     embedder: Embedder | None = None
     index: int = 0

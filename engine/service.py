@@ -3,6 +3,7 @@
 Runs in the worker's only thread. Must not know trio or the market. Rule: engine/README.md.
 """
 
+import os
 import resource
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from engine.frames import Cancel, Embed, JobFailed, Load, Ready, Recheck, Submit
 from engine.pipe import Outbox, Pipe
 from engine.prompts import PromptReader
 from engine.sampling import SAMPLER_VERSION
-from engine.selftest import calibrate
+from engine.selftest import calibrate, try_adapters
 from engine.speed import Speedometer
 
 
@@ -28,13 +29,20 @@ class Service:
         if not native.has_gpu_offload():
             _limit_memory(load.data_bytes)
         model = native.NativeModel(
-            path, places=load.places, context_tokens=load.context_tokens, threads=load.threads
+            path,
+            places=load.places,
+            context_tokens=load.context_tokens,
+            threads=load.threads,
+            adapters=[
+                (Path(os.fsdecode(each.path)), each.scale_milli / 1_000) for each in load.adapters
+            ],
         )
         prompts = PromptReader(model.vocabulary, model.chat_template, model.context_tokens)
         self._step_ns_min = load.step_ns_min
         self._next_step_ns = 0
         self._speedometer = Speedometer(load.places, load.step_ns_min)
         calibrate(model, prompts, self._speedometer)
+        try_adapters(model)
         self._batcher = Batcher(
             model,
             prompts,

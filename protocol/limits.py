@@ -288,6 +288,12 @@ ENGINE_DIAGNOSIS_BYTES_MAX: Final = 4 * 1024
 ENGINE_CALIBRATION_NS_MAX: Final = 3 * NS_PER_S
 # Text that the daemon has not read yet; over it the worker pauses instead of decoding on.
 ENGINE_OUTBOX_CHARS_MAX: Final = 256 * 1024
+# Adapters of one model, each loaded beside it; a byte tells them apart.
+ENGINE_ADAPTERS_MAX: Final = 16
+# Steps with one adapter before another's jobs have theirs: switching costs ~1 ms.
+ENGINE_ADAPTER_TURN_NS: Final = 20 * NS_PER_MS
+# llama.cpp multiplies by it; what is trained is meant for about 1.
+ADAPTER_SCALE_MILLI_MAX: Final = 10_000
 # Texts of one embedding job, and their tokens together: as long as a long prompt takes.
 ENGINE_EMBED_INPUTS_MAX: Final = 256
 ENGINE_EMBED_TOKENS_MAX: Final = 65_536

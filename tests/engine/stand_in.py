@@ -40,6 +40,7 @@ class Memory:
         self, *, goes_back: bool = True, cells: int = 10**9, faults: Iterable[bool] = ()
     ) -> None:
         self.places = PLACES
+        self.adapters = 0
         self.context_tokens = CONTEXT_TOKENS
         pieces = [bytes([97 + token % 26]) for token in range(VOCABULARY)]
         self.vocabulary = SimpleNamespace(
@@ -71,6 +72,9 @@ class Memory:
     def logits(self, rows: int) -> npt.NDArray[np.float32]:
         assert rows == len(self._rows)
         return np.eye(VOCABULARY, dtype=np.float32)[self._rows]
+
+    def use_adapter(self, number: int) -> None:
+        assert not number
 
     def forget(self, sequence: int) -> None:
         self.held[sequence] = []

@@ -1,0 +1,61 @@
+"""What llama.cpp writes to its log: the only place where it says why, and what it decided.
+
+Must not know models. Rule: engine/README.md.
+"""
+
+import ctypes
+import re
+import sys
+from collections import deque
+from pathlib import Path
+
+import llama_cpp
+
+from protocol.errors import EngineError
+
+# Warnings are for people who debug the library; only its errors go to the diagnosis.
+LEVEL_ERROR = 4
+# llama.cpp decides at load whether the device can; it says so in the log and nowhere else.
+_FLASH = re.compile(rb"Flash Attention.*?(enabled|disabled|not supported)")
+# So does every allocation that fails.
+_NO_MEMORY = re.compile("alloc|memory")
+# What comes before the reason, in a model's errors and an adapter's.
+_REASON = re.compile(r".*(?:error loading model|failed to apply lora adapter): ")
+
+_errors: deque[str] = deque(maxlen=64)
+_flash: deque[bytes] = deque(maxlen=1)
+
+
+@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]  # llama_cpp is not typed
+def _log(level: int, text: bytes, _user_data: object) -> None:
+    if said := _FLASH.search(text):
+        _flash.append(said[1])
+    if level == LEVEL_ERROR:
+        line = text.decode("utf-8", "replace")
+        _errors.append(line)
+        sys.stderr.write(line)
+
+
+def listen() -> None:
+    """Once in a process, before the library is used."""
+    llama_cpp.llama_log_set(_log, ctypes.c_void_p(0))
+
+
+def forget() -> None:
+    """What was said so far concerns another model."""
+    _errors.clear()
+    _flash.clear()
+
+
+def load_error(path: Path) -> EngineError:
+    """From the first error that was logged: the others only say what followed from it."""
+    first = _errors[0].strip() if _errors else ""
+    reason = _REASON.match(first)
+    why = first[reason.end() :][:160] if reason else "llama.cpp can't load it"
+    code = "engine.no_room" if _NO_MEMORY.search(why) else "engine.bad_model"
+    return EngineError(code, f"{path}: {why}")
+
+
+def flash_attention() -> str:
+    """What was decided: on, off, or auto where nothing was said."""
+    return "auto" if not _flash else "on" if _flash[0] == b"enabled" else "off"
