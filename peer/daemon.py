@@ -178,12 +178,13 @@ class Daemon:
         self._asks[ask.ask_id] = send
         self.driver.feed(ask)
         try:
-            async with receive:
-                yield receive
+            yield receive
         finally:
+            # First of all nothing more is delivered: closing a channel lets others run.
             if self._asks.pop(ask.ask_id, None) is not None:
                 send.close()
                 self.driver.feed(act.CancelAsk(ask.ask_id))
+            receive.close()
 
     async def close_channels(
         self, cids: tuple[bytes, ...], timeout_s: float

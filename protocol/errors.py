@@ -143,7 +143,7 @@ CODES: Final[dict[str, str]] = {
     "api.unsupported": "this is not supported here; leave it out",
     "api.bad_token": "the bearer token is missing or wrong; see [api] token_file",
     "api.forbidden_host": "a web page may not use this API; call it by its own address",
-    "api.not_found": "there is no such path; see GET /v1/models and the README",
+    "api.not_found": "there is no such path; see /openapi.json",
     "api.unknown_model": "nobody offers this model now; see /v1/models",
     "api.wrong_method": "the path does not take this method",
     "api.too_large": "the body is over 4 MiB",

@@ -16,6 +16,7 @@ from protocol.errors import ConfigError, PeerdError
 COMMANDS = {
     "init": "peer.cli.identity:init_command",
     "run": "peer.cli.run:run_command",
+    "gateway": "peer.cli.run:gateway_command",
     "ask": "peer.cli.ask:ask_command",
     "models": "peer.cli.models:models_group",
     "channels": "peer.cli.channels:channels_group",

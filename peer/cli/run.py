@@ -159,12 +159,30 @@ def run_command(directory: Path, as_json: bool, **flags: Any) -> None:
     trio.run(_run, directory, signer, config, as_json)
 
 
-async def _run(directory: Path, signer: Signer, config: Config, as_json: bool) -> None:
+@click.command("gateway")
+@data_option
+@click.option("--api", metavar="HOST:PORT", default="127.0.0.1:4180", show_default=True)
+@network_options
+@json_option
+def gateway_command(directory: Path, as_json: bool, **flags: Any) -> None:
+    """Run the node as a requester alone: OpenAI's HTTP API, and nothing sold.
+
+    The same as `peerd run --api` on a node without models.
+    """
+    settings = network_flags(flags)
+    settings["api"] = {"listen": flags.pop("api")}
+    signer, config = load_node(directory, settings)
+    trio.run(_run, directory, signer, config, as_json, False)
+
+
+async def _run(
+    directory: Path, signer: Signer, config: Config, as_json: bool, sells: bool = True
+) -> None:
     # What is wrong with a path or an address should be said before anything starts.
     socket_path(directory)
     settings = daemon_settings(directory, config)
     api = api_settings(config)
-    engine = make_engine(directory, config.provider)
+    engine = make_engine(directory, config.provider) if sells else None
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             up, stop = trio.Event(), trio.Event()

@@ -5,14 +5,16 @@ Rule: peer/gateway/README.md, "Answers".
 """
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from peer.gateway.asks import Wanted
 from peer.gateway.tools import find_call
 from peer.identity import peer_id
+from peer.reports import logprob_json
 from protocol import signing
-from protocol.fields import FinishReason
+from protocol.fields import FinishReason, TokenLogprob
 from protocol.messages import Receipt
 from protocol.units import format_credits, milliseconds
 from router import events
@@ -30,6 +32,7 @@ class Choice:
     request_id: bytes = b""
     provider: bytes = b""
     pieces: list[str] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
     receipt: Receipt | None = None
     failed: events.Failed | None = None
     ttft_ns: int = 0
@@ -44,6 +47,7 @@ class Choice:
             case events.Text():
                 self.ttft_ns = self.ttft_ns or event.at_ns
                 self.pieces.append(event.text)
+                self.logprobs += event.logprobs
             case events.Done():
                 self.receipt = event.receipt
             case events.Failed():
@@ -109,7 +113,8 @@ class Shape:
 
     def _whole_choice(self, choice: Choice) -> Json:
         reason = choice.finish_reason()
-        common: Json = {"index": choice.index, "finish_reason": reason, "logprobs": None}
+        logprobs = self._logprobs(choice.logprobs)
+        common: Json = {"index": choice.index, "finish_reason": reason, "logprobs": logprobs}
         if not self._wanted.chat:
             return {**common, "text": choice.text}
         message: Json = {"role": "assistant", "content": choice.text, "refusal": None}
@@ -128,8 +133,29 @@ class Shape:
             part["usage"] = None
         return part
 
-    def _delta(self, index: int, delta: Json, reason: str | None = None) -> Json:
-        return {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
+    def _delta(
+        self, index: int, delta: Json, reason: str | None = None, logprobs: Json | None = None
+    ) -> Json:
+        return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+
+    def _logprobs(self, tokens: Sequence[TokenLogprob]) -> Json | None:
+        """Tokens in the words of chat, or of completions, where there is one list a field."""
+        if not tokens:
+            return None
+        listed = [logprob_json(token) for token in tokens]
+        if self._wanted.chat:
+            for token in listed:
+                del token["top_logprobs"][self._wanted.top_logprobs :]
+            return {"content": listed, "refusal": None}
+        return {
+            "tokens": [token["token"] for token in listed],
+            "token_logprobs": [token["logprob"] for token in listed],
+            "top_logprobs": [
+                {chance["token"]: chance["logprob"] for chance in token["top_logprobs"]}
+                for token in listed
+            ],
+            "text_offset": [],
+        }
 
     def first(self, index: int) -> list[Json]:
         """What opens a choice."""
@@ -137,13 +163,20 @@ class Shape:
             return []
         return [self._part([self._delta(index, {"role": "assistant", "content": ""})])]
 
-    def text(self, index: int, text: str) -> list[Json]:
+    def text(self, index: int, event: events.Text) -> list[Json]:
         """More text of a choice; with tools it waits for the end, which says what it is."""
-        if self._wanted.tool_names or not text:
+        logprobs = self._logprobs(event.logprobs)
+        if self._wanted.tool_names or not (event.text or logprobs):
             return []
         if self._wanted.chat:
-            return [self._part([self._delta(index, {"content": text})])]
-        choice = {"index": index, "text": text, "logprobs": None, "finish_reason": None}
+            delta = self._delta(index, {"content": event.text}, logprobs=logprobs)
+            return [self._part([delta])]
+        choice = {
+            "index": index,
+            "text": event.text,
+            "logprobs": logprobs,
+            "finish_reason": None,
+        }
         return [self._part([choice])]
 
     def last(self, choice: Choice) -> list[Json]:

@@ -22,6 +22,7 @@ from peer.gateway.asks import Wanted, chat_asks, completion_asks
 from peer.gateway.bodies import ChatBody, CompletionBody, parse_body
 from peer.gateway.exchange import Exchange, Market
 from peer.gateway.failures import RETRY_AFTER_S, ApiError, error_json, status_of
+from peer.gateway.openapi import openapi_document
 from protocol import limits
 from protocol.errors import PeerdError
 
@@ -94,6 +95,10 @@ class Gateway:
         """GET /healthz: the process answers."""
         return JSONResponse({"status": "ok"})
 
+    async def openapi(self, request: Request) -> JSONResponse:
+        """GET /openapi.json"""
+        return JSONResponse(openapi_document())
+
     def routes(self) -> list[Route]:
         """All paths."""
         return [
@@ -102,6 +107,7 @@ class Gateway:
             Route("/v1/models", self.models, methods=["GET"]),
             Route("/v1/models/{name:path}", self.model, methods=["GET"]),
             Route("/healthz", self.health, methods=["GET"]),
+            Route("/openapi.json", self.openapi, methods=["GET"]),
         ]
 
 

@@ -51,6 +51,7 @@ class Wanted:
     include_usage: bool
     chat: bool
     tool_names: tuple[str, ...] = ()
+    top_logprobs: int = 0
 
 
 def chat_asks(body: ChatBody, defaults: RequesterConfig) -> Wanted:
@@ -59,8 +60,6 @@ def chat_asks(body: ChatBody, defaults: RequesterConfig) -> Wanted:
         raise ApiError("api.bad_request", "max_tokens and max_completion_tokens are one thing")
     if body.top_logprobs is not None and not body.logprobs:
         raise ApiError("api.bad_request", "top_logprobs needs logprobs", param="top_logprobs")
-    if body.logprobs:
-        raise ApiError("api.unsupported", "logprobs", param="logprobs")
     messages = tuple(_chat_message(message) for message in body.messages)
     use = tools.plan(body.tools or [], body.tool_choice)
     constraint = use.constraint
@@ -75,20 +74,26 @@ def chat_asks(body: ChatBody, defaults: RequesterConfig) -> Wanted:
         raise ApiError("api.bad_request", "too many messages", param="messages")
     prompt = Prompt(InferenceType.CHAT, messages)
     tokens = body.max_completion_tokens or body.max_tokens
-    wanted = _wanted(body, prompt, tokens, constraint, defaults)
-    return replace(wanted, tool_names=use.names)
+    logprobs = _logprobs(body.logprobs, body.top_logprobs)
+    wanted = _wanted(body, prompt, tokens, constraint, logprobs, defaults)
+    return replace(wanted, tool_names=use.names, top_logprobs=body.top_logprobs or 0)
 
 
 def completion_asks(body: CompletionBody, defaults: RequesterConfig) -> Wanted:
     """A completion's asks, without ids. ApiError `api.bad_request`, `api.unsupported`."""
-    for name in ("echo", "suffix", "logprobs"):
+    for name in ("echo", "suffix"):
         if getattr(body, name):
             raise ApiError("api.unsupported", name, param=name)
     if body.best_of not in (None, body.n or 1):
         raise ApiError("api.unsupported", "best_of other than n", param="best_of")
     text = body.prompt if isinstance(body.prompt, str) else body.prompt[0]
     prompt = Prompt(InferenceType.COMPLETION, (ChatMessage("user", text),))
-    return _wanted(body, prompt, body.max_tokens, None, defaults)
+    return _wanted(body, prompt, body.max_tokens, None, body.logprobs or 0, defaults)
+
+
+def _logprobs(wanted: bool | None, top: int | None) -> int:
+    """How many alternatives to ask for: the market has no 0 of them beside the chosen one."""
+    return max(1, top or 0) if wanted else 0
 
 
 def _constraint(kind: str, schema: object) -> OutputConstraint:
@@ -134,12 +139,13 @@ def _wanted(
     prompt: Prompt,
     output_tokens: int | None,
     constraint: OutputConstraint | None,
+    logprobs: int,
     defaults: RequesterConfig,
 ) -> Wanted:
     tokens = output_tokens or OUTPUT_TOKENS_DEFAULT
     routing, own = body.provider, body.peerd
     seed = secrets.randbits(32) if body.seed is None else body.seed % 2**32
-    parameters = _parameters(body, tokens, constraint)
+    parameters = replace(_parameters(body, tokens, constraint), logprobs=logprobs)
     timeout_s = (own.timeout_s if own else None) or defaults.timeout_s
     window_ms = (own.window_ms if own else None) or defaults.bid_window_ms
     price_weight = _price_weight(routing, defaults)

@@ -115,7 +115,7 @@ class Exchange:
                 opened.add(index)
                 parts += self._shape.first(index)
             if isinstance(event, events.Text):
-                parts += self._shape.text(index, event.text)
+                parts += self._shape.text(index, event)
             else:
                 parts += self._shape.last(choice)
             if not sender.started:

@@ -100,6 +100,29 @@ def test_a_forced_tool_is_called(client: openai.OpenAI) -> None:
     assert [call[0].function.name for call in calls if call] == ["weather"]
 
 
+def test_log_probabilities(client: openai.OpenAI) -> None:
+    """Of every token, the chosen one's and as many of the likeliest as were asked for."""
+    (choice,) = chat(client, logprobs=True, top_logprobs=3, max_tokens=6).choices
+    assert choice.logprobs is not None
+    tokens = choice.logprobs.content
+    assert "".join(token.token for token in tokens).startswith(choice.message.content)
+    assert all(len(token.top_logprobs) == 3 for token in tokens)
+    assert all(token.logprob == token.top_logprobs[0].logprob for token in tokens)
+    (bare,) = chat(client, logprobs=True, max_tokens=6).choices
+    assert all(token.top_logprobs == [] for token in bare.logprobs.content)
+    parts = list(chat(client, logprobs=True, top_logprobs=1, max_tokens=6, stream=True))
+    streamed = [
+        token for part in parts for c in part.choices if c.logprobs for token in c.logprobs.content
+    ]
+    assert len(streamed) == len(tokens)
+
+
+def test_the_openapi_document_describes_what_is_served(api: Daemon) -> None:
+    document = httpx.get(api.ready["api"].removesuffix("/v1") + "/openapi.json").json()
+    assert "/v1/chat/completions" in document["paths"]
+    assert {"ChatBody", "CompletionBody", "Error"} <= document["components"]["schemas"].keys()
+
+
 def test_raw_completions(client: openai.OpenAI) -> None:
     answer = client.completions.create(
         model="embedded", prompt="The capital of", max_tokens=5, extra_body=QUICK

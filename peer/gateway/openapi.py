@@ -1,0 +1,89 @@
+"""The gateway's OpenAPI document, made from the types that check the bodies."""
+
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+
+from peer.gateway.bodies import ChatBody, CompletionBody
+
+Json = dict[str, Any]
+
+_REFERENCE = "#/components/schemas/{name}"
+_ERROR: Json = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": "string"},
+            },
+        }
+    },
+}
+
+
+def _answers(*kinds: str) -> Json:
+    """What a path answers: 200 in these media types, else an error."""
+    return {
+        "200": {"description": "The answer", "content": {kind: {} for kind in kinds}},
+        "default": {
+            "description": "An error in OpenAI's shape",
+            "content": {"application/json": {"schema": {"$ref": _REFERENCE.format(name="Error")}}},
+        },
+    }
+
+
+def _post(summary: str, body: str, *kinds: str) -> Json:
+    schema = {"$ref": _REFERENCE.format(name=body)}
+    content = {"application/json": {"schema": schema}}
+    return {
+        "post": {
+            "summary": summary,
+            "requestBody": {"required": True, "content": content},
+            "responses": _answers(*kinds),
+        }
+    }
+
+
+def _get(summary: str, *names: str) -> Json:
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in names
+    ]
+    return {
+        "get": {
+            "summary": summary,
+            "parameters": parameters,
+            "responses": _answers("application/json"),
+        }
+    }
+
+
+def openapi_document() -> Json:
+    """The document that /openapi.json serves."""
+    (_, schemas) = msgspec.json.schema_components(
+        [ChatBody, CompletionBody], ref_template=_REFERENCE
+    )
+    streams = ("application/json", "text/event-stream")
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "peerd", "version": version("peerd")},
+        "paths": {
+            "/v1/chat/completions": _post("A chat's next turn", "ChatBody", *streams),
+            "/v1/completions": _post("A text continued", "CompletionBody", *streams),
+            "/v1/models": _get("What can be asked for"),
+            "/v1/models/{name}": _get("One of them", "name"),
+            "/healthz": _get("Whether the process answers"),
+        },
+        "components": {
+            "schemas": {**schemas, "Error": _ERROR},
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"bearer": []}],
+    }
