@@ -12,7 +12,7 @@ from typing import Final
 from protocol import limits
 from protocol.fields import ChannelTerms, LaneClaim
 from protocol.machine import apply
-from protocol.messages import Voucher
+from protocol.messages import Result, Voucher
 from protocol.units import cost_ucr
 
 
@@ -157,7 +157,8 @@ class Lane:
     `due_ucr` is the price of what was sent (payee) or received (payer); `reserved_ucr` the
     price up to which the payee has durably said that it may have sent; `receipt_id` names the
     receipt that the payee signed. `exact` is False for a payee that restarted meanwhile and
-    can't tell what it sent from what it reserved.
+    can't tell what it sent from what it reserved. `result` is kept until it is counter-signed,
+    `resumes` counts the broken streams that the lane survived.
     """
 
     lane: int
@@ -170,7 +171,9 @@ class Lane:
     due_ucr: int = 0
     reserved_ucr: int = 0
     receipt_id: bytes = b""
+    result: Result | None = None
     exact: bool = True
+    resumes: int = 0
 
     def step(self, *events: LaneEvent) -> None:
         """Move by the table. RemoteError `channel.wrong_state`."""
@@ -193,7 +196,8 @@ class Channel:
     `total_ucr` is the highest total issued (payer) or held with its voucher (payee); `issued`
     the claims of the payer's last voucher, so that it can be signed again as it was.
     `settled_due_ucr` is the price of all closed lanes; `closed` the last closed lanes' prices,
-    kept so that a reconnecting peer that missed the end can still be reconciled.
+    kept so that a reconnecting peer that missed the end can still be reconciled, `receipts`
+    those that the payer counter-signed under them.
     """
 
     cid: bytes
@@ -212,6 +216,7 @@ class Channel:
     settled_due_ucr: int = 0
     settled_lanes: int = 0
     closed: dict[int, int] = field(default_factory=dict)
+    receipts: dict[int, bytes] = field(default_factory=dict)
     settled_ucr: int | None = None
 
     def step(self, event: ChannelEvent) -> None:
@@ -272,4 +277,6 @@ class Channel:
             self.settled_lanes += 1
         self.closed[number] = due_ucr
         while len(self.closed) > limits.LANES_PER_CHANNEL_MAX:
-            del self.closed[next(iter(self.closed))]
+            oldest = next(iter(self.closed))
+            del self.closed[oldest]
+            self.receipts.pop(oldest, None)

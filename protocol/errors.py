@@ -62,6 +62,7 @@ CODES: Final[dict[str, str]] = {
     "chunk.bad_logprobs": "the chunk has log-probabilities that were not asked for",
     "chunk.stalled": "the provider sent nothing for too long",
     "receipt.mismatch": "the receipt does not match what was delivered; not countersigned",
+    "receipt.unacknowledged": "the payer did not counter-sign; the lane is closed at its price",
     "receipt.bad_signature": "the receipt is not signed by the provider",
     # channel: money
     "channel.unknown": "no such channel here",

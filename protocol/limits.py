@@ -103,6 +103,20 @@ FIRST_CHUNK_LATENESS: Final = 4
 CHUNK_TIMEOUT_NS: Final = 30 * NS_PER_S
 # A provider waits this long for a voucher before it stops a paused job.
 UNPAID_TIMEOUT_NS: Final = 10 * NS_PER_S
+# A requester whose stream broke goes on trying to reach the provider for this long.
+RESUME_TIMEOUT_NS: Final = 6 * NS_PER_S
+RESUME_RETRY_NS: Final = 500 * NS_PER_MS
+# A provider keeps a job whose stream broke for this long: the other end may notice the break
+# only after KEEPALIVE_TIMEOUT_NS, and then takes RESUME_TIMEOUT_NS.
+RESUME_GRACE_NS: Final = 15 * NS_PER_S
+# A payer that breaks its stream at every chunk costs resending; after so many a lane ends.
+RESUMES_PER_LANE_MAX: Final = 64
+# Chunks sent and not yet acknowledged by a voucher, with the text that waits behind a broken
+# stream: of one lane (a chunk is 32 tokens, ~150 B), and of all lanes of a node.
+RESEND_LANE_BYTES_MAX: Final = 512 * 1024
+RESEND_BYTES_MAX: Final = 64 * 1024 * 1024
+# A payer counter-signs within this, or the lane is closed without it.
+ACKNOWLEDGE_TIMEOUT_NS: Final = 10 * NS_PER_S
 # Finished lanes are remembered this long so that a late frame is not an offence.
 LANE_MEMORY_NS: Final = 60 * NS_PER_S
 

@@ -358,3 +358,13 @@ class LogHead:
 
     own: SignedHead | None
     yours: SignedHead | None
+
+
+@message(61)
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Before Reestablish: the lane shall go on (payer), goes on (payee), from chunk `sequence`."""
+
+    cid: Bytes32
+    lane: U63
+    sequence: Annotated[int, Meta(ge=1, le=limits.U32_MAX)]

@@ -22,7 +22,8 @@ from router.auction import ScoredBid
 @dataclass(slots=True)
 class Attempt:
     """A lane that we pay for. `live` is False once its answer is no longer wanted: chunks in
-    flight are still checked and paid, their text is dropped."""
+    flight are still checked and paid, their text is dropped. `away` while its stream is broken
+    and may come back."""
 
     request: bytes
     ask: Request
@@ -36,6 +37,7 @@ class Attempt:
     input_tokens: int = 0
     output_tokens: int = 0
     live: bool = True
+    away: bool = False
 
     @property
     def provider(self) -> bytes:

@@ -112,18 +112,33 @@ class Awarding:
             self._reestablish.tell(session, channel)
         self.dispatch(provider)
 
-    def session_closed(self, provider: bytes, code: str) -> None:
-        """The stream is gone: waiting jobs try elsewhere, running ones end."""
-        self._sessions.pop(provider, None)
-        self._delivery.session_closed(provider)
+    def session_closed(self, provider: bytes, code: str, *, may_resume: bool) -> None:
+        """The stream is gone: waiting jobs try elsewhere, running ones wait for it or end."""
+        was_up = self._sessions.pop(provider, False)
+        self._delivery.session_closed(provider, may_resume=may_resume)
         for job in list(self._jobs()):
             if job.candidate is None or job.candidate.signed.sender != provider:
                 continue
-            if job.state is JobState.STREAMING:
+            if job.state is JobState.STREAMING and not (job.attempt and job.attempt.away):
                 self._fail(job, "provider.vanished", "mid-stream; what arrived is paid")
             elif job.state in (JobState.CONNECTING, JobState.AWARDED):
                 vanished = "provider.vanished"
                 self.next_bid(job, code if job.state is JobState.CONNECTING else vanished)
+        if was_up:
+            self.redial(provider)
+        elif self._awaited(provider):
+            again_ns = self._context.now_ns + limits.RESUME_RETRY_NS
+            self._context.timers.set(TimerKey("redial", provider), again_ns)
+
+    def redial(self, provider: bytes) -> None:
+        """Reach a provider again, if a lane waits for its stream."""
+        for scored in self._awaited(provider):
+            self.connect(provider, scored.bid.addresses)
+
+    def _awaited(self, provider: bytes) -> list[ScoredBid]:
+        """The bids whose lanes wait for the provider's stream."""
+        attempts = [job.attempt for job in self._jobs() if job.attempt is not None]
+        return [a.scored for a in attempts if a.away and a.provider == provider]
 
     def dispatch(self, provider: bytes) -> None:
         """Send the awards that waited for this provider's stream or channel."""
@@ -158,7 +173,7 @@ class Awarding:
         self._delivery.add(attempt)
         self._tell_award(job, attempt, opening is not None)
         if voucher is not None:
-            self._delivery.tell_paid(job, voucher)
+            self._delivery.paying.tell(job, voucher)
 
     def _open_lane(self, job: Job, scored: ScoredBid, channel: Channel) -> Attempt:
         context = self._context

@@ -4,11 +4,13 @@ An attempt whose answer is no longer wanted stays here until the provider says t
 ended: what was in flight is still checked and paid, so that both sides agree on the total.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from protocol import signing
-from protocol.channel import Channel, ChannelEvent, ChannelState, LaneState
-from protocol.errors import CODES, RemoteError
+from protocol import limits, signing
+from protocol.channel import Channel, ChannelEvent, ChannelState, LaneState, Role
+from protocol.errors import CODES, LocalError, RemoteError
 from protocol.job import JobEvent, JobState
 from protocol.messages import (
     Accept,
@@ -19,7 +21,6 @@ from protocol.messages import (
     ReceiptAck,
     Refuse,
     Result,
-    Voucher,
 )
 from protocol.records import LaneClosed, ReceiptAcknowledged
 from router import events
@@ -27,7 +28,8 @@ from router.actions import SessionKey
 from router.attempt import Attempt
 from router.context import Context
 from router.job import Job
-from router.payer import Payer, headroom_ucr
+from router.payer import Payer
+from router.paying import Paying
 from router.timers import TimerKey
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class Delivery:
         self._context = context
         self._payer = payer
         self._requester = requester
+        self.paying = Paying(context, payer)
         self._attempts: dict[tuple[bytes, int], Attempt] = {}
 
     def add(self, attempt: Attempt) -> None:
@@ -103,64 +106,35 @@ class Delivery:
         )
         context.deliver(job.ask.ask_id, text)
         self._watch(attempt)
-        self._pay(job, attempt)
-
-    def _pay(self, job: Job, attempt: Attempt) -> None:
-        """Keep the vouchers between half a chunk and a chunk ahead of what is due."""
-        channel = attempt.channel
-        left = attempt.parameters.output_tokens_max - attempt.output_tokens
-        headroom = headroom_ucr(attempt.scored, 0, left)
-        if channel.total_ucr - channel.due_ucr > headroom // 2:
-            return
-        target = channel.due_ucr + headroom
-        self._send_voucher(job, attempt, target)
-
-    def _send_voucher(self, job: Job, attempt: Attempt, target_ucr: int) -> None:
-        channel = attempt.channel
-        voucher = self._payer.issue(channel, target_ucr, job.ask.advance_max_ucr)
-        if voucher is not None:
-            self._context.send(attempt.session, voucher)
-            self.tell_paid(job, voucher)
-
-    def tell_paid(self, job: Job, voucher: Voucher) -> None:
-        """Report a voucher to its asker and the log."""
-        at_ns = job.elapsed_ns(self._context.now_ns)
-        paid = events.Paid(voucher.cid, voucher.total_ucr, at_ns)
-        self._context.deliver(job.ask.ask_id, paid)
-        self._context.note("voucher.sent", request_id=job.id, total_ucr=voucher.total_ucr)
+        self.paying.ahead(job, attempt)
 
     def take_need(self, session: SessionKey, message: NeedVoucher) -> None:
         """The provider is paused until the total reaches what it names."""
         attempt = self._find(session, message.cid, message.lane)
         job = self._job(attempt)
-        if job is None or message.total_ucr <= attempt.channel.total_ucr:
-            return  # already paid: the voucher is on its way
-        channel = attempt.channel
-        advance = message.total_ucr - channel.due_ucr
-        if message.total_ucr > channel.deposit_ucr:
-            detail = f"{message.total_ucr} of {channel.deposit_ucr} ucr"
-            self._requester.fail(job, "channel.over_deposit", detail)
+        if job is None:
             return
-        if advance > job.ask.advance_max_ucr:
-            detail = f"{advance} ucr wanted, {job.ask.advance_max_ucr} allowed"
-            self._requester.fail(job, "channel.advance_limit", detail)
-            return
-        self._send_voucher(job, attempt, message.total_ucr)
+        try:
+            self.paying.needed(job, attempt, message.total_ucr)
+        except LocalError as error:
+            self._requester.fail(job, error.code, error.detail)
 
     # --- the lane ends ---------------------------------------------------------------------
 
     def take_result(self, session: SessionKey, result: Result) -> None:
         """Check the receipt, counter-sign it, pay the rest."""
         context = self._context
+        if self._acknowledged(session, result):
+            return
         attempt = self._find(session, result.receipt.cid, result.receipt.lane)
         with self._fault(attempt):
             identity = attempt.check_result(context.network, result, context.verify)
         job = self._job(attempt)
-        ack = context.signer.sign(signing.receipt_ack_bytes(context.network, identity))
-        context.append(ReceiptAcknowledged(result.receipt, result.signature, ack))
+        ack = self._ack(result, identity)
+        context.append(ReceiptAcknowledged(result.receipt, result.signature, ack.signature))
         self._drop(attempt)
         self._payer.settle(session, attempt.channel)
-        context.send(session, ReceiptAck(attempt.channel.cid, attempt.lane.lane, identity, ack))
+        context.send(session, ack)
         context.note("receipt.acknowledged", request_id=attempt.request, receipt_id=identity)
         if job is None:
             return
@@ -168,6 +142,22 @@ class Delivery:
         done = events.Done(result.receipt, identity, job.elapsed_ns(self._context.now_ns))
         context.deliver(job.ask.ask_id, done)
         self._requester.forget(job)
+
+    def _ack(self, result: Result, identity: bytes) -> ReceiptAck:
+        signed = signing.receipt_ack_bytes(self._context.network, identity)
+        signature = self._context.signer.sign(signed)
+        return ReceiptAck(result.receipt.cid, result.receipt.lane, identity, signature)
+
+    def _acknowledged(self, session: SessionKey, result: Result) -> bool:
+        """The provider missed our counter-signature under this receipt: say it again."""
+        channel = self._context.ledger.channel(result.receipt.cid)
+        if channel is None or channel.role is not Role.PAYER or channel.peer != session.peer:
+            return False
+        identity = signing.receipt_id(result.receipt)
+        if channel.receipts.get(result.receipt.lane) != identity:
+            return False
+        self._context.send(session, self._ack(result, identity))
+        return True
 
     def take_failed(self, session: SessionKey, message: JobFailed) -> None:
         """The provider ended the lane without a result."""
@@ -193,7 +183,8 @@ class Delivery:
             if attempt.request == message.subject and attempt.session == session:
                 self._refused(attempt, code)
                 return
-        self._payer.take_refuse(session, message.subject, code)
+        channel = self._payer.take_refuse(session, message.subject, code)
+        self.resumed(channel, [])
         self._requester.awarding.dispatch(session.peer)
 
     def _refused(self, attempt: Attempt, code: str) -> None:
@@ -215,16 +206,49 @@ class Delivery:
             return
         attempt.live = False
         self._context.timers.cancel(TimerKey("stall", attempt.request))
-        if (attempt.channel.cid, attempt.lane.lane) in self._attempts:
+        if attempt.away:
+            self._drop(attempt)
+        elif (attempt.channel.cid, attempt.lane.lane) in self._attempts:
             self._context.send(attempt.session, Cancel(attempt.channel.cid, attempt.lane.lane))
 
-    def session_closed(self, provider: bytes) -> None:
-        """The stream is gone; its lanes stay open on the channel until it is re-established."""
-        for key, attempt in list(self._attempts.items()):
-            if attempt.provider == provider:
-                attempt.live = False
-                del self._attempts[key]
+    # --- a stream breaks, and comes back ----------------------------------------------------
+
+    def session_closed(self, provider: bytes, *, may_resume: bool) -> None:
+        """The stream is gone; its lanes stay open on the channel until it is re-established.
+
+        Lanes whose text somebody is reading wait for that, for RESUME_TIMEOUT_NS.
+        """
+        context = self._context
+        for attempt in [a for a in self._attempts.values() if a.provider == provider]:
+            job = self._job(attempt)
+            if may_resume and job is not None and job.state is JobState.STREAMING:
+                if not attempt.away:
+                    timer = TimerKey("resume", attempt.request)
+                    context.timers.set(timer, context.now_ns + limits.RESUME_TIMEOUT_NS)
+                attempt.away = True
+            else:
+                attempt.live = attempt.away = False
+                del self._attempts[attempt.channel.cid, attempt.lane.lane]
         self._payer.lost(provider)
+
+    def away(self, channel: Channel) -> list[Attempt]:
+        """The lanes of a channel that wait for its stream."""
+        return [a for a in self._attempts.values() if a.channel is channel and a.away]
+
+    def resumed(self, channel: Channel, going_on: list[int]) -> None:
+        """The channel is re-established, or never will be: the lanes named go on."""
+        for attempt in self.away(channel):
+            job = self._job(attempt)
+            attempt.away = False
+            if attempt.lane.lane in going_on:
+                self._context.timers.cancel(TimerKey("resume", attempt.request))
+                self._watch(attempt)
+                self._context.note("stream.resumed", request_id=attempt.request)
+                continue
+            self._drop(attempt)
+            if job is not None:
+                vanished = "mid-stream; what arrived is paid"
+                self._requester.fail(job, "provider.vanished", vanished)
 
     def _close_lane(self, attempt: Attempt, code: str) -> None:
         self._context.append(
@@ -249,8 +273,14 @@ class Delivery:
             stall = TimerKey("stall", attempt.request)
             self._context.timers.set(stall, self._context.now_ns + attempt.patience_ns())
 
-    def _fault(self, attempt: Attempt) -> "_Fault":
-        return _Fault(self, attempt)
+    @contextmanager
+    def _fault(self, attempt: Attempt) -> Iterator[None]:
+        """Runs a check; a RemoteError in it becomes a fault of the lane, then goes on up."""
+        try:
+            yield
+        except RemoteError as error:
+            self.fault(attempt, error)
+            raise
 
     def fault(self, attempt: Attempt, error: RemoteError) -> None:
         """The provider cheated or broke: freeze the channel, stop the lane, tell the asker."""
@@ -266,18 +296,3 @@ class Delivery:
             self._requester.awarding.next_bid(job, error.code)
         else:
             self._requester.fail(job, error.code, error.detail)
-
-
-class _Fault:
-    """Runs a check; a RemoteError in it becomes a fault of the lane, then goes on up."""
-
-    def __init__(self, delivery: Delivery, attempt: Attempt) -> None:
-        self._delivery = delivery
-        self._attempt = attempt
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, RemoteError):
-            self._delivery.fault(self._attempt, error)

@@ -19,6 +19,7 @@ from protocol.channel import (
     Role,
 )
 from protocol.errors import LocalError, RemoteError, StorageError
+from protocol.messages import Result
 from protocol.signing import channel_id, receipt_id
 from router.denials import Denials
 from router.head_book import HeadBook
@@ -124,6 +125,7 @@ class Ledger:
                 lane.due_ucr = lane.reserved_ucr = record.receipt.price_ucr
                 lane.chunks = record.receipt.chunks
                 lane.receipt_id = receipt_id(record.receipt)
+                lane.result = Result(record.receipt, record.payee_signature)
             case records.ReceiptAcknowledged():
                 channel = self._channel(record.receipt.cid)
                 lane = self._lane(channel.cid, record.receipt.lane)
@@ -132,6 +134,7 @@ class Ledger:
                 self._end_lane(
                     channel, lane.lane, record.receipt.price_ucr, LaneEvent.AUDIT_PASSED
                 )
+                channel.receipts[lane.lane] = receipt_id(record.receipt)
                 self.receipts += 1
             case records.ReceiptCountersigned():
                 channel, lane = self._channel(record.cid), self._lane(record.cid, record.lane)

@@ -102,7 +102,7 @@ class Node:
         self.context.penalize(peer, error.code)
         if session is not None:
             self.context.act(act.CloseSession(session, error.code))
-            self._session_closed(session, error.code)
+            self._session_closed(session, error.code, may_resume=False)
 
     # --- inputs ----------------------------------------------------------------------------
 
@@ -172,13 +172,13 @@ class Node:
             self.requester.awarding.session_opened(session.peer)
             self.closing.proceed(session)
 
-    def _session_closed(self, session: SessionKey, code: str) -> None:
+    def _session_closed(self, session: SessionKey, code: str, *, may_resume: bool = True) -> None:
         self._readers.pop(session, None)
         self.heads.session_closed(session)
         if session.outbound:
-            self.requester.awarding.session_closed(session.peer, code)
+            self.requester.awarding.session_closed(session.peer, code, may_resume=may_resume)
         else:
-            self.provider.session_closed(session.peer)
+            self.provider.session_closed(session.peer, may_resume=may_resume)
 
     def _session_data(self, session: SessionKey, data: bytes) -> None:
         reader = self._readers.get(session)
@@ -223,11 +223,14 @@ class Node:
                 delivery.take_failed(session, message)
             case messages.Refuse():
                 delivery.take_refuse(session, message)
+            case messages.Resume():
+                self.requester.reestablish.take_resume(session, message)
             case messages.Reestablish():
                 self.requester.reestablish.take(session, message)
                 self.requester.awarding.dispatch(session.peer)
             case messages.CloseAck():
                 self.closing.closed(payer.take_close_ack(session, message).cid)
+                delivery.resumed(self.context.ledger.channels[message.cid], [])
                 self.requester.awarding.dispatch(session.peer)
             case _:
                 raise RemoteError("session.protocol", type(message).__name__)
@@ -247,6 +250,8 @@ class Node:
                 provider.serving.take_cancel(session, message)
             case messages.CloseRequest():
                 self._refusing(session, message.cid, provider.payee.take_close, message)
+            case messages.Resume():
+                provider.serving.want(session, message)
             case messages.Reestablish():
                 self._refusing(session, message.cid, provider.reestablish.take, message)
             case _:

@@ -180,7 +180,7 @@ class Payer:
         for channel in self._context.ledger.with_peer(provider, Role.PAYER):
             channel.step(ChannelEvent.LOST)
 
-    def take_refuse(self, session: SessionKey, cid: bytes, code: str) -> None:
+    def take_refuse(self, session: SessionKey, cid: bytes, code: str) -> Channel:
         """A re-establish or close was not taken. RemoteError `channel.unknown`.
 
         A payee that never took the channel delivered nothing on it; one that forgot it after
@@ -196,6 +196,7 @@ class Payer:
         elif channel.state is ChannelState.DETACHED:
             self.freeze(channel, code)
         self._context.note("channel.refused", cid=cid, code=code)
+        return channel
 
     def freeze(self, channel: Channel, code: str) -> None:
         """The payee broke the channel's rules: nothing more is bought on it."""

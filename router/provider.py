@@ -47,16 +47,16 @@ from router.timers import TimerKey
 class Provider:
     """All that this node sells."""
 
-    TIMERS: Final = ("unpaid", "overdue", "offers")
+    TIMERS: Final = ("unpaid", "overdue", "away", "unacknowledged", "offers")
 
     def __init__(self, context: Context, anchor: Anchor, *, standing_offers: bool) -> None:
         self._context = context
         self.standing_offers = standing_offers
         self.payee = Payee(context, anchor)
-        self.reestablish = PayeeReestablish(context, self.payee)
         self.offers: dict[str, ModelOffer] = {}
         self._bids: OrderedDict[bytes, PlacedBid] = OrderedDict()
         self.serving = Serving(context, self.payee)
+        self.reestablish = PayeeReestablish(context, self.payee, self.serving)
         self.draining = False
         self.standing = Standing(context, self._free_places, self.payee.deposit_max_ucr)
 
@@ -231,6 +231,7 @@ class Provider:
         if ack.receipt_id != lane.receipt_id:
             raise RemoteError("receipt.mismatch", "counter-signed another receipt")
         context.append(ReceiptCountersigned(ack.cid, ack.lane, ack.receipt_id, ack.signature))
+        self.serving.acknowledged(ack.cid, ack.lane)
         context.note("receipt.countersigned", receipt_id=ack.receipt_id, peer_id=session.peer)
 
     def set_offers(self, offers: tuple[ModelOffer, ...]) -> None:
@@ -254,8 +255,9 @@ class Provider:
         """Take no new work."""
         self.draining = True
 
-    def session_closed(self, payer: bytes) -> None:
-        """The payer's stream is gone: its jobs stop, its lanes wait to be re-established."""
+    def session_closed(self, payer: bytes, *, may_resume: bool) -> None:
+        """The payer's stream is gone: its lanes wait to be re-established, its jobs with them
+        unless it broke the protocol."""
         self.standing.session_closed(SessionKey(payer, outbound=False))
-        self.serving.session_closed(payer)
+        self.serving.session_closed(payer, may_resume=may_resume)
         self.payee.lost(payer)

@@ -4,12 +4,11 @@ from collections import deque
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from protocol import limits
-from protocol.channel import LANE_TRANSITIONS, Channel, Lane, LaneEvent
+from protocol import limits, signing
+from protocol.channel import Channel, Lane
 from protocol.envelope import Signed
-from protocol.fields import GenerationParameters, TokenLogprob
-from protocol.machine import apply
-from protocol.messages import Bid
+from protocol.fields import GenerationParameters, GenerationProfile, TokenLogprob
+from protocol.messages import Bid, Receipt
 from router.actions import JobFinished, SessionKey
 
 
@@ -42,11 +41,42 @@ class ProviderJob:
     pieces: deque[tuple[str, int]] = field(default_factory=deque)
     logprobs: deque[TokenLogprob] = field(default_factory=deque)
     finished: JobFinished | None = None
+    away: bool = False  # the stream broke, and the payer has not come back yet
 
-    def step(self, event: LaneEvent) -> None:
-        """Move the lane by its table."""
-        state = self.lane.state
-        self.lane.state = apply(LANE_TRANSITIONS, state, event, "channel.wrong_state")
+    @property
+    def waiting_bytes(self) -> int:
+        """About what the text that was not sent yet takes."""
+        return sum(4 * len(text) for text, _ in self.pieces)
+
+    def receipt(self, payee: bytes) -> Receipt:
+        """What was delivered, when all of it is."""
+        finished = self.finished
+        assert finished is not None
+        assert self.input_tokens is not None
+        return Receipt(
+            request_id=self.lane.request_id,
+            bid_id=self.lane.bid_id,
+            cid=self.channel.cid,
+            lane=self.lane.lane,
+            payer=self.channel.payer,
+            payee=payee,
+            prompt_commitment=self.commitment,
+            transcript=self.transcript,
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            chunks=self.lane.chunks,
+            price_ucr=self.lane.due_ucr,
+            started_at_ns=self.started_at_ns,
+            ttft_ns=finished.ttft_ns,
+            duration_ns=finished.duration_ns,
+            finish_reason=finished.reason,
+            profile=GenerationProfile(
+                finished.engine,
+                self.placed.bid.model_digest,
+                signing.parameters_digest(self.parameters),
+                finished.settings,
+            ),
+        )
 
     def take_logprobs(self, count: int) -> tuple[TokenLogprob, ...]:
         """Those of the next `count` tokens, as far as the engine has given them."""

@@ -10,25 +10,43 @@ from protocol import limits, signing
 from protocol.channel import Channel, ChannelEvent, ChannelState, Lane, Role
 from protocol.errors import RemoteError
 from protocol.fields import LaneClaim
-from protocol.messages import Reestablish, Voucher
+from protocol.messages import Reestablish, Resume, Voucher
 from protocol.records import Denied, DueAgreed, LaneClosed, VoucherIssued
 from router.actions import SessionKey
 from router.context import Context
+from router.delivery import Delivery
 from router.payee import Payee
 from router.payer import Payer
+from router.serving import Serving
 
 
 class PayerReestablish:
     """The paying end: tells what it received, takes the payee's answer."""
 
-    def __init__(self, context: Context, payer: Payer) -> None:
+    def __init__(self, context: Context, payer: Payer, delivery: Delivery) -> None:
         self._context = context
         self._payer = payer
+        self._delivery = delivery
+        self._going_on: dict[bytes, list[int]] = {}  # by channel, until its payee's answer
 
     def tell(self, session: SessionKey, channel: Channel) -> None:
-        """After a reconnect: our total, and what we received a lane."""
+        """After a reconnect: the lanes that shall go on, our total, what we received a lane."""
+        self._going_on[channel.cid] = []
+        for attempt in self._delivery.away(channel):
+            lane = attempt.lane
+            self._context.send(session, Resume(channel.cid, lane.lane, lane.chunks + 1))
         message = Reestablish(channel.cid, channel.total_ucr, channel.claims(), None)
         self._context.send(session, message)
+
+    def take_resume(self, session: SessionKey, message: Resume) -> None:
+        """The payee goes on with a lane. RemoteError `channel.unknown`, `channel.wrong_state`,
+        `channel.bad_reestablish`."""
+        channel = self._payer.find(session, message.cid)
+        channel.check(ChannelEvent.REESTABLISH)
+        asked = {a.lane.lane: a.lane.chunks + 1 for a in self._delivery.away(channel)}
+        if asked.get(message.lane) != message.sequence:
+            raise RemoteError("channel.bad_reestablish", "goes on with what we did not ask for")
+        self._going_on.setdefault(channel.cid, []).append(message.lane)
 
     def take(self, session: SessionKey, message: Reestablish) -> Channel:
         """The payee's answer: adopt a voucher that we forgot, close the lanes that broke.
@@ -39,10 +57,11 @@ class PayerReestablish:
         """
         channel = self._payer.find(session, message.cid)
         channel.check(ChannelEvent.REESTABLISH)
+        going_on = self._going_on.pop(channel.cid, [])
         try:
             if message.total_ucr > channel.total_ucr:
                 self._adopt(channel, message.voucher)
-            prices = _broken(channel, message.lanes)
+            prices = _broken(channel, message.lanes, going_on)
             agreed = self._agreed(channel, message.lanes, prices)
         except RemoteError as error:
             self._payer.freeze(channel, error.code)
@@ -55,6 +74,7 @@ class PayerReestablish:
         if channel.total_ucr > message.total_ucr:
             self._context.send(session, self._payer.sign_again(channel))
         self._payer.settle(session, channel)
+        self._delivery.resumed(channel, going_on)
         return channel
 
     def _agreed(
@@ -97,10 +117,12 @@ class PayerReestablish:
         context.append(VoucherIssued(channel.cid, voucher.total_ucr, voucher.lanes))
 
 
-def _broken(channel: Channel, claims: tuple[LaneClaim, ...]) -> list[tuple[Lane, int]]:
+def _broken(
+    channel: Channel, claims: tuple[LaneClaim, ...], going_on: list[int]
+) -> list[tuple[Lane, int]]:
     """Our lanes that end here, and the prices that the payee closed them at."""
     answered = {claim.lane: claim.due_ucr for claim in claims}
-    lanes = list(channel.lanes.values())
+    lanes = [lane for number, lane in channel.lanes.items() if number not in going_on]
     return [(lane, answered.get(lane.lane, lane.due_ucr)) for lane in lanes]
 
 
@@ -126,9 +148,10 @@ class _Settling:
 class PayeeReestablish:
     """The earning end: settles the broken lanes, says at what, shows its best voucher."""
 
-    def __init__(self, context: Context, payee: Payee) -> None:
+    def __init__(self, context: Context, payee: Payee, serving: Serving) -> None:
         self._context = context
         self._payee = payee
+        self._serving = serving
 
     def take(self, session: SessionKey, message: Reestablish) -> None:
         """The payer is back. RemoteError `channel.unknown`, `channel.wrong_state`,
@@ -141,16 +164,24 @@ class PayeeReestablish:
             raise RemoteError("channel.frozen", penalize=False)
         channel.check(ChannelEvent.REESTABLISH)
         claimed = _check_claims(channel, message.lanes)
-        answer = self._settle(channel, claimed)
+        going_on = self._serving.take_wanted(channel, claimed)
+        resumed = [claimed[number] for number in going_on if number in claimed]
+        answer = self._settle(channel, claimed, going_on)
         channel.step(ChannelEvent.REESTABLISH)
+        for claim in resumed:
+            context.send(session, Resume(channel.cid, claim.lane, claim.chunks + 1))
         lanes = (channel.claims()[0], *answer)
         if len(lanes) < limits.LANES_PER_CHANNEL_MAX and lanes[-1].lane < channel.lane_last:
             # A payer that lost records must not use a lane's number again.
             last = channel.lane_last
             lanes = (*lanes, LaneClaim(last, 0, channel.closed.get(last, 0)))
         context.send(session, Reestablish(channel.cid, channel.total_ucr, lanes, channel.voucher))
+        done = [channel.lanes[number] for number in going_on if number not in claimed]
+        self._serving.go_on(session, channel, [*resumed, *(lane.claim() for lane in done)])
 
-    def _settle(self, channel: Channel, claimed: dict[int, LaneClaim]) -> list[LaneClaim]:
+    def _settle(
+        self, channel: Channel, claimed: dict[int, LaneClaim], going_on: list[int]
+    ) -> list[LaneClaim]:
         """Close the broken lanes; what the payer named, as it is from now on.
 
         What a voucher covers or states as received stays due, or a payer could prepay a job,
@@ -158,9 +189,11 @@ class PayeeReestablish:
         """
         settling = _Settling(max(0, channel.due_ucr - channel.total_ucr))
         vouched = channel.voucher.lanes if channel.voucher else ()
-        stated = {claim.lane: claim.due_ucr for claim in vouched}
+        stated = {c.lane: c.due_ucr for c in vouched if c.lane not in going_on}
+        claimed = {number: c for number, c in claimed.items() if number not in going_on}
         answer = []
-        for number in sorted((claimed.keys() | channel.lanes.keys()) - {0}):
+        ending = (claimed.keys() | channel.lanes.keys()) - {0, *going_on}
+        for number in sorted(ending):
             lane, claim = channel.lanes.get(number), claimed.get(number)
             due = lane.due_ucr if lane else channel.closed.get(number)
             if due is None:

@@ -33,8 +33,8 @@ class Requester:
         self._by_ask: dict[int, bytes] = {}
         self.offers = OfferBook()
         self.payer = Payer(context)
-        self.reestablish = PayerReestablish(context, self.payer)
         self.delivery = Delivery(context, self.payer, self)
+        self.reestablish = PayerReestablish(context, self.payer, self.delivery)
         self.bidding = Bidding(context, self.close_window)
         self.awarding = Awarding(
             context,
@@ -174,13 +174,16 @@ class Requester:
 
     def forget(self, job: Job) -> None:
         """Drop a request that ended, and its timers."""
-        for kind in ("window", "early", "deadline", "accept", "stall"):
+        for kind in ("window", "early", "deadline", "accept", "stall", "resume"):
             self._context.timers.cancel(TimerKey(kind, job.id))
         self._jobs.pop(job.id, None)
         self._by_ask.pop(job.ask.ask_id, None)
 
     def handle_timer(self, key: TimerKey) -> None:
-        """A timer of one of the kinds that `forget` names."""
+        """A timer of one of the kinds that `forget` names, or to dial a provider again."""
+        if key.kind == "redial":
+            self.awarding.redial(key.subject)
+            return
         job = self._jobs.get(key.subject)
         if job is None:
             return
@@ -188,6 +191,8 @@ class Requester:
             self.close_window(job)
         elif key.kind == "early":
             self.bidding.early_close(job)
+        elif key.kind == "resume":
+            self.fail(job, "provider.vanished", "mid-stream; what arrived is paid")
         elif key.kind == "deadline":
             self.fail(job, "request.deadline", "")
         elif key.kind == "accept" and job.state is JobState.CONNECTING:

@@ -5,23 +5,17 @@ pauses and says what it needs. Rule: protocol/README.md, "Chunks" and "Receipts"
 """
 
 from protocol import limits, signing, transcript
-from protocol.channel import Channel, ChannelEvent, LaneEvent, LaneState
-from protocol.fields import GenerationProfile, TokenLogprob
-from protocol.messages import (
-    Accept,
-    Award,
-    Cancel,
-    Chunk,
-    JobFailed,
-    NeedVoucher,
-    Receipt,
-    Result,
-)
+from protocol.channel import Channel, ChannelEvent, ChannelState, Lane, LaneEvent, LaneState
+from protocol.errors import RemoteError
+from protocol.fields import LaneClaim, TokenLogprob
+from protocol.messages import Accept, Award, Cancel, Chunk, JobFailed, Resume
 from protocol.records import LaneClosed, ReceiptSigned
 from router.actions import CancelJob, JobFinished, SessionKey
+from router.chunking import Chunking
 from router.context import Context
 from router.payee import Payee
 from router.provider_job import PlacedBid, ProviderJob, split_piece
+from router.resending import Resending
 from router.timers import TimerKey
 
 
@@ -31,7 +25,10 @@ class Serving:
     def __init__(self, context: Context, payee: Payee) -> None:
         self._context = context
         self._payee = payee
+        self._resending = Resending()
+        self._chunking = Chunking(context, payee, self._resending)
         self._jobs: dict[bytes, ProviderJob] = {}
+        self._wanted: dict[tuple[bytes, bytes, int], int] = {}
 
     @property
     def running(self) -> int:
@@ -66,7 +63,7 @@ class Serving:
             ),
             started_at_ns=context.now_ns,
         )
-        job.step(LaneEvent.ACCEPT)
+        job.lane.step(LaneEvent.ACCEPT)
         self._jobs[job_id] = job
         # A payer that pays in crumbs must not hold a place for ever.
         deadline_ns = placed.request.message.deadline_ns
@@ -118,150 +115,70 @@ class Serving:
         if job := self._jobs.get(job_id):
             self._end(job, code)
 
-    # --- chunks ----------------------------------------------------------------------------
-
     def _pump(self, job: ProviderJob) -> None:
-        """Send what the credit window allows; pause and ask for a voucher at its edge."""
-        if job.input_tokens is None:
-            return
-        while job.pieces or (job.finished and not job.lane.chunks):
-            text, count = self._next_chunk(job)
-            if text is None:
-                self._pause(job)
-                return
-            self._send_chunk(job, text, count)
-        if job.finished is not None:
+        """Send what may be sent; behind the last of it, the receipt."""
+        if self._chunking.pump(job) and job.finished is not None:
             self._finish(job)
+        elif job.away and job.waiting_bytes > limits.RESEND_LANE_BYTES_MAX:
+            self._drop(job)
 
-    def _next_chunk(self, job: ProviderJob) -> tuple[str | None, int]:
-        """The most text that may go in one chunk now, taken off the queue; None for nothing."""
-        assert job.input_tokens is not None
-        count = taken = 0
-        due = job.lane.price_ucr(job.input_tokens, job.output_tokens)
-        ahead = job.lane.price_ucr(0, limits.CHUNK_TOKENS_MAX)
-        for _, tokens in job.pieces:
-            if taken and count + tokens > limits.CHUNK_TOKENS_MAX:
-                break
-            price = job.lane.price_ucr(job.input_tokens, job.output_tokens + count + tokens)
-            if not self._payee.reserve(job.channel, job.lane, price, ahead):
-                break
-            count, taken, due = count + tokens, taken + 1, price
-        if job.pieces and not taken:
-            return None, 0
-        if not job.pieces and not self._payee.reserve(job.channel, job.lane, due, 0):
-            return None, 0
-        text = "".join(job.pieces.popleft()[0] for _ in range(taken))
-        return text, count
-
-    def _send_chunk(self, job: ProviderJob, text: str, count: int) -> None:
-        context, lane = self._context, job.lane
-        assert job.input_tokens is not None
-        if lane.state is LaneState.PAUSED:  # another lane's end made room in the window
-            self._resume(job)
-        job.channel.step(ChannelEvent.CHUNK)
-        job.step(LaneEvent.CHUNK)
-        job.output_tokens += count
-        lane.chunks += 1
-        lane.due_ucr = lane.price_ucr(job.input_tokens, job.output_tokens)
-        logprobs = job.take_logprobs(count)
-        job.transcript = transcript.transcript_next(
-            job.transcript,
-            lane.chunks,
-            text,
-            job.input_tokens,
-            job.output_tokens,
-            lane.due_ucr,
-            logprobs,
-        )
-        signed = signing.chunk_bytes(
-            context.network, job.channel.cid, lane.lane, lane.chunks, job.transcript
-        )
-        context.send(
-            job.session,
-            Chunk(
-                cid=job.channel.cid,
-                lane=lane.lane,
-                sequence=lane.chunks,
-                text=text,
-                input_tokens=job.input_tokens,
-                output_tokens=job.output_tokens,
-                due_ucr=lane.due_ucr,
-                transcript=job.transcript,
-                signature=context.signer.sign(signed),
-                logprobs=logprobs,
-            ),
-        )
-
-    def _pause(self, job: ProviderJob) -> None:
-        """Ask for a voucher that pays for the next chunk, once a pause."""
-        assert job.input_tokens is not None
-        channel, lane = job.channel, job.lane
-        tokens = sum(count for _, count in job.pieces) or 1
-        tokens = min(tokens, limits.CHUNK_TOKENS_MAX)
-        wanted = lane.price_ucr(job.input_tokens, job.output_tokens + tokens)
-        others = channel.reserved_ucr - max(lane.due_ucr, lane.reserved_ucr)
-        total = max(1, others + wanted - self._context.ledger.window_ucr(channel))
-        if total <= channel.total_ucr:
-            total = channel.total_ucr + 1
-        timer = TimerKey("unpaid", job.job_id)
-        if lane.state is not LaneState.PAUSED:
-            self._context.timers.set(timer, self._context.now_ns + limits.UNPAID_TIMEOUT_NS)
-            self._context.send(job.session, NeedVoucher(channel.cid, lane.lane, total))
-            self._context.note("job.paused", request_id=lane.request_id, total_ucr=total)
-        job.step(LaneEvent.WINDOW_FULL)
+    # --- payment ---------------------------------------------------------------------------
 
     def voucher_taken(self, channel: Channel) -> None:
         """A better voucher is held: lanes that waited for it go on."""
+        if channel.voucher is not None:
+            self._resending.received(channel.voucher)
         for job in list(self._jobs.values()):
             if job.channel is channel:
-                self._resume(job)
+                self._chunking.paid(job)
                 self._pump(job)
 
-    def _resume(self, job: ProviderJob) -> None:
-        job.step(LaneEvent.VOUCHER)
-        self._context.timers.cancel(TimerKey("unpaid", job.job_id))
-
     def handle_timer(self, key: TimerKey) -> None:
-        """A paused lane was not paid in time, or the request's deadline is past."""
-        if job := self._jobs.get(key.subject):
-            self._end(job, "channel.unpaid" if key.kind == "unpaid" else "request.deadline")
+        """A payer did not pay, come back or counter-sign in time, or the deadline is past."""
+        if key.kind == "unacknowledged":
+            self._give_up_receipt(key.subject, key.lane)
+        elif job := self._jobs.get(key.subject):
+            if key.kind == "away":
+                self._drop(job)
+            else:
+                self._end(job, "channel.unpaid" if key.kind == "unpaid" else "request.deadline")
 
     # --- the end ---------------------------------------------------------------------------
 
     def _finish(self, job: ProviderJob) -> None:
-        context, finished = self._context, job.finished
-        assert finished is not None
-        assert job.input_tokens is not None
-        receipt = Receipt(
-            request_id=job.lane.request_id,
-            bid_id=job.lane.bid_id,
-            cid=job.channel.cid,
-            lane=job.lane.lane,
-            payer=job.channel.payer,
-            payee=context.public_key,
-            prompt_commitment=job.commitment,
-            transcript=job.transcript,
-            input_tokens=job.input_tokens,
-            output_tokens=job.output_tokens,
-            chunks=job.lane.chunks,
-            price_ucr=job.lane.due_ucr,
-            started_at_ns=job.started_at_ns,
-            ttft_ns=finished.ttft_ns,
-            duration_ns=finished.duration_ns,
-            finish_reason=finished.reason,
-            profile=GenerationProfile(
-                finished.engine,
-                job.placed.bid.model_digest,
-                signing.parameters_digest(job.parameters),
-                finished.settings,
-            ),
-        )
+        context = self._context
+        receipt = job.receipt(context.public_key)
         identity = signing.receipt_id(receipt)
         signature = context.signer.sign(signing.receipt_bytes(context.network, identity))
         context.append(ReceiptSigned(receipt, signature))
-        context.send(job.session, Result(receipt, signature))
+        self._send_result(job.session, job.lane)
         context.note("receipt.signed", request_id=job.lane.request_id, receipt_id=identity)
         self._forget(job)
+
+    def _send_result(self, session: SessionKey, lane: Lane) -> None:
+        """Send the receipt of a lane that is done, from its record, and await the answer."""
+        context, result = self._context, lane.result
+        assert result is not None
+        context.send(session, result)
+        timer = TimerKey("unacknowledged", result.receipt.cid, lane.lane)
+        context.timers.set(timer, context.now_ns + limits.ACKNOWLEDGE_TIMEOUT_NS)
+
+    def acknowledged(self, cid: bytes, number: int) -> None:
+        """The receipt of a lane is counter-signed."""
+        self._context.timers.cancel(TimerKey("unacknowledged", cid, number))
+        self._resending.forget(cid, number)
+
+    def _give_up_receipt(self, cid: bytes, number: int) -> None:
+        """No counter-signature came: the lane is closed at its price without one."""
+        context, channel = self._context, self._context.ledger.channel(cid)
+        lane = channel.lanes.get(number) if channel else None
+        # Without a stream the payer may still bring it when it is back.
+        if channel is None or lane is None or channel.state is not ChannelState.READY:
+            return
+        code = "receipt.unacknowledged"
+        context.append(LaneClosed(cid, number, lane.chunks, lane.due_ucr, code, context.now_ns))
+        context.note("receipt.unacknowledged", request_id=lane.request_id, peer_id=channel.peer)
+        self._resending.forget(cid, number)
 
     def take_cancel(self, session: SessionKey, cancel: Cancel) -> None:
         """The payer wants no more; what was sent stays due."""
@@ -270,13 +187,6 @@ class Serving:
             if same_lane and job.session == session:
                 self._end(job, "engine.cancelled")
 
-    def session_closed(self, payer: bytes) -> None:
-        """The payer's stream is gone: its jobs stop."""
-        for job in list(self._jobs.values()):
-            if job.session.peer == payer:
-                self._context.act(CancelJob(job.job_id))
-                self._forget(job)
-
     def _end(self, job: ProviderJob, code: str) -> None:
         """Stop a lane without a receipt."""
         context, lane = self._context, job.lane
@@ -284,11 +194,97 @@ class Serving:
         context.append(
             LaneClosed(job.channel.cid, lane.lane, lane.chunks, lane.due_ucr, code, context.now_ns)
         )
-        context.send(job.session, JobFailed(job.channel.cid, lane.lane, code))
+        if not job.away:
+            context.send(job.session, JobFailed(job.channel.cid, lane.lane, code))
         context.note("job.failed", request_id=lane.request_id, code=code, due_ucr=lane.due_ucr)
+        self._resending.forget(job.channel.cid, lane.lane)
         self._forget(job)
 
     def _forget(self, job: ProviderJob) -> None:
-        for kind in ("unpaid", "overdue"):
+        for kind in ("unpaid", "overdue", "away"):
             self._context.timers.cancel(TimerKey(kind, job.job_id))
         self._jobs.pop(job.job_id, None)
+
+    # --- a stream breaks, and comes back ----------------------------------------------------
+
+    def session_closed(self, payer: bytes, *, may_resume: bool) -> None:
+        """The payer's stream is gone: its jobs wait for it a while, or stop."""
+        context = self._context
+        self._wanted = {key: at for key, at in self._wanted.items() if key[0] != payer}
+        for job in list(self._jobs.values()):
+            if job.session.peer != payer or job.away:
+                continue
+            if may_resume:
+                job.away = True
+                timer = TimerKey("away", job.job_id)
+                context.timers.set(timer, context.now_ns + limits.RESUME_GRACE_NS)
+            else:
+                self._drop(job)
+
+    def _drop(self, job: ProviderJob) -> None:
+        """Stop a job whose payer is gone; its lane is settled when it comes back."""
+        self._context.act(CancelJob(job.job_id))
+        self._resending.forget(job.channel.cid, job.lane.lane)
+        self._forget(job)
+
+    def want(self, session: SessionKey, message: Resume) -> None:
+        """The payer wants a broken lane to go on. RemoteError `channel.unknown`,
+        `channel.wrong_state`."""
+        channel = self._payee.find(session, message.cid)
+        channel.check(ChannelEvent.REESTABLISH)
+        if message.lane in channel.lanes:
+            self._wanted[session.peer, message.cid, message.lane] = message.sequence
+
+    def take_wanted(self, channel: Channel, claimed: dict[int, LaneClaim]) -> list[int]:
+        """The broken lanes that go on, by what the payer wants and claims; all others stop.
+
+        A lane that is done and that the payer does not name waits for its receipt's answer.
+        RemoteError `channel.bad_lanes`.
+        """
+        go_on = []
+        for number, lane in channel.lanes.items():
+            claim = claimed.get(number)
+            wanted = self._wanted.pop((channel.payer, channel.cid, number), None)
+            if claim is None:
+                if lane.result is not None and lane.resumes < limits.RESUMES_PER_LANE_MAX:
+                    go_on.append(number)
+                continue
+            if wanted is not None and wanted != claim.chunks + 1:
+                raise RemoteError("channel.bad_lanes", "wants another chunk than it lacks")
+            if wanted is not None and self._unsent(channel, lane, claim) is not None:
+                go_on.append(number)
+        for job in list(self._jobs.values()):
+            if job.channel is channel and job.lane.lane not in go_on:
+                self._drop(job)
+        return go_on
+
+    def _unsent(self, channel: Channel, lane: Lane, claim: LaneClaim) -> list[Chunk] | None:
+        """The chunks that the payer lacks; None when the lane can't go on."""
+        job = self._job_of(channel, lane)
+        if lane.resumes >= limits.RESUMES_PER_LANE_MAX or not (job or lane.result):
+            return None
+        return self._resending.after(channel.cid, lane.lane, claim.chunks, lane.chunks)
+
+    def _job_of(self, channel: Channel, lane: Lane) -> ProviderJob | None:
+        for job in self._jobs.values():
+            if job.channel is channel and job.lane is lane:
+                return job
+        return None
+
+    def go_on(self, session: SessionKey, channel: Channel, claims: list[LaneClaim]) -> None:
+        """The channel is re-established: send again what was lost, then what waits."""
+        for claim in claims:
+            lane = channel.lanes[claim.lane]
+            for chunk in self._unsent(channel, lane, claim) or ():
+                self._context.send(session, chunk)
+            self._context.note("job.resumed", request_id=lane.request_id, chunks=claim.chunks)
+            lane.resumes += 1
+            job = self._job_of(channel, lane)
+            if job is None:
+                self._send_result(session, lane)
+                continue
+            job.away, job.session = False, session
+            self._context.timers.cancel(TimerKey("away", job.job_id))
+            if lane.state is LaneState.PAUSED:
+                self._chunking.ask_voucher(job)
+            self._pump(job)

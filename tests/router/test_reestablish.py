@@ -11,6 +11,7 @@ from protocol.channel import ChannelState
 from protocol.fields import LaneClaim
 from protocol.messages import Chunk, Reestablish, Result
 from protocol.units import NS_PER_S
+from router import actions as act
 from simnet.peer import Peer
 from simnet.world import World
 from tests.router.support import (
@@ -34,10 +35,11 @@ def nothing_received(message: Reestablish) -> Reestablish:
 
 
 def cut_mid_stream(world: World) -> tuple[Peer, Peer]:
-    """A job that has streamed for a second, then a broken stream."""
+    """A job that has streamed for a second, then a broken stream, and nobody to resume it."""
     provider, requester = world.peers
     world.give(requester, make_ask(1, 100))
     world.run(NS_PER_S + 500_000_000)
+    world.give(requester, act.CancelAsk(1))
     world.cut(provider, requester)
     world.run(NS_PER_S)
     return provider, requester

@@ -120,7 +120,7 @@ class Watch:
     def _chunk_leaves(self, durable: Durable, chunk: Chunk) -> None:
         self.chunks_seen += 1
         lanes = self._sent.setdefault(chunk.cid, {})
-        lanes[chunk.lane] = chunk.due_ucr
+        lanes[chunk.lane] = max(chunk.due_ucr, lanes.get(chunk.lane, 0))
         sent = sum(durable.lane_closed.get((chunk.cid, lane), due) for lane, due in lanes.items())
         reserved = durable.reserved.get((chunk.cid, chunk.lane), 0)
         assert chunk.due_ucr <= reserved, "a chunk leaves behind its durable reservation"

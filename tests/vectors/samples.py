@@ -208,6 +208,7 @@ MESSAGES: Final[dict[str, Any]] = {
         )
         for count in (15, 16, 32)
     },
+    "Resume": m.Resume(CID, 4, 3),
 }
 
 RECORDS: Final[dict[str, Any]] = {

@@ -1,0 +1,58 @@
+"""When a voucher goes out for a running lane, and over how much. Sans-IO.
+
+Rule: router/README.md, "Money": between half a chunk and a chunk ahead, never over A.
+"""
+
+from protocol.errors import LocalError
+from protocol.messages import Voucher
+from router import events
+from router.attempt import Attempt
+from router.context import Context
+from router.job import Job
+from router.payer import Payer, headroom_ucr
+
+
+class Paying:
+    """Vouchers of the lanes that this node pays for."""
+
+    def __init__(self, context: Context, payer: Payer) -> None:
+        self._context = context
+        self._payer = payer
+
+    def ahead(self, job: Job, attempt: Attempt) -> None:
+        """Keep the vouchers between half a chunk and a chunk ahead of what is due."""
+        channel = attempt.channel
+        left = attempt.parameters.output_tokens_max - attempt.output_tokens
+        headroom = headroom_ucr(attempt.scored, 0, left)
+        if channel.total_ucr - channel.due_ucr <= headroom // 2:
+            self._send(job, attempt, channel.due_ucr + headroom)
+
+    def needed(self, job: Job, attempt: Attempt, total_ucr: int) -> None:
+        """The provider is paused until the total reaches `total_ucr`.
+
+        LocalError `channel.over_deposit`, `channel.advance_limit`: it won't be paid.
+        """
+        channel = attempt.channel
+        if total_ucr <= channel.total_ucr:
+            return  # already paid: the voucher is on its way
+        advance = total_ucr - channel.due_ucr
+        if total_ucr > channel.deposit_ucr:
+            detail = f"{total_ucr} of {channel.deposit_ucr} ucr"
+            raise LocalError("channel.over_deposit", detail)
+        if advance > job.ask.advance_max_ucr:
+            detail = f"{advance} ucr wanted, {job.ask.advance_max_ucr} allowed"
+            raise LocalError("channel.advance_limit", detail)
+        self._send(job, attempt, total_ucr)
+
+    def _send(self, job: Job, attempt: Attempt, target_ucr: int) -> None:
+        voucher = self._payer.issue(attempt.channel, target_ucr, job.ask.advance_max_ucr)
+        if voucher is not None:
+            self._context.send(attempt.session, voucher)
+            self.tell(job, voucher)
+
+    def tell(self, job: Job, voucher: Voucher) -> None:
+        """Report a voucher to its asker and the log."""
+        at_ns = job.elapsed_ns(self._context.now_ns)
+        paid = events.Paid(voucher.cid, voucher.total_ucr, at_ns)
+        self._context.deliver(job.ask.ask_id, paid)
+        self._context.note("voucher.sent", request_id=job.id, total_ucr=voucher.total_ucr)
