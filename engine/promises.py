@@ -121,18 +121,24 @@ class Promises:
         speed = self.speed.apply(estimate.tokens_per_s_milli)
         return Estimate(wait_ns + read_ns, speed, wait_ns)
 
-    def take(self, estimated: Estimate, promised: Estimate, delivered: Delivered) -> bool:
-        """A job is over: what the engine had estimated for it, what was promised, what came of
-        it. Whether the promise was kept."""
+    def take(
+        self,
+        estimated: Estimate,
+        expected: Estimate,
+        delivered: Delivered,
+        told: Estimate | None = None,
+    ) -> bool:
+        """A job is over: what the engine had estimated for it when it came, the same corrected,
+        and what came of it. Whether what the requester was `told` (else: expected) was kept."""
         self.wait.add(delivered.queue_ns, estimated.wait_ns)
         self.read.add(
             delivered.ttft_ns - delivered.queue_ns, estimated.ttft_ns - estimated.wait_ns
         )
-        self.ttft_errors.add(delivered.ttft_ns, promised.ttft_ns)
+        self.ttft_errors.add(delivered.ttft_ns, expected.ttft_ns)
         if delivered.tokens_per_s_milli:
             self.speed.add(delivered.tokens_per_s_milli, estimated.tokens_per_s_milli)
-            self.speed_errors.add(delivered.tokens_per_s_milli, promised.tokens_per_s_milli)
-        kept = is_kept(promised, delivered)
+            self.speed_errors.add(delivered.tokens_per_s_milli, expected.tokens_per_s_milli)
+        kept = is_kept(told or expected, delivered)
         self.jobs += 1
         self.kept += kept
         return kept

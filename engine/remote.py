@@ -176,6 +176,7 @@ class RemoteEngine:
         job = _Job(spec, emit)
         try:
             async with self._free:
+                job.placed_ns = now_ns()
                 await self._ask(spec, job)
         except EngineError as error:
             if error.code in DOWN_CODES:
@@ -216,7 +217,7 @@ class _Job:
     """One job's events, from the answer as it comes to the caller's."""
 
     def __init__(self, spec: JobSpec, emit: Callable[[EngineEvent], None]) -> None:
-        self.begin_ns = now_ns()
+        self.begin_ns = self.placed_ns = now_ns()
         self.first_ns = 0
         self.input_tokens = estimated_tokens(spec.prompt)
         self.answer = Answer(spec.parameters, self._tokens)
@@ -245,6 +246,7 @@ class _Job:
                 duration_ns=end_ns - self.begin_ns,
                 engine=ENGINE_NAME,
                 settings=settings[: limits.BUILD_NAME_CHARS_MAX],
+                queue_ns=self.placed_ns - self.begin_ns,
             )
         )
 

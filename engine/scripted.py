@@ -128,6 +128,7 @@ class ScriptedEngine:
         input_tokens: int,
         submitted_at: float,
     ) -> None:
+        queue_ns = _since(submitted_at)
         await trio.sleep(script.ttft_ns / NS_PER_S)
         ttft_ns = _since(submitted_at)
         made = 0
@@ -154,6 +155,7 @@ class ScriptedEngine:
                 duration_ns=_since(submitted_at),
                 engine="scripted",
                 settings=f"places={self._places}",
+                queue_ns=queue_ns,
             )
         )
 

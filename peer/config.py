@@ -72,8 +72,9 @@ class ProviderConfig:
     so many decode steps a second (0: all it can). `memory_mib` is what loaded models may take
     together (0: no limit); those over it wait unloaded for a job. `worker_memory_mib` is where
     one model's process is stopped (0: far enough over its need). `prefix_reuse` reads the known
-    beginning of the same requester's prompts only once. `standing_offers` tells the network what
-    is sold at which price, so that requesters can skip the auction.
+    beginning of the same requester's prompts only once. Where jobs wait, those of `preferred`
+    requesters (peer ids) get four times the share of others. `standing_offers` tells the network
+    what is sold at which price, so that requesters can skip the auction.
     """
 
     models: tuple[str, ...] = ()
@@ -88,6 +89,7 @@ class ProviderConfig:
     memory_mib: Count = 0
     worker_memory_mib: Count = 0
     prefix_reuse: bool = True
+    preferred: Annotated[tuple[str, ...], Meta(max_length=limits.PREFERRED_MAX)] = ()
     standing_offers: bool = True
     remote: Annotated[tuple[RemoteConfig, ...], Meta(max_length=limits.REMOTES_MAX)] = ()
 

@@ -41,7 +41,8 @@ _DRAIN_POLL_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class DaemonSettings:
-    """How one node runs. Prices are ucr per 1,000,000 tokens."""
+    """How one node runs. Prices are ucr per 1,000,000 tokens; `preferred` requesters' jobs wait
+    less."""
 
     directory: Path
     network: NetworkSettings
@@ -49,6 +50,7 @@ class DaemonSettings:
     output_price_ucr: int = 0
     credit_limit_ucr: int = 0
     standing_offers: bool = True
+    preferred: tuple[bytes, ...] = ()
 
 
 class Daemon:
@@ -95,6 +97,7 @@ class Daemon:
                 self.driver.feed,
                 input_price_ucr=settings.input_price_ucr,
                 output_price_ucr=settings.output_price_ucr,
+                preferred=settings.preferred,
             )
         self._asks: dict[int, trio.MemorySendChannel[Any]] = {}
         self._next_ask = 1

@@ -1,12 +1,24 @@
 """Between the node and the engine: starts and cancels jobs, turns their events into inputs."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Any
 
 import structlog
 import trio
 
-from engine.interface import Engine, EngineEvent, Finished, JobSpec, Started, Tokens
+from engine.interface import (
+    Engine,
+    EngineEvent,
+    Estimate,
+    Finished,
+    JobSpec,
+    Started,
+    Tokens,
+)
+from engine.job import now_ns
+from engine.queue import Priority
+from peer.meter import JobFigures, Meter, Outlook
 from protocol.errors import EngineError
 from router.actions import (
     Input,
@@ -20,6 +32,8 @@ from router.actions import (
 )
 
 log = structlog.get_logger()
+
+Json = dict[str, Any]
 
 _PROBE_TOKENS = 1_000
 _REFRESH_S = 0.2
@@ -35,11 +49,14 @@ class Jobs:
         *,
         input_price_ucr: int,
         output_price_ucr: int,
+        preferred: Collection[bytes] = (),
     ) -> None:
         self._engine = engine
         self._feed = feed
         self._input_price_ucr = input_price_ucr
         self._output_price_ucr = output_price_ucr
+        self._preferred = frozenset(preferred)
+        self._meters: dict[str, Meter] = {}
         self._scopes: dict[bytes, trio.CancelScope] = {}
         # Jobs that the engine has, by model.
         self._running: Counter[str] = Counter()
@@ -66,7 +83,9 @@ class Jobs:
         await self._idle.wait()
 
     async def _run(self, action: StartJob, scope: trio.CancelScope) -> None:
-        job_id = action.job_id
+        job_id, model = action.job_id, action.model
+        meter, outlook = self._meter(model), self._outlook(model)
+        expected = meter.correct(outlook)
 
         def emit(event: EngineEvent) -> None:
             match event:
@@ -76,6 +95,11 @@ class Jobs:
                 case Started():
                     self._feed(JobStarted(job_id, event.input_tokens))
                 case Finished():
+                    told = Estimate(action.ttft_ns, action.tokens_per_s_milli)
+                    figures = meter.finished(
+                        event, outlook, expected, told if action.ttft_ns else None
+                    )
+                    _log_finished(action, event, figures)
                     self._feed(
                         JobFinished(
                             job_id,
@@ -88,18 +112,26 @@ class Jobs:
                         )
                     )
 
-        self._running[action.model] += 1
+        preferred = action.payer in self._preferred
+        self._running[model] += 1
         try:
             with scope:
                 spec = JobSpec(
-                    job_id, action.model, action.prompt, action.parameters, action.payer
+                    job_id,
+                    model,
+                    action.prompt,
+                    action.parameters,
+                    action.payer,
+                    Priority.INTERACTIVE if preferred else Priority.NORMAL,
+                    action.ttft_ns_max,
                 )
                 await self._engine.run_job(spec, emit)
         except EngineError as error:
+            meter.failed()
             log.warning("engine.job_failed", code=error.code, detail=error.detail)
             self._feed(JobBroke(job_id, error.code))
         finally:
-            self._running[action.model] -= 1
+            self._running[model] -= 1
             del self._scopes[job_id]
             self._stirred.set()
             if not self._scopes:
@@ -109,9 +141,11 @@ class Jobs:
         """What the engine would promise now, priced."""
         offers = []
         for model in self._engine.models():
-            none = self._engine.estimate(model.name, 0)
-            probe = self._engine.estimate(model.name, _PROBE_TOKENS)
-            per_token_ns = max(0, probe.ttft_ns - none.ttft_ns) // _PROBE_TOKENS
+            meter = self._meter(model.name)
+            outlook = meter.correct(self._outlook(model.name))
+            # The node takes those that run off again.
+            places = self._engine.free_places(model.name) + self._running[model.name]
+            meter.saw_places(places)
             offers.append(
                 ModelOffer(
                     name=model.name,
@@ -119,14 +153,37 @@ class Jobs:
                     context_tokens=model.context_tokens,
                     input_price_ucr=self._input_price_ucr,
                     output_price_ucr=self._output_price_ucr,
-                    ttft_ns=none.ttft_ns,
-                    ttft_ns_per_input_token=per_token_ns,
-                    tokens_per_s_milli=none.tokens_per_s_milli,
-                    # The node takes those that run off again.
-                    places=self._engine.free_places(model.name) + self._running[model.name],
+                    ttft_ns=outlook.ttft_ns,
+                    ttft_ns_per_input_token=outlook.ttft_ns_per_input_token,
+                    tokens_per_s_milli=outlook.tokens_per_s_milli,
+                    places=places,
+                    queue_jobs=self._engine.queue_room(model.name),
                 )
             )
         return tuple(offers)
+
+    def meters(self) -> Json:
+        """By model: what was done since the start, and how promises were kept."""
+        now = now_ns()
+        return {
+            name: {**meter.totals(now), "promises": meter.kept_json()}
+            for name, meter in self._meters.items()
+        }
+
+    def _meter(self, model: str) -> Meter:
+        if model not in self._meters:
+            self._meters[model] = Meter(now_ns())
+        return self._meters[model]
+
+    def _outlook(self, model: str) -> Outlook:
+        """What the engine estimates now; nothing for a model that has just gone."""
+        try:
+            none = self._engine.estimate(model, 0)
+            probe = self._engine.estimate(model, _PROBE_TOKENS)
+        except EngineError:
+            return Outlook(0, 0, 0, 0)
+        each_ns = max(0, probe.ttft_ns - none.ttft_ns) // _PROBE_TOKENS
+        return Outlook(none.ttft_ns, each_ns, none.tokens_per_s_milli, none.wait_ns)
 
     async def keep_offers(self) -> None:
         """Tell the node whenever the engine's models or promises change.
@@ -145,3 +202,22 @@ class Jobs:
             self._stirred = trio.Event()
             # A job that was just started has not reached the engine yet.
             await trio.lowlevel.checkpoint()
+
+
+def _log_finished(action: StartJob, job: Finished, figures: JobFigures) -> None:
+    log.info(
+        "job.finished",
+        job_id=action.job_id,
+        model=action.model,
+        peer_id=action.payer,
+        reason=job.reason.name.lower(),
+        input_tokens=job.input_tokens,
+        reused_tokens=job.reused_tokens,
+        output_tokens=job.output_tokens,
+        queue_ns=figures.queue_ns,
+        ttft_ns=figures.ttft_ns,
+        promised_ttft_ns=action.ttft_ns,
+        tokens_per_s=figures.tokens_per_s_milli / 1_000,
+        promised_tokens_per_s=action.tokens_per_s_milli / 1_000,
+        promise_kept=figures.kept,
+    )

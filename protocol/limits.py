@@ -258,6 +258,8 @@ ENGINE_QUEUE_JOBS_MAX: Final = 256
 # Later arrivals that may go before the first waiting job of an owner, whatever the weights: at
 # 16 to 1 a batch job goes after ~20 others of its size, and a large one after this many.
 ENGINE_OVERTAKES_MAX: Final = 64
+# Requesters that an operator prefers, from a file.
+PREFERRED_MAX: Final = 256
 # Idle owners whose use of the machine is remembered; ~200 B each.
 ENGINE_OWNERS_MAX: Final = 1_024
 ENGINE_STEPS_PER_S_MAX: Final = 100_000

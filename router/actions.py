@@ -76,7 +76,11 @@ class SessionData:
 
 @dataclass(frozen=True, slots=True)
 class ModelOffer:
-    """A model that the engine serves now: facts, promise and price."""
+    """A model that the engine serves now: facts, promise and price.
+
+    `places` jobs run at once, and `queue_jobs` more would be taken to wait now; the promise is
+    for one that comes next, with its wait.
+    """
 
     name: str
     digest: bytes
@@ -87,6 +91,7 @@ class ModelOffer:
     ttft_ns_per_input_token: int
     tokens_per_s_milli: int
     places: int
+    queue_jobs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,13 +264,17 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class StartJob:
-    """Give the engine a job of `payer`."""
+    """Give the engine a job of `payer`, who was promised this first token and speed, and waits
+    for the first token no longer than `ttft_ns_max`."""
 
     job_id: bytes
     model: str
     prompt: Prompt
     parameters: GenerationParameters
     payer: bytes
+    ttft_ns: int = 0
+    tokens_per_s_milli: int = 0
+    ttft_ns_max: int = 0
 
 
 @dataclass(frozen=True, slots=True)

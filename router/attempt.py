@@ -16,7 +16,7 @@ from protocol.machine import apply
 from protocol.messages import Accept, Chunk, Receipt, Request, Result
 from protocol.transcript import transcript_next
 from router.actions import SessionKey
-from router.auction import ScoredBid
+from router.auction import ScoredBid, patience_ns
 
 
 @dataclass(slots=True)
@@ -48,8 +48,7 @@ class Attempt:
         """How long to wait for the next chunk; the first one is held to the bid's promise."""
         if self.lane.chunks:
             return limits.CHUNK_TIMEOUT_NS
-        late = limits.FIRST_CHUNK_LATENESS * self.scored.bid.ttft_ns
-        return min(limits.CHUNK_TIMEOUT_NS, max(limits.FIRST_CHUNK_TIMEOUT_NS, late))
+        return patience_ns(self.scored.bid)
 
     def take_accept(self, network: str, message: Accept, verify: Verify) -> None:
         """RemoteError `channel.bad_signature`, `channel.wrong_state`."""

@@ -7,7 +7,7 @@ Rule: protocol/README.md, "Ranking".
 
 from dataclasses import dataclass
 
-from protocol import crypto
+from protocol import crypto, limits
 from protocol.envelope import Signed
 from protocol.errors import RemoteError
 from protocol.messages import Bid, Request
@@ -37,6 +37,12 @@ class ScoredBid:
 def expected_latency_ns(bid: Bid, output_tokens: int) -> int:
     """Promised time to the last of `output_tokens`, in ns."""
     return bid.ttft_ns + output_tokens * NS_MILLI_TOKENS // bid.tokens_per_s_milli
+
+
+def patience_ns(bid: Bid) -> int:
+    """How long a requester waits for the first chunk: it is held to the bid's promise."""
+    late_ns = limits.FIRST_CHUNK_LATENESS * bid.ttft_ns
+    return min(limits.CHUNK_TIMEOUT_NS, max(limits.FIRST_CHUNK_TIMEOUT_NS, late_ns))
 
 
 def score_bid(request: Signed, signed: Signed) -> ScoredBid:

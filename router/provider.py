@@ -34,10 +34,11 @@ from router.actions import (
     StartJob,
 )
 from router.anchor import Anchor
+from router.auction import patience_ns
 from router.context import Context
 from router.payee import Payee
 from router.provider_job import PlacedBid
-from router.quoting import quote
+from router.quoting import check_patience, check_room, quote
 from router.reestablish import PayeeReestablish
 from router.serving import Serving
 from router.standing import Standing
@@ -71,8 +72,7 @@ class Provider:
             raise RemoteError("engine.unknown_model", ask.model, penalize=False)
         if self.draining:
             raise RemoteError("provider.draining", penalize=False)
-        if self._free_places(offer) <= 0:
-            raise RemoteError("provider.busy", penalize=False)
+        self._check_room(offer, request.sender)
         self._expire_bids()
         if len(self._bids) >= limits.BIDS_OUTSTANDING_MAX:
             raise RemoteError("provider.busy", "bids outstanding", penalize=False)
@@ -102,6 +102,13 @@ class Provider:
         """Jobs of this model that would start at once."""
         busy = self.serving.running_of(offer.name)
         return min(offer.places - busy, limits.JOBS_RUNNING_MAX - self.serving.running)
+
+    def _check_room(self, offer: ModelOffer, requester: bytes) -> None:
+        serving = self.serving
+        if serving.running >= limits.JOBS_RUNNING_MAX:
+            raise RemoteError("provider.busy", f"{serving.running} jobs", penalize=False)
+        running, own = serving.running_of(offer.name), serving.running_of(offer.name, requester)
+        check_room(offer, running=running, own=own)
 
     def _expire_bids(self) -> None:
         while self._bids:
@@ -140,8 +147,10 @@ class Provider:
         if self.draining:
             raise RemoteError("provider.draining", penalize=False)
         offer = self.offers.get(placed.model)
-        if offer is None or self._free_places(offer) <= 0:
-            raise RemoteError("provider.busy", penalize=False)
+        if offer is None:
+            raise RemoteError("provider.busy", "the model is not offered now", penalize=False)
+        self._check_room(offer, session.peer)
+        check_patience(offer, ask, bid, context.now_ns)
         commitment = transcript.prompt_commitment(award.prompt, award.prompt_key)
         if commitment != ask.prompt_commitment:
             raise RemoteError("award.wrong_prompt")
@@ -192,7 +201,18 @@ class Provider:
         self._bids.pop(award.bid_id, None)  # a standing offer is not used up
         job_id = crypto.digest(award.cid, award.lane.to_bytes(8, "big"))
         # The engine starts while the records go to disk: nothing is sent before they are there.
-        context.act(StartJob(job_id, placed.model, award.prompt, award.parameters, session.peer))
+        context.act(
+            StartJob(
+                job_id,
+                placed.model,
+                award.prompt,
+                award.parameters,
+                session.peer,
+                bid.ttft_ns,
+                bid.tokens_per_s_milli,
+                min(patience_ns(bid), placed.request.message.deadline_ns - context.now_ns),
+            )
+        )
         if award.open is not None:
             context.append(opening)
             context.ledger.channels[award.cid].step(ChannelEvent.ACCEPT)

@@ -10,7 +10,7 @@ from protocol.fields import ChannelTerms, Prompt
 from protocol.messages import Bid, Request, StandingOffer
 from protocol.units import cost_ucr
 from router.actions import ModelOffer
-from router.auction import expected_latency_ns
+from router.auction import expected_latency_ns, patience_ns
 
 
 def _text_bytes(prompt: Prompt) -> int:
@@ -51,7 +51,8 @@ def quote(
     now_ns: int,
 ) -> Bid:
     """The bid for `request`. RemoteError, not an offence, is the reason for silence:
-    `bid.unacceptable`, `request.price_too_low`, `channel.over_limit`, `request.expired`.
+    `bid.unacceptable`, `request.price_too_low`, `channel.over_limit`, `request.expired`,
+    `provider.busy`.
     """
     standing = standing_offer(
         offer,
@@ -63,6 +64,7 @@ def quote(
     )
     bid = bid_of(standing, request)
     check_request(standing, bid, request, provider, now_ns)
+    check_patience(offer, request.message, bid, now_ns)
     return bid
 
 
@@ -146,3 +148,26 @@ def bid_of(offer: StandingOffer, request: Signed) -> Bid:
         payee_salt=offer.payee_salt,
         addresses=offer.addresses,
     )
+
+
+def check_room(offer: ModelOffer, *, running: int, own: int) -> None:
+    """RemoteError `provider.busy` when a job could neither start nor wait.
+
+    `running` jobs of the model were taken, `own` of them from this requester: with all places
+    taken, it has as many of the queue as it leaves free, at most.
+    """
+    free = offer.places - running
+    if free <= 0 and free + offer.queue_jobs <= 0:
+        raise RemoteError("provider.busy", "all places and the queue are full", penalize=False)
+    if free <= 0 and own >= free + offer.queue_jobs:
+        raise RemoteError("provider.busy", "its share of the queue is full", penalize=False)
+
+
+def check_patience(offer: ModelOffer, ask: Request, bid: Bid, now_ns: int) -> None:
+    """RemoteError `provider.busy`, no offence, when the requester won't wait as long as a job
+    would wait here now: before its bid, or with those that came since.
+
+    Without the prompt's own reading: a request's bound is far above most prompts.
+    """
+    if offer.ttft_ns > min(patience_ns(bid), ask.deadline_ns - now_ns):
+        raise RemoteError("provider.busy", "the queue is too long", penalize=False)

@@ -35,9 +35,10 @@ class Serving:
         """Jobs that have not ended."""
         return len(self._jobs)
 
-    def running_of(self, model: str) -> int:
-        """Jobs of one model that have not ended."""
-        return sum(job.placed.model == model for job in self._jobs.values())
+    def running_of(self, model: str, payer: bytes | None = None) -> int:
+        """Jobs of one model that have not ended: all, or those of one payer."""
+        jobs = (job for job in self._jobs.values() if payer in (None, job.session.peer))
+        return sum(job.placed.model == model for job in jobs)
 
     def start(
         self,

@@ -31,6 +31,7 @@ from peer.config import Config, NetworkConfig, ProviderConfig, credits_of
 from peer.control import serve_control, socket_path
 from peer.daemon import Daemon, DaemonSettings, open_daemon
 from peer.gateway import ApiSettings, parse_listen, serve_gateway
+from peer.identity import public_key
 from peer.libp2p_adapter.addresses import parse_address
 from peer.libp2p_adapter.network import NetworkSettings
 from peer.remotes import remote_settings
@@ -66,6 +67,7 @@ def daemon_settings(directory: Path, config: Config) -> DaemonSettings:
         output_price_ucr=credits_of("output_price", provider.output_price),
         credit_limit_ucr=credits_of("credit_limit", provider.credit_limit),
         standing_offers=provider.standing_offers,
+        preferred=tuple(map(public_key, provider.preferred)),
     )
 
 

@@ -38,7 +38,7 @@ def start(job_id: bytes, model: str) -> StartJob:
     return StartJob(job_id, model, PROMPT, PARAMETERS, bytes(32))
 
 
-def test_an_offer_is_the_engine_s_promise_priced() -> None:
+async def test_an_offer_is_the_engine_s_promise_priced() -> None:
     """The time to load is in the time to first token, once, whatever the prompt's length."""
     jobs = make_jobs(OneAtATime({"a": Script()}), lambda item: None)
     (offer,) = jobs.offers()
