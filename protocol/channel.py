@@ -197,7 +197,8 @@ class Channel:
     the claims of the payer's last voucher, so that it can be signed again as it was.
     `settled_due_ucr` is the price of all closed lanes; `closed` the last closed lanes' prices,
     kept so that a reconnecting peer that missed the end can still be reconciled, `receipts`
-    those that the payer counter-signed under them.
+    those that the payer counter-signed under them. The salts and
+    `open_signature`, the payer's, are kept as evidence for others.
     """
 
     cid: bytes
@@ -218,6 +219,9 @@ class Channel:
     closed: dict[int, int] = field(default_factory=dict)
     receipts: dict[int, bytes] = field(default_factory=dict)
     settled_ucr: int | None = None
+    payer_salt: bytes = bytes(16)
+    payee_salt: bytes = bytes(16)
+    open_signature: bytes = b""
 
     def step(self, event: ChannelEvent) -> None:
         """Move by the table. RemoteError `channel.wrong_state`."""

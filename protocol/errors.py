@@ -80,6 +80,8 @@ CODES: Final[dict[str, str]] = {
     "channel.bad_reestablish": "the peer shows a voucher that this side never signed",
     "channel.no_answer": "the peer did not agree in time; is it up? try again later",
     "channel.close_mismatch": "the two sides do not agree on the final total",
+    "channel.no_proof": "the payee wants a deposit that its witnesses signed; see [anchor]",
+    "channel.too_late": "the channel is settled already; the voucher came after the deadline",
     # head: what a node signs about its whole log
     "head.bad_signature": "a log's head is not signed by the node whose log it is said to be",
     "head.equivocation": "the peer signed two different logs; its channels here are frozen",
@@ -87,6 +89,15 @@ CODES: Final[dict[str, str]] = {
         "the log is older than what a peer holds a signature of: an old copy was restored; stop"
         " the daemon and put the newest copy back, or go on and lose what peers can't show"
     ),
+    # witness: who holds deposits for others
+    "witness.not_serving": "this peer is no witness; check [anchor] witnesses",
+    "witness.unknown_account": "the witness's operator granted this account nothing",
+    "witness.no_funds": "the account has less than the deposit; close channels or ask for more",
+    "witness.behind": "the witness has not heard of an earlier order of this payer",
+    "witness.conflict": "the payer signed two orders of one number; the first is held",
+    "witness.bad_order": "the order is not signed by its payer, or raises nothing",
+    "witness.bad_signature": "a threshold of the quorum's signatures is not there, or one is bad",
+    "witness.full": "the witness holds as many channels as it can",
     # session: the stream between two peers
     "session.protocol": "the peer sent a message that is not allowed here",
     "session.closed": "the stream to the peer closed",

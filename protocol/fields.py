@@ -193,6 +193,35 @@ class GenerationProfile:
 
 
 @dataclass(frozen=True, slots=True)
+class DepositOrder:
+    """A payer's order to its witnesses: let `deposit_ucr` in all stand behind a channel.
+
+    `sequence` counts the payer's orders from 0; one of each number can ever be certified.
+    `signature` is the payer's over the channel's id, the deposit and the number.
+    """
+
+    payer: Bytes32
+    payee: Bytes32
+    payer_salt: Bytes16
+    payee_salt: Bytes16
+    terms: ChannelTerms
+    deposit_ucr: Deposit
+    sequence: U63
+    signature: Bytes64
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessSignature:
+    """One witness's signature; over what is said where it stands."""
+
+    witness: Bytes32
+    signature: Bytes64
+
+
+WitnessSignatures = Annotated[tuple[WitnessSignature, ...], Meta(max_length=limits.WITNESSES_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelOpen:
     """Opens a channel inside an award; `signature` is the payer's over the cid and deposit."""
 

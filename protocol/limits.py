@@ -140,6 +140,21 @@ CHUNK_TOKENS_MAX: Final = 32
 PIECE_TOKENS_MAX: Final = 8
 CHANNEL_LIFETIME_NS: Final = 30 * 24 * 3_600 * NS_PER_S
 CHALLENGE_NS: Final = 24 * 3_600 * NS_PER_S
+# Witnesses of one quorum: a proof of deposit carries up to so many signatures, ~100 B each.
+WITNESSES_MAX: Final = 32
+# Unsettled channels that a witness holds deposits for, ~500 B each, and settled ones that it can
+# still answer for.
+WITNESS_CHANNELS_MAX: Final = 65_536
+WITNESS_SETTLED_KEPT: Final = 16_384
+# Certificates that a witness which missed some is sent at once; it then asks for the next.
+WITNESS_CATCH_UP: Final = 64
+# Proofs of deposit that were shown and whose channel is not opened yet: of all payers.
+PROOFS_WAITING_MAX: Final = 1_024
+# A witness that was down when a channel's challenge period ended waits this long for vouchers.
+WITNESS_GRACE_NS: Final = 60 * NS_PER_S
+# What a witness was asked and has not answered is asked again after this long, and connected to
+# again when it was lost.
+WITNESS_RETRY_NS: Final = 5 * NS_PER_S
 
 # --- log ----------------------------------------------------------------------------------
 RECORD_BYTES_MAX: Final = 64 * 1024

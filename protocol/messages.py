@@ -21,6 +21,8 @@ from protocol.fields import (
     ChannelOpen,
     ChannelTerms,
     Code,
+    Deposit,
+    DepositOrder,
     FinishReason,
     GenerationParameters,
     GenerationProfile,
@@ -33,6 +35,7 @@ from protocol.fields import (
     SignedHead,
     Strategy,
     TokenLogprob,
+    WitnessSignatures,
 )
 from protocol.registry import Registry
 
@@ -198,6 +201,16 @@ class ReceiptAck:
     lane: U63
     receipt_id: Bytes32
     signature: Bytes64
+
+
+@message(26)
+@dataclass(frozen=True, slots=True)
+class DepositProof:
+    """What stands behind a channel that the payer is about to open or has raised: its order to
+    the witnesses, and a threshold of their signatures under it."""
+
+    order: DepositOrder
+    signatures: WitnessSignatures
 
 
 @message(27)
@@ -368,3 +381,113 @@ class Resume:
     cid: Bytes32
     lane: U63
     sequence: Annotated[int, Meta(ge=1, le=limits.U32_MAX)]
+
+
+# --- session: client to witness ------------------------------------------------------------
+
+
+@message(70)
+@dataclass(frozen=True, slots=True)
+class LockAsk:
+    """Lock a deposit. With `signatures`, a threshold of them, it is settled fact: apply it."""
+
+    order: DepositOrder
+    signatures: WitnessSignatures
+
+
+@message(71)
+@dataclass(frozen=True, slots=True)
+class ClaimAsk:
+    """Pay the payee up to this voucher; `closing` 1 begins to close the channel as well.
+
+    Anybody may show a voucher, only the two ends may close.
+    """
+
+    cid: Bytes32
+    voucher: Voucher | None
+    closing: Annotated[int, Meta(ge=0, le=1)]
+
+
+@message(72)
+@dataclass(frozen=True, slots=True)
+class SettleAsk:
+    """Both ends agreed to close at `total_ucr`: the signatures of CloseRequest and CloseAck."""
+
+    cid: Bytes32
+    total_ucr: U63
+    payer_signature: Bytes64
+    payee_signature: Bytes64
+
+
+@message(73)
+@dataclass(frozen=True, slots=True)
+class ChannelAsk:
+    """Where does the witness stand on this channel?"""
+
+    cid: Bytes32
+
+
+@message(74)
+@dataclass(frozen=True, slots=True)
+class AccountAsk:
+    """What does the sender have with this witness?"""
+
+    account: Bytes32
+
+
+# --- session: witness to client ------------------------------------------------------------
+
+
+@message(75)
+@dataclass(frozen=True, slots=True)
+class LockReceipt:
+    """The deposit is locked, durably: the witness's signature over it."""
+
+    cid: Bytes32
+    deposit_ucr: Deposit
+    sequence: U63
+    signature: Bytes64
+
+
+@message(76)
+@dataclass(frozen=True, slots=True)
+class ClaimNotice:
+    """The best voucher shown so far, and when the channel settles at it; 0: nobody closes."""
+
+    cid: Bytes32
+    total_ucr: U63
+    deadline_ns: U63
+
+
+@message(77)
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The witness has paid `settled_ucr` to the payee and the rest back; signed."""
+
+    cid: Bytes32
+    settled_ucr: U63
+    signature: Bytes64
+
+
+@message(78)
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Funds of an account; `sequence` is the number of its next order."""
+
+    account: Bytes32
+    free_ucr: U63
+    locked_ucr: U63
+    sequence: U63
+
+
+@message(79)
+@dataclass(frozen=True, slots=True)
+class WitnessRefuse:
+    """What was asked about `cid` is not done, for the reason `code`.
+
+    `sequence` is the number of the order that the witness would take next.
+    """
+
+    cid: Bytes32
+    code: Code
+    sequence: U63

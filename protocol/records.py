@@ -21,10 +21,12 @@ from protocol.fields import (
     ChannelTerms,
     Code,
     Deposit,
+    DepositOrder,
     LaneClaim,
     ModelName,
     Price,
     SignedHead,
+    WitnessSignatures,
 )
 from protocol.log import SNAPSHOT_END_TYPE, SNAPSHOT_PART_TYPE, SNAPSHOT_TYPE
 from protocol.messages import Receipt, Voucher
@@ -243,6 +245,98 @@ class HeadSeen:
     owner: Bytes32
     head: SignedHead
     other: SignedHead | None
+
+
+@record(30)
+@dataclass(frozen=True, slots=True)
+class OpeningSigned:
+    """Both ends, behind ChannelOpened: the payer's signature under the opening, as evidence."""
+
+    cid: Bytes32
+    signature: Bytes64
+
+
+@record(31)
+@dataclass(frozen=True, slots=True)
+class DepositProved:
+    """Both ends: a threshold of witnesses signed that they locked this deposit."""
+
+    order: DepositOrder
+    signatures: WitnessSignatures
+
+
+@record(32)
+@dataclass(frozen=True, slots=True)
+class DebtPaid:
+    """Payee, mutual credit: by its operator's word `payer` paid `amount_ucr` of its debts."""
+
+    payer: Bytes32
+    amount_ucr: U63
+    paid_at_ns: U63
+
+
+@record(33)
+@dataclass(frozen=True, slots=True)
+class DepositOrdered:
+    """Payer, before it asks its witnesses: an order's number is never used for another."""
+
+    order: DepositOrder
+
+
+@record(34)
+@dataclass(frozen=True, slots=True)
+class FundsGranted:
+    """Witness: by its operator's word, `account` was given `granted_ucr` in all."""
+
+    account: Bytes32
+    granted_ucr: U63
+
+
+@record(35)
+@dataclass(frozen=True, slots=True)
+class FundsLocked:
+    """Witness, before it signs: the order is the one that it stands by."""
+
+    order: DepositOrder
+
+
+@record(36)
+@dataclass(frozen=True, slots=True)
+class OrderCertified:
+    """Witness: a threshold of witnesses signed this order, so it holds here too."""
+
+    order: DepositOrder
+    signatures: WitnessSignatures
+
+
+@record(37)
+@dataclass(frozen=True, slots=True)
+class ClaimTaken:
+    """Witness, before it answers: the best voucher shown, and when the channel settles, or 0."""
+
+    cid: Bytes32
+    voucher: Voucher | None
+    deadline_ns: U63
+
+
+@record(38)
+@dataclass(frozen=True, slots=True)
+class FundsSettled:
+    """Witness: the payee has `settled_ucr` of the deposit, the payer the rest."""
+
+    cid: Bytes32
+    settled_ucr: U63
+    settled_at_ns: U63
+
+
+@record(39)
+@dataclass(frozen=True, slots=True)
+class DepositSettled:
+    """Either end: a threshold of witnesses signed that they settled the channel at this."""
+
+    cid: Bytes32
+    settled_ucr: U63
+    signatures: WitnessSignatures
 
 
 def encode_record(value: Any) -> tuple[int, bytes]:

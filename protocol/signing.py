@@ -122,3 +122,18 @@ def close_ack_bytes(network: str, cid: bytes, total_ucr: int) -> bytes:
 def head_bytes(network: str, owner: bytes, sequence: int, head: bytes) -> bytes:
     """tag16 ‖ owner32 ‖ sequence u64 ‖ head32, by the log's owner."""
     return crypto.domain_tag(network, "head") + owner + _u64(sequence) + head
+
+
+def order_bytes(network: str, cid: bytes, deposit_ucr: int, sequence: int) -> bytes:
+    """tag16 ‖ cid32 ‖ deposit u64 ‖ sequence u64, by the payer, to its witnesses."""
+    return crypto.domain_tag(network, "order") + cid + _u64(deposit_ucr) + _u64(sequence)
+
+
+def deposit_bytes(network: str, cid: bytes, deposit_ucr: int, sequence: int) -> bytes:
+    """tag16 ‖ cid32 ‖ deposit u64 ‖ sequence u64, by a witness: so much is locked."""
+    return crypto.domain_tag(network, "deposit") + cid + _u64(deposit_ucr) + _u64(sequence)
+
+
+def settlement_bytes(network: str, cid: bytes, settled_ucr: int) -> bytes:
+    """tag16 ‖ cid32 ‖ settled u64, by a witness: so much went to the payee, the rest back."""
+    return crypto.domain_tag(network, "settlement") + cid + _u64(settled_ucr)

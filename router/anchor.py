@@ -3,19 +3,22 @@
 Rule: router/README.md, "Anchors".
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from protocol.channel import Channel, Role
 from protocol.errors import RemoteError
+from protocol.messages import DepositProof
 from router.context import Context
 from router.ledger import Ledger
+from router.timers import TimerKey
 
 
 class Anchor(Protocol):
     """Who holds the deposit, and who pays it out when the two ends don't agree.
 
     Methods that change something get the node's Context: records and messages go out through
-    it, in order. Nothing blocks. An anchor that has to ask somebody (witnesses, a contract)
+    it, in order. Nothing blocks. The last methods have a body: an anchor that asks nobody
+    has no use for them. An anchor that has to ask somebody (witnesses, a contract)
     says so by its answer (False, None), and tells its AnchorListener when it knows.
     """
 
@@ -69,6 +72,32 @@ class Anchor(Protocol):
         the peer itself tells us."""
         ...
 
+    def settle_agreed(
+        self, context: Context, cid: bytes, total_ucr: int, by_payer: bytes, by_payee: bytes
+    ) -> None:
+        """Either end, behind the record of a co-operative close: both signatures under it."""
+        return
+
+    def start(self) -> None:
+        """After the log was replayed: go on with what was begun."""
+        return
+
+    def take_proof(self, peer: bytes, message: DepositProof) -> None:
+        """Payee: what the payer says stands behind a channel. RemoteError."""
+        raise RemoteError("witness.not_serving", "no proofs are taken here", penalize=False)
+
+    def take(self, peer: bytes, message: Any) -> None:
+        """An answer of somebody that the anchor asked. RemoteError."""
+        raise RemoteError("session.protocol", "nobody was asked")
+
+    def connected(self, peer: bytes) -> None:
+        """A stream that we opened is up."""
+        return
+
+    def handle_timer(self, key: TimerKey) -> None:
+        """A timer of kind "quorum" is due."""
+        return
+
 
 class AnchorListener(Protocol):
     """What an anchor tells its node later."""
@@ -90,7 +119,7 @@ class AnchorListener(Protocol):
         ...
 
 
-class MutualCredit:
+class MutualCredit(Anchor):
     """Deposits are promises between peers: each payer is believed up to one limit in all.
 
     What is really at risk is less: the credit window W, one chunk, of work that is not yet

@@ -21,8 +21,10 @@ from protocol.channel import (
 from protocol.errors import LocalError, RemoteError, StorageError
 from protocol.messages import Result
 from protocol.signing import channel_id, receipt_id
+from router.backing import Backing
 from router.denials import Denials
 from router.head_book import HeadBook
+from router.vault import Vault
 
 # How a channel came to be closed, by the number in its record.
 COOPERATIVE, REFUSED = 1, 2
@@ -52,6 +54,8 @@ class Ledger:
     """All channels of one node, by id, in the order in which they were opened."""
 
     def __init__(self, network: str, owner: bytes) -> None:
+        self.vault = Vault(network)
+        self.backing = Backing(network, owner)
         self.network = network
         self.owner = owner
         self.live = False  # whether a node, which may be connected, goes on from here
@@ -160,6 +164,10 @@ class Ledger:
                 self.heads.saw(self.owner, record)
             case records.SnapshotBegun() | records.SnapshotPart():
                 pass  # what they say, the records before them said: see router/fold.py
+            case records.OpeningSigned():
+                self._channel(record.cid).open_signature = record.signature
+            case _ if self.vault.apply(record) or self.backing.apply(record):
+                pass
             case _:
                 raise AssertionError(f"no rule for {type(record).__name__}")
 
@@ -210,6 +218,8 @@ class Ledger:
             terms=record.terms,
             deposit_ucr=record.deposit_ucr,
             opened_at_ns=record.opened_at_ns,
+            payer_salt=record.payer_salt,
+            payee_salt=record.payee_salt,
         )
         channel.step(ChannelEvent.OPEN)
         if not self.live:

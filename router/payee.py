@@ -9,7 +9,14 @@ from protocol import limits, signing
 from protocol.channel import Channel, ChannelEvent, ChannelState, Lane, Role
 from protocol.errors import RemoteError
 from protocol.messages import Award, Bid, CloseAck, CloseRequest, Voucher, VoucherAck
-from protocol.records import ChannelClosed, ChannelOpened, DueAgreed, Reserved, VoucherAccepted
+from protocol.records import (
+    ChannelClosed,
+    ChannelOpened,
+    DueAgreed,
+    OpeningSigned,
+    Reserved,
+    VoucherAccepted,
+)
 from router.actions import SessionKey
 from router.anchor import Anchor
 from router.context import Context
@@ -82,6 +89,12 @@ class Payee:
             deposit_ucr=opening.deposit_ucr,
             opened_at_ns=opening.opened_at_ns,
         )
+
+    def opened(self, award: Award) -> None:
+        """The opening was logged: keep what proves it to others."""
+        assert award.open is not None
+        self._context.append(OpeningSigned(award.cid, award.open.signature))
+        self._anchor.keep_proof(self._context, award.cid)
 
     def check_voucher(
         self, payer: bytes, voucher: Voucher, deposit_ucr: int, best_ucr: int

@@ -16,6 +16,7 @@ from protocol.records import (
     ChannelFrozen,
     ChannelOpened,
     CloseAgreed,
+    OpeningSigned,
     VoucherIssued,
 )
 from protocol.units import cost_ucr
@@ -87,13 +88,15 @@ class Payer:
             terms,
         )
         signed = signing.open_bytes(context.network, cid, deposit, record.opened_at_ns)
+        signature = context.signer.sign(signed)
+        context.append(OpeningSigned(cid, signature))
         opening = ChannelOpen(
             payer_salt=record.payer_salt,
             payee_salt=record.payee_salt,
             terms=terms,
             deposit_ucr=deposit,
             opened_at_ns=record.opened_at_ns,
-            signature=context.signer.sign(signed),
+            signature=signature,
         )
         return context.ledger.channels[cid], opening
 

@@ -215,6 +215,7 @@ class Provider:
         )
         if award.open is not None:
             context.append(opening)
+            self.payee.opened(award)
             context.ledger.channels[award.cid].step(ChannelEvent.ACCEPT)
         channel = context.ledger.channels[award.cid]
         channel.step(ChannelEvent.LANE_OPEN)

@@ -14,9 +14,11 @@ import msgspec
 from protocol import limits
 from protocol.channel import Channel
 from protocol.errors import StorageError
-from protocol.fields import SignedHead
+from protocol.fields import DepositOrder, SignedHead
+from protocol.records import DepositOrdered, DepositProved, DepositSettled
 from router.denials import Denial
 from router.ledger import Ledger
+from router.vault import Account, Held
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 
@@ -41,6 +43,12 @@ class State:
     denials: list[tuple[bytes, Denial]] = field(default_factory=list)
     own: list[SignedHead] = field(default_factory=list)
     seen: list[tuple[bytes, SignedHead]] = field(default_factory=list)
+    accounts: list[tuple[bytes, Account]] = field(default_factory=list)
+    held: list[tuple[bytes, Held]] = field(default_factory=list)
+    held_settled: list[bytes] = field(default_factory=list)
+    orders: list[DepositOrder] = field(default_factory=list)
+    proofs: list[DepositProved] = field(default_factory=list)
+    settlements: list[DepositSettled] = field(default_factory=list)
 
 
 def snapshot_parts(ledger: Ledger) -> Iterator[bytes]:
@@ -53,6 +61,12 @@ def snapshot_parts(ledger: Ledger) -> Iterator[bytes]:
         "denials": ledger.denials.by_payer.items(),
         "own": ledger.heads.own.values(),
         "seen": ledger.heads.seen.items(),
+        "accounts": ledger.vault.accounts.items(),
+        "held": ledger.vault.channels.items(),
+        "held_settled": ledger.vault.settled,
+        "orders": ledger.backing.orders.values(),
+        "proofs": ledger.backing.proved.values(),
+        "settlements": ledger.backing.settled.values(),
     }
     for name, values in listed.items():
         for items in _batches(values):
@@ -91,6 +105,11 @@ def restore(ledger: Ledger, parts: Iterable[bytes]) -> None:
         ledger.denials.by_payer |= dict(state.denials)
         ledger.heads.own |= {head.sequence: head for head in state.own}
         ledger.heads.seen |= dict(state.seen)
+        ledger.vault.restore(state.accounts, state.held, state.held_settled)
+        for order in state.orders:
+            ledger.backing.apply(DepositOrdered(order))
+        for record in (*state.proofs, *state.settlements):
+            ledger.backing.apply(record)
 
 
 def _decode(part: bytes) -> State:

@@ -49,8 +49,9 @@ ONLY_IN = {"libp2p": "peer/libp2p_adapter/", "llama_cpp": "engine/"}
 FILE_LINES_MAX, FUNCTION_LINES_MAX = 300, 70
 # Longer than the aim, for a reason: path -> the most lines, and why.
 LONG_FILES = {
-    "protocol/messages.py": (480, "one catalogue: numbers and fields of all messages, no logic"),
+    "protocol/messages.py": (560, "one catalogue: numbers and fields of all messages, no logic"),
     "router/actions.py": (360, "one catalogue: what goes into a node and comes out, no logic"),
+    "protocol/records.py": (420, "one catalogue: numbers and fields of all records, no logic"),
     "protocol/limits.py": (480, "one table: every bound with its reason, no logic"),
 }
 
@@ -303,8 +304,8 @@ def test_the_check_of_lengths_can_fail() -> None:
     assert length_faults("a.py", "def f():\n" + body * 69) == []
     assert length_faults("a.py", "def f():\n" + body * 70) != []
     assert length_faults("a.py", "class A:\n    async def f():\n" + "        pass\n" * 70) != []
-    assert length_faults("protocol/messages.py", "x = 1\n" * 480) == []
-    assert length_faults("protocol/messages.py", "x = 1\n" * 481) != []
+    assert length_faults("protocol/messages.py", "x = 1\n" * 560) == []
+    assert length_faults("protocol/messages.py", "x = 1\n" * 561) != []
 
 
 def test_the_house_is_not_empty() -> None:

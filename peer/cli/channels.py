@@ -39,7 +39,8 @@ def read_ledger(directory: Path, owner: bytes) -> Ledger:
         if replay.owner != owner:
             whose = "" if replay.owner is None else f"written by node {peer_id(replay.owner)}"
             raise StorageError("storage.foreign", whose)
-        ledger.network = replay.network or ""
+        if not entry.sequence:
+            ledger = Ledger(replay.network or "", owner)
         ledger.replay(entry.type, entry.payload)
     if replay.outcome is ScanOutcome.CORRUPT:
         raise StorageError("storage.corrupt", replay.detail)

@@ -42,6 +42,8 @@ PARTS: Final = (
     fields.GenerationProfile,
     fields.ChannelOpen,
     fields.SignedHead,
+    fields.DepositOrder,
+    fields.WitnessSignature,
 )
 ENUMS: Final = (fields.InferenceType, fields.FinishReason, fields.ConstraintKind)
 

@@ -178,6 +178,21 @@ def head_bytes(network: str, owner: bytes, sequence: int, head: bytes) -> bytes:
     return tag(network, "head") + owner + struct.pack(">Q", sequence) + head
 
 
+def order_bytes(network: str, cid: bytes, deposit_ucr: int, sequence: int) -> bytes:
+    """The payer orders its witnesses."""
+    return tag(network, "order") + cid + struct.pack(">QQ", deposit_ucr, sequence)
+
+
+def deposit_bytes(network: str, cid: bytes, deposit_ucr: int, sequence: int) -> bytes:
+    """A witness holds."""
+    return tag(network, "deposit") + cid + struct.pack(">QQ", deposit_ucr, sequence)
+
+
+def settlement_bytes(network: str, cid: bytes, settled_ucr: int) -> bytes:
+    """A witness paid out."""
+    return tag(network, "settlement") + cid + struct.pack(">Q", settled_ucr)
+
+
 def receipt_id(receipt: Any) -> bytes:
     """README, "Receipts": 45 is the receipt's type number."""
     return digest(message(45, receipt))

@@ -38,6 +38,9 @@ FIXED_BYTES = {
     "close_bytes": 56,
     "close_ack_bytes": 56,
     "head_bytes": 88,
+    "order_bytes": 64,
+    "deposit_bytes": 64,
+    "settlement_bytes": 56,
 }
 DIGESTS = ["channel_id", "lanes_root", "transcript_start", "prompt_commitment", "transcript_next"]
 

@@ -37,6 +37,9 @@ THINGS: Final = (
     "close",
     "close ack",
     "head",
+    "order",
+    "deposit",
+    "settlement",
 )
 PAYER: Final = crypto.Signer(s.PAYER_SEED)
 PAYEE: Final = crypto.Signer(s.PAYEE_SEED)
@@ -124,6 +127,9 @@ _SIGNED: Final[dict[str, tuple[str, Entry]]] = {
     "close_bytes": ("payer", {"cid": s.CID, "total_ucr": 462_500}),
     "close_ack_bytes": ("payee", {"cid": s.CID, "total_ucr": 462_500}),
     "head_bytes": ("payee", {"owner": s.fill(0x02), "sequence": 4_711, "head": s.fill(0x30)}),
+    "order_bytes": ("payer", {"cid": s.CID, "deposit_ucr": 2_000_000, "sequence": 3}),
+    "deposit_bytes": ("payee", {"cid": s.CID, "deposit_ucr": 2_000_000, "sequence": 3}),
+    "settlement_bytes": ("payee", {"cid": s.CID, "settled_ucr": 462_500}),
 }
 
 

@@ -13,6 +13,7 @@ from protocol.fields import (
     ChannelTerms,
     ChatMessage,
     ConstraintKind,
+    DepositOrder,
     FinishReason,
     GenerationParameters,
     GenerationProfile,
@@ -26,6 +27,7 @@ from protocol.fields import (
     Strategy,
     TokenChance,
     TokenLogprob,
+    WitnessSignature,
 )
 
 NETWORK: Final = "golden"
@@ -70,6 +72,10 @@ CLAIMS = (LaneClaim(0, 9, 410_000), LaneClaim(4, 3, 52_500))
 VOUCHER = m.Voucher(CID, 500_000, CLAIMS, SIGNATURE)
 OPEN = ChannelOpen(fill(0x40, 16), fill(0x50, 16), TERMS, 2_000_000, NOW_NS, SIGNATURE)
 HEAD = SignedHead(4_711, fill(0x30), SIGNATURE)
+ORDER = DepositOrder(
+    fill(0x01), fill(0x02), fill(0x40, 16), fill(0x50, 16), TERMS, 2_000_000, 3, SIGNATURE
+)
+WITNESSED = (WitnessSignature(fill(0x03), SIGNATURE), WitnessSignature(fill(0x04), fill(0xC0, 64)))
 RECEIPT = m.Receipt(
     request_id=REQUEST_ID,
     bid_id=BID_ID,
@@ -189,6 +195,19 @@ MESSAGES: Final[dict[str, Any]] = {
     "LogHead": m.LogHead(HEAD, SignedHead(U63, fill(0x31), fill(0xC0, 64))),
     "LogHead.first": m.LogHead(None, HEAD),
     "LogHead.empty": m.LogHead(None, None),
+    "DepositProof": m.DepositProof(ORDER, WITNESSED),
+    "LockAsk": m.LockAsk(ORDER, ()),
+    "LockAsk.certified": m.LockAsk(ORDER, WITNESSED),
+    "ClaimAsk": m.ClaimAsk(CID, VOUCHER, 1),
+    "ClaimAsk.empty": m.ClaimAsk(CID, None, 0),
+    "SettleAsk": m.SettleAsk(CID, 462_500, SIGNATURE, fill(0xC0, 64)),
+    "ChannelAsk": m.ChannelAsk(CID),
+    "AccountAsk": m.AccountAsk(fill(0x01)),
+    "LockReceipt": m.LockReceipt(CID, 2_000_000, 3, SIGNATURE),
+    "ClaimNotice": m.ClaimNotice(CID, 500_000, NOW_NS),
+    "Settlement": m.Settlement(CID, 500_000, SIGNATURE),
+    "Account": m.Account(fill(0x01), 98_000_000, 2_000_000, 4),
+    "WitnessRefuse": m.WitnessRefuse(CID, "witness.no_funds", 4),
     # Every width that an integer has, on both sides of where it grows.
     **{
         f"VoucherAck.{best}": m.VoucherAck(CID, best)
@@ -237,4 +256,15 @@ RECORDS: Final[dict[str, Any]] = {
     "SnapshotSigned": r.SnapshotSigned(HEAD, NOW_NS),
     "HeadSeen": r.HeadSeen(fill(0x01), HEAD, None),
     "HeadSeen.two": r.HeadSeen(fill(0x01), HEAD, SignedHead(4_711, fill(0x31), SIGNATURE)),
+    "OpeningSigned": r.OpeningSigned(CID, SIGNATURE),
+    "DepositProved": r.DepositProved(ORDER, WITNESSED),
+    "DebtPaid": r.DebtPaid(fill(0x01), 462_500, NOW_NS),
+    "DepositOrdered": r.DepositOrdered(ORDER),
+    "FundsGranted": r.FundsGranted(fill(0x01), 100_000_000),
+    "FundsLocked": r.FundsLocked(ORDER),
+    "OrderCertified": r.OrderCertified(ORDER, WITNESSED),
+    "ClaimTaken": r.ClaimTaken(CID, VOUCHER, NOW_NS),
+    "ClaimTaken.empty": r.ClaimTaken(CID, None, 0),
+    "FundsSettled": r.FundsSettled(CID, 462_500, NOW_NS),
+    "DepositSettled": r.DepositSettled(CID, 462_500, WITNESSED),
 }
