@@ -6,6 +6,7 @@ Knows how the parts are wired, in which order they start and stop, and nothing o
 import math
 import os
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,10 +20,11 @@ from engine.interface import Engine
 from peer.clock import Clock
 from peer.driver import Driver
 from peer.jobs import Jobs
-from peer.journal import Journal, RecoveryReport
+from peer.journal import Journal
 from peer.libp2p_adapter.network import Network, NetworkSettings
 from peer.libp2p_adapter.session import Session
 from peer.links import Links
+from peer.reports import recovery_json
 from protocol.channel import ChannelState, Role
 from protocol.crypto import Signer
 from router import actions as act
@@ -67,6 +69,7 @@ class Daemon:
         self._nursery = nursery
         self._now_ns = Clock()
         self._fold = Fold(settings.network.network, signer.public_key)
+        started_s = time.monotonic()
         self.journal = Journal.open(
             settings.directory / LOG_DIRECTORY,
             network=settings.network.network,
@@ -74,6 +77,10 @@ class Daemon:
             on_entry=self._fold.take,
         )
         self.ledger = self._fold.live()
+        self.recovery = recovery_json(
+            self.journal.report, self.ledger, time.monotonic() - started_s
+        )
+        log.info("log.recovered", **self.recovery)
         self.node = Node(
             signer,
             settings.network.network,
@@ -101,6 +108,7 @@ class Daemon:
             )
         self._asks: dict[int, trio.MemorySendChannel[Any]] = {}
         self._next_ask = 1
+        self.archiving = trio.Lock()
         self._settled: list[trio.MemorySendChannel[events.ChannelSettled]] = []
 
     def _make_network(self, signer: Signer) -> Network:
@@ -114,11 +122,6 @@ class Daemon:
             now_ns=self._now_ns,
             rng=random.Random(os.urandom(16)),
         )
-
-    @property
-    def recovery(self) -> RecoveryReport:
-        """What opening the log found."""
-        return self.journal.report
 
     def _session_came(self, session: Session) -> None:
         self._links.accept(self._nursery, session)

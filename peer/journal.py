@@ -21,9 +21,23 @@ from peer.disk import RealDisk
 from protocol import limits
 from protocol.disk import Disk
 from protocol.errors import StorageError
-from protocol.log import SNAPSHOT_TYPE, LogEntry, LogWriterState, ScanOutcome
+from protocol.log import (
+    HEADER_BYTES,
+    SNAPSHOT_TYPE,
+    LogEntry,
+    LogWriterState,
+    ScanOutcome,
+    decode_header,
+)
 from protocol.recovery import RecoveryReport, recover
-from protocol.segments import LogReport, SegmentReader, SegmentWriter, storage_errors
+from protocol.segments import (
+    LogReport,
+    SegmentReader,
+    SegmentWriter,
+    list_segments,
+    segment_name,
+    storage_errors,
+)
 
 if TYPE_CHECKING:
     # libp2p installs older stubs of trio, and they shadow trio's own types, which have this.
@@ -165,6 +179,13 @@ class Journal:
             self._work = None
             self._running = False
 
+    def flush(self) -> None:
+        """Commits what is buffered, here and now, while no commit task runs. As `close`."""
+        assert not self._running, "the commit task does that"
+        while self._frames and self._failure is None:
+            with self._committing() as commit:
+                commit()
+
     def close(self) -> None:
         """Commits what is buffered and releases the lock; the commit task must have ended.
 
@@ -176,9 +197,7 @@ class Journal:
             return
         self._closed = True
         try:
-            while self._frames and self._failure is None:
-                with self._committing() as commit:
-                    commit()
+            self.flush()
         finally:
             self._writer.close()
             self._disk.close(self._lock)
@@ -253,3 +272,17 @@ def log_reader(
     archive = archive or directory.parent / ARCHIVE_NAME
     archives = [str(archive)] if archive.is_dir() else []
     return SegmentReader(RealDisk(), str(directory), *archives)
+
+
+def log_network(directory: Path) -> str:
+    """The network whose log is in a directory. StorageError "storage.no_log", "storage.corrupt"
+    for a damaged first header."""
+    numbers = list_segments(RealDisk(), str(directory)) if directory.is_dir() else []
+    if not numbers:
+        raise StorageError("storage.no_log", str(directory))
+    path = directory / segment_name(numbers[0])
+    with storage_errors(str(path)), path.open("rb") as file:
+        header = decode_header(file.read(HEADER_BYTES))
+    if header is None:
+        raise StorageError("storage.corrupt", f"{path.name}: the segment's header")
+    return header.network

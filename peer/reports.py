@@ -5,15 +5,17 @@ What `--json` prints and the control socket carries. Times in ms are floats for 
 
 from typing import Any
 
+from peer.archive import ArchiveReport
 from peer.identity import peer_id
 from protocol import signing
-from protocol.channel import Channel, Role
+from protocol.channel import Channel, ChannelState, Role
 from protocol.errors import CODES
-from protocol.fields import TokenChance, TokenLogprob
+from protocol.fields import SignedHead, TokenChance, TokenLogprob
 from protocol.messages import Receipt
-from protocol.units import milliseconds
+from protocol.recovery import RecoveryReport
+from protocol.units import format_credits, milliseconds
 from router import events
-from router.ledger import Balance
+from router.ledger import Balance, Ledger
 
 Json = dict[str, Any]
 
@@ -171,3 +173,67 @@ def balance_json(balance: Balance) -> Json:
 def is_payer(channel: Channel) -> bool:
     """Whether we pay on this channel."""
     return channel.role is Role.PAYER
+
+
+def head_json(head: SignedHead, network: str, owner: bytes) -> Json:
+    """A signed head, with all that its signature is over."""
+    return {
+        "network": network,
+        "owner": peer_id(owner),
+        "record": head.sequence,
+        "head": head.head.hex(),
+        "signature": head.signature.hex(),
+    }
+
+
+def archive_json(report: ArchiveReport) -> Json:
+    """What was archived."""
+    return {
+        "segments": list(report.segments),
+        "bytes": report.bytes,
+        "first_record": report.first_record,
+    }
+
+
+def recovery_json(report: RecoveryReport, ledger: Ledger, elapsed_s: float) -> Json:
+    """What a start found: the log, the channels, and what is owed to us and by us.
+
+    `rolled_back_from` is a record that a peer holds our signature of and that our log lost.
+    """
+    channels = [channel for channel in ledger.channels.values() if channel.is_open]
+    states = [channel.state for channel in channels]
+    payers = [channel for channel in channels if is_payer(channel)]
+    shown = ledger.heads.shown
+    return {
+        "records": report.records,
+        "replayed": report.records - report.replayed_from,
+        "from": "snapshot" if report.replayed_from else "start",
+        "elapsed_s": round(elapsed_s, 3),
+        "torn_bytes": report.torn_bytes,
+        "open": len(channels),
+        "detached": states.count(ChannelState.DETACHED),
+        "frozen": states.count(ChannelState.FROZEN),
+        "owed_ucr": ledger.balance().unpaid_ucr,
+        "owing_ucr": sum(max(0, channel.due_ucr - channel.total_ucr) for channel in payers),
+        "rolled_back_from": None if shown is None else shown.sequence,
+    }
+
+
+def recovery_line(found: Json) -> str:
+    """`recovery_json` for a person, on one line."""
+    parts = [
+        f"log: {found['replayed']} of {found['records']} records replayed from"
+        f" {'a snapshot' if found['from'] == 'snapshot' else 'the start'}"
+        f" in {found['elapsed_s']:.2f} s"
+    ]
+    if found["torn_bytes"]:
+        parts.append(f"{found['torn_bytes']} bytes of an incomplete write were set aside")
+    parts.append(
+        f"{found['open']} channels open ({found['detached']} to re-establish,"
+        f" {found['frozen']} frozen)"
+    )
+    owed, owing = format_credits(found["owed_ucr"]), format_credits(found["owing_ucr"])
+    parts.append(f"{owed} owed to us, {owing} owing")
+    if (found["rolled_back_from"] or 0) >= found["records"]:
+        parts.append(f"a peer has shown record {found['rolled_back_from']}: see head.rolled_back")
+    return "; ".join(parts)

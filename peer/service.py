@@ -1,5 +1,6 @@
 """What the control socket offers, over a running daemon."""
 
+from pathlib import Path
 from typing import Any
 
 from peer.asking import parse_options, to_ask
@@ -7,7 +8,8 @@ from peer.control import Answer, Json, Method
 from peer.daemon import Daemon
 from peer.gateway.app import Model
 from peer.identity import peer_id
-from peer.reports import balance_json, channel_json, event_json
+from peer.reports import archive_json, balance_json, channel_json, event_json, head_json
+from peer.upkeep import archive_daemons, sign_daemons_head
 from protocol.errors import ConfigError, NetworkError
 
 _CLOSE_S = 10.0
@@ -58,7 +60,7 @@ def offered_models(daemon: Daemon) -> list[Model]:
 
 
 def control_methods(daemon: Daemon) -> dict[str, Method]:
-    """The methods by name: status, ask, channels, close."""
+    """The methods by name: status, ask, channels, close, head, archive."""
 
     async def status(params: Json, answer: Answer) -> None:
         await answer(status_json(daemon))
@@ -79,7 +81,25 @@ def control_methods(daemon: Daemon) -> dict[str, Method]:
         for event in await daemon.close_channels(_channel_ids(params), _CLOSE_S):
             await answer(event_json(event))
 
-    return {"status": status, "ask": ask, "channels": channels, "close": close}
+    async def head(params: Json, answer: Answer) -> None:
+        found = await sign_daemons_head(daemon)
+        context = daemon.node.context
+        await answer(head_json(found, context.network, context.public_key))
+
+    async def archive(params: Json, answer: Answer) -> None:
+        where, keep = params.get("directory"), params.get("keep", 0)
+        if not isinstance(where, str) or not isinstance(keep, int) or keep < 0:
+            raise ConfigError("config.bad_value", "a directory, and how many to keep")
+        await answer(archive_json(await archive_daemons(daemon, Path(where), keep)))
+
+    return {
+        "status": status,
+        "ask": ask,
+        "channels": channels,
+        "close": close,
+        "head": head,
+        "archive": archive,
+    }
 
 
 def _channel_ids(params: dict[str, Any]) -> tuple[bytes, ...]:

@@ -132,6 +132,10 @@ CODES: Final[dict[str, str]] = {
     "storage.archive": "a segment can't be archived as it is; it was kept where it is",
     "storage.bad_head": "a signature in the log is not its owner's; it is no log of that key",
     "storage.bad_snapshot": "a snapshot is not what the records make; restore an archived copy",
+    "storage.not_a_log": "that file is none that `peerd log export` wrote",
+    "storage.truncated": (
+        "the records end, or begin, short of what a signed head covers; get the export again"
+    ),
     # configuration and command line
     "config.usage": "the command line can't be understood",
     "config.unreadable": "the configuration can't be read; check the file's owner and mode",

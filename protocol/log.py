@@ -165,7 +165,8 @@ class ScanOutcome(Enum):
 class LogReplay:
     """Reads a log segment by segment, in order; afterwards says how far it was good, and why.
 
-    `sequence` and `head` are those of the next record; `offset` is where the good bytes of the
+    `sequence` and `head` are those of the next record, `first_sequence` and `begun_head` those
+    before the first that was read; `offset` is where the good bytes of the
     segment read last end. With `network` and `owner` given, another's log is refused; without,
     the first segment's header says whose log it is.
     """
@@ -176,7 +177,7 @@ class LogReplay:
         self.segment = 0
         self.sequence = 0
         self.first_sequence = 0
-        self.head = b""
+        self.head = self.begun_head = b""
         self._begins = False
         if network is not None and owner is not None:
             self.head = genesis_head(network, owner)
@@ -245,6 +246,7 @@ class LogReplay:
             self.head, self._begins = header.previous_head, False
         if header.first_sequence != self.sequence:
             return self._fail(f"it begins at record {header.first_sequence}, not {self.sequence}")
+        self.begun_head = self.begun_head or header.previous_head
         if header.previous_head != self.head:
             return self._fail("it does not continue the hash chain of the segment before")
         return True

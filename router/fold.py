@@ -115,12 +115,19 @@ class Fold:
         self._begun, self._parts, self._expected, self._restoring = None, [], None, False
 
     def _check_head(self, sequence: int, before: bytes, head: SignedHead) -> None:
-        """It signs the record before, and the signature is the owner's."""
         ledger = self.ledger
-        signed = signing.head_bytes(ledger.network, ledger.owner, head.sequence, head.head)
-        if (head.sequence, head.head) != (sequence - 1, before):
-            raise StorageError("storage.bad_head", f"record {sequence} signs another log")
-        if not self._verify(ledger.owner, signed, head.signature):
-            raise StorageError("storage.bad_head", f"record {sequence}")
+        check_head(ledger.network, ledger.owner, sequence, before, head, self._verify)
         self.heads += 1
         self.signed_to = head.sequence
+
+
+def check_head(
+    network: str, owner: bytes, sequence: int, before: bytes, head: SignedHead, verify: Verify
+) -> None:
+    """Record `sequence` of a log must sign the record before it, whose chain is `before`, by its
+    owner's key. StorageError `storage.bad_head`."""
+    signed = signing.head_bytes(network, owner, head.sequence, head.head)
+    if (head.sequence, head.head) != (sequence - 1, before):
+        raise StorageError("storage.bad_head", f"record {sequence} signs another log")
+    if not verify(owner, signed, head.signature):
+        raise StorageError("storage.bad_head", f"record {sequence}")

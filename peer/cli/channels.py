@@ -9,12 +9,12 @@ import click
 import trio
 from rich.table import Table
 
+from peer.checking import fold_log
 from peer.cli.jobs import jobs_table, read_jobs, time_text
 from peer.cli.options import data_option, json_option, load_node
 from peer.cli.screen import short, table_console
 from peer.control import call_control, socket_path
 from peer.daemon import LOG_DIRECTORY
-from peer.identity import peer_id
 from peer.journal import log_reader
 from peer.reports import balance_json, channel_json
 from protocol.errors import ConfigError, LocalError, NetworkError, StorageError
@@ -30,21 +30,13 @@ def read_ledger(directory: Path, owner: bytes) -> Ledger:
 
     Takes no lock. StorageError, `storage.foreign` for the log of another node.
     """
-    ledger = Ledger("", owner)
     if not (directory / LOG_DIRECTORY).exists():
-        return ledger  # a node that never ran
+        return Ledger("", owner)  # a node that never ran
     reader = log_reader(directory / LOG_DIRECTORY)
-    replay = reader.replay
-    for entry in reader.entries():
-        if replay.owner != owner:
-            whose = "" if replay.owner is None else f"written by node {peer_id(replay.owner)}"
-            raise StorageError("storage.foreign", whose)
-        if not entry.sequence:
-            ledger = Ledger(replay.network or "", owner)
-        ledger.replay(entry.type, entry.payload)
-    if replay.outcome is ScanOutcome.CORRUPT:
-        raise StorageError("storage.corrupt", replay.detail)
-    return ledger
+    found = fold_log(reader, owner)
+    if reader.replay.outcome is ScanOutcome.CORRUPT:
+        raise StorageError("storage.corrupt", reader.replay.detail)
+    return found
 
 
 @click.group("channels", invoke_without_command=True)

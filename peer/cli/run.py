@@ -35,6 +35,7 @@ from peer.identity import public_key
 from peer.libp2p_adapter.addresses import parse_address
 from peer.libp2p_adapter.network import NetworkSettings
 from peer.remotes import remote_settings
+from peer.reports import recovery_line
 from peer.secret import read_secret
 from peer.service import control_methods, offered_models, status_json
 from protocol.crypto import Signer
@@ -219,16 +220,20 @@ async def _watch_signals(
 
 
 def _announce(daemon: Daemon, as_json: bool, url: str) -> None:
-    report = daemon.recovery
-    log.info(
-        "daemon.ready",
-        peer_id=daemon.network.peer_id,
-        records=report.records,
-        torn_bytes=report.torn_bytes,
-    )
+    log.info("daemon.ready", peer_id=daemon.network.peer_id)
     if as_json:
-        click.echo(json.dumps({"event": "ready", "api": url or None, **status_json(daemon)}))
+        click.echo(
+            json.dumps(
+                {
+                    "event": "ready",
+                    "api": url or None,
+                    "log": daemon.recovery,
+                    **status_json(daemon),
+                }
+            )
+        )
         return
     click.echo(f"peerd {daemon.network.peer_id} on network {daemon.settings.network.network}")
     for address in daemon.network.addresses:
         click.echo(f"  {address}")
+    click.echo(recovery_line(daemon.recovery))
