@@ -136,10 +136,9 @@ class FairQueue(Generic[T]):
             account.given -= _weighted(ticket.priority, ticket.cost_ns)
             self._forget()
 
-    def order(self) -> list[Ticket[T]]:
-        """Those that wait, in the order in which they go if nobody else comes."""
-        copy = self._copy()
-        return [taken for _ in range(len(copy)) if (taken := copy.pop().job) is not None]
+    def tickets(self) -> list[Ticket[T]]:
+        """Those that wait, in no order that means anything."""
+        return [ticket for account in self._accounts.values() for ticket in account.waiting]
 
     def ahead(self, owner: bytes, priority: Priority) -> list[Ticket[T]]:
         """Those that would go before a job of this owner that came now."""

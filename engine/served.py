@@ -133,7 +133,7 @@ class ServedModel:
         It goes after those that wait, or after `before` alone.
         """
         loaded = self.life.loaded
-        waiting = [ticket.job for ticket in (self._queue.order() if before is None else before)]
+        waiting = [ticket.job for ticket in (self._queue.tickets() if before is None else before)]
         jobs = [*self._given, *waiting]
         return estimate(
             loaded.speed if loaded else self.known.speed,

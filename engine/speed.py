@@ -5,6 +5,7 @@ reports into estimates. Must not know pipes or llama.cpp. Rule: engine/README.md
 """
 
 from collections.abc import Sequence
+from heapq import heapreplace
 
 from engine.frames import Speed
 from engine.interface import Estimate
@@ -100,9 +101,8 @@ def _wait_steps(places: int, tokens_left: Sequence[int]) -> int:
     """Steps until a newcomer has a place, if every job before it makes all of its tokens."""
     ends = [0] * places
     for left in tokens_left:
-        ends.sort()
-        ends[0] += left
-    return min(ends)
+        heapreplace(ends, ends[0] + left)
+    return ends[0]
 
 
 def silence_ns(speed: Speed) -> int:

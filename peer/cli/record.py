@@ -18,7 +18,8 @@ class AskRecord:
         self.logprobs: list[Json] = []
         self.receipt: Json | None = None
         self.failure: Json | None = None
-        self._first_text_ms: float | None = None
+        self._first_text: Json | None = None
+        self._last_text: Json | None = None
         self._total_ms: float | None = None
 
     def add(self, event: Json) -> None:
@@ -37,8 +38,8 @@ class AskRecord:
         elif kind == "text":
             self.parts.append(event["text"])
             self.logprobs += event.get("logprobs", ())
-            if self._first_text_ms is None:
-                self._first_text_ms = event["at_ms"]
+            self._first_text = self._first_text or event
+            self._last_text = event
         elif kind == "done":
             self.receipt = event["receipt"]
             self._total_ms = event["at_ms"]
@@ -68,12 +69,29 @@ class AskRecord:
             "receipt_ok": self.receipt is not None,
             "receipt": self.receipt,
             "error": self.failure,
+            "delivery": self._delivery(),
             "timings_ms": {
                 "request_to_first_bid": min((bid["at_ms"] for bid in self.bids), default=None),
                 "request_to_award": self.award["at_ms"] if self.award else None,
-                "request_to_first_token": self._first_text_ms,
+                "request_to_first_token": self._first_text["at_ms"] if self._first_text else None,
                 "total": self._total_ms,
             },
+        }
+
+    def _delivery(self) -> Json | None:
+        """What the winner promised, and what came of it by our own clock, the network included;
+        None without text. Chunks hold several tokens, so short answers have no speed."""
+        first, last, award = self._first_text, self._last_text, self.award
+        if first is None or last is None or award is None:
+            return None
+        bids = [bid for bid in self.bids if bid["provider"] == award["provider"]]
+        seconds = (last["at_ms"] - first["at_ms"]) / 1_000
+        tokens = last["output_tokens"] - first["output_tokens"]
+        return {
+            "ttft_ms": round(first["at_ms"] - award["at_ms"], 3),
+            "promised_ttft_ms": bids[-1]["ttft_ms"] if bids else None,
+            "tokens_per_s": round(tokens / seconds, 1) if seconds > 0 and tokens else None,
+            "promised_tokens_per_s": bids[-1]["tokens_per_s"] if bids else None,
         }
 
 

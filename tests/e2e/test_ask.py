@@ -86,7 +86,7 @@ def test_second_ask_is_paid_on_the_same_channel(shop: Shop) -> None:
     assert set(first) == {
         *("request_id", "bids", "award", "retries", "vouchers", "answer"),
         *("input_tokens", "output_tokens", "cost_ucr"),
-        *("receipt_ok", "receipt", "error", "timings_ms"),
+        *("receipt_ok", "receipt", "error", "delivery", "timings_ms"),
     }
     assert first["receipt_ok"]
     assert first["error"] is None

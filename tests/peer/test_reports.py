@@ -57,6 +57,15 @@ SETTLED = events.ChannelSettled(CID, 6_090, 993_910)
 ALL = (PUBLISHED, *BIDS, RETRYING, AWARDED, PAID, *TEXTS, DONE, FAILED, SETTLED)
 
 
+# From the award at 91 ms to the text at 120 ms, and from there to the last of TEXTS.
+DELIVERY = {
+    "ttft_ms": 29.0,
+    "promised_ttft_ms": 27.0,
+    "tokens_per_s": 100.0,
+    "promised_tokens_per_s": 60.0,
+}
+
+
 def record_of(*told: events.AskEvent) -> dict[str, object]:
     """The summary of a request that was told these events."""
     record = AskRecord()
@@ -93,6 +102,7 @@ def test_summary_of_an_answer() -> None:
         "cost_ucr": 6_090,
         "receipt_ok": True,
         "error": None,
+        "delivery": DELIVERY,
         "timings_ms": {
             "request_to_first_bid": 40.0,
             "request_to_award": 91.0,
@@ -118,6 +128,7 @@ def test_summary_of_nothing(told: tuple[events.AskEvent, ...]) -> None:
     """A daemon that went away leaves nulls, not an exception."""
     summary = record_of(*told)
     assert (summary["answer"], summary["receipt_ok"], summary["award"]) == ("", False, None)
+    assert summary["delivery"] is None
     assert set(summary["timings_ms"].values()) == {None}  # type: ignore[attr-defined]
 
 
