@@ -36,7 +36,9 @@ class RateLimiter:
         # The least recently heard sender is forgotten: at worst it gets a fresh burst, which
         # one that was silent for long enough has anyway.
         tracked = self._free_at
-        while len(tracked) > limits.SENDERS_TRACKED_MAX or next(iter(tracked.values())) < fresh_at:
+        while len(tracked) > limits.SENDERS_TRACKED_MAX:
+            tracked.popitem(last=False)
+        while tracked[next(iter(tracked))] < fresh_at:
             tracked.popitem(last=False)
         return allowed
 

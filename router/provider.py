@@ -64,7 +64,12 @@ class Provider:
     # --- bidding ---------------------------------------------------------------------------
 
     def take_request(self, request: Signed) -> None:
-        """Bid on a request, or stay silent (RemoteError, no offence, says why)."""
+        """Bid on a request, or stay silent (RemoteError, no offence, says why).
+
+        A node that sells nothing has nothing to say; most nodes of a large network are such.
+        """
+        if not self.offers:
+            return
         context = self._context
         ask: Request = request.message
         offer = self.offers.get(ask.model)

@@ -6,7 +6,7 @@ The order is that of one heap over (time, serial).
 """
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 SLOT_BITS: Final = 20  # 2^20 ns: 1.05 ms
@@ -46,6 +46,32 @@ class EventHeap:
             heapq.heappush(self._slots, slot)
         else:
             later.append(event)
+
+    def at_each(
+        self,
+        times_ns: Sequence[int],
+        callback: Callable[..., None],
+        firsts: Sequence[Any],
+        *rest: Any,
+    ) -> None:
+        """Call `callback(first, *rest)` for each of `firsts`, at its time of `times_ns`."""
+        now_ns, serial, due, later = self.now_ns, self._serial, self._due, self._later
+        now_slot = self._slot
+        for at_ns, first in zip(times_ns, firsts, strict=True):
+            if at_ns < now_ns:
+                at_ns = now_ns
+            serial += 1
+            event = (at_ns, serial, callback, (first, *rest))
+            slot = at_ns >> SLOT_BITS
+            bucket = due if slot == now_slot else later.get(slot)
+            if bucket is due:
+                heapq.heappush(due, event)
+            elif bucket is None:
+                later[slot] = [event]
+                heapq.heappush(self._slots, slot)
+            else:
+                bucket.append(event)
+        self._serial = serial
 
     def after(self, delay_ns: int, callback: Callable[..., None], *arguments: Any) -> None:
         """Call `callback(*arguments)` in `delay_ns`."""

@@ -7,9 +7,11 @@ up to the subclass: `World` for tests, `Simulation` for scenarios.
 
 from collections.abc import Callable
 from hashlib import blake2b
+from struct import Struct
+from typing import Final, get_args
 
 from protocol.crypto import Signer
-from router.actions import Action, Append, Input, SessionData
+from router.actions import Action, Append, GossipReceived, Input, SessionData
 from router.anchor import Anchor
 from router.fold import Fold
 from router.node import Node
@@ -18,6 +20,8 @@ from simnet.memory import OpenedOnce, VerifiedOnce
 from simnet.peer import Peer
 
 TRACE_BLOCK_BYTES = 1 << 16
+_MOMENT = Struct("<qI").pack
+_NAMES: Final[dict[type, bytes]] = {kind: kind.__name__.encode() for kind in get_args(Input)}
 
 
 class Trace:
@@ -116,9 +120,12 @@ class Driver:
         if not peer.alive:
             return
         now_ns = self.clock.now_ns
-        self._trace.add(b"%d %d %s " % (now_ns, peer.index, type(item).__name__.encode()))
-        if isinstance(item, SessionData):
-            self._trace.add(item.data)
+        kind = type(item)
+        self._trace.add(_MOMENT(now_ns, peer.index) + _NAMES[kind])
+        if kind is SessionData:
+            self._trace.add(item.data)  # type: ignore[union-attr]
+        elif kind is GossipReceived:
+            self._trace.add(item.signed.digest)  # type: ignore[union-attr]
         self._take(peer, peer.node.receive(item, now_ns + peer.skew_ns))
 
     def _take(self, peer: Peer, actions: list[Action]) -> None:

@@ -6,12 +6,15 @@ neither depends on what else was drawn, on PYTHONHASHSEED or on the machine.
 
 import math
 import struct
+from array import array
 from hashlib import blake2b, shake_128
 from typing import Final
 
 SCATTER_BITS: Final = 16
 SCATTER_SIZE: Final = 1 << SCATTER_BITS
 _MASK: Final = SCATTER_SIZE - 1
+RING: Final = (1 << 24) - 1
+STEP: Final = 10_368_889  # odd, near 2^24 times the golden section
 
 
 class Entropy:
@@ -65,18 +68,25 @@ class Entropy:
 class Scatter:
     """16-bit draws by (source, target, n), for what is drawn millions of times.
 
-    Three look-ups in a permutation of 0..65535 drawn from (seed, purpose): each of the three
-    arguments moves the result over the whole range.
+    Source and n are looked up in a permutation of 0..65535 drawn from (seed, purpose). The target
+    is a step from there on a ring of 2^24, and the middle of the square of where that leads is
+    the draw: squares, unlike steps, leave no fixed distance between two targets' draws.
     """
 
-    __slots__ = ("table",)
+    __slots__ = ("_table",)
 
     def __init__(self, seed: int, purpose: str) -> None:
         noise = shake_128(f"{seed}/scatter {purpose}".encode()).digest(8 * SCATTER_SIZE)
         ranks = struct.unpack(f"<{SCATTER_SIZE}Q", noise)
-        self.table = sorted(range(SCATTER_SIZE), key=ranks.__getitem__)
+        self._table = array("H", sorted(range(SCATTER_SIZE), key=ranks.__getitem__))
+
+    def start(self, source: int, n: int) -> int:
+        """Where the targets' steps begin: a number in [0, 2^24)."""
+        table = self._table
+        low = table[(table[source & _MASK] + n) & _MASK]
+        return low | (table[(low + n + 1) & _MASK] & 0xFF) << SCATTER_BITS
 
     def draw(self, source: int, target: int, n: int) -> int:
         """A number in [0, 65536)."""
-        table = self.table
-        return table[(table[(table[source & _MASK] + target) & _MASK] + n) & _MASK]
+        at = (self.start(source, n) + target * STEP) & RING
+        return at * at >> 16 & _MASK

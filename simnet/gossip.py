@@ -36,6 +36,7 @@ class Message:
         "hops",
         "kept",
         "kind",
+        "missing",
         "origin",
         "reached",
         "serial",
@@ -52,6 +53,7 @@ class Message:
         self.hops = bytearray(nodes)
         self.reached = 0
         self.duplicates = 0
+        self.missing = nodes - 1  # nodes that it has not come to
         self.kept = False  # whether each of its deliveries is a row
 
 
@@ -89,7 +91,7 @@ class GossipModel:
         self._serial = 0
         self.messages = 0
         self.deliveries = 0
-        self.duplicates = 0
+        self.duplicates = 0  # of messages that are no longer on their way
         self.controls = 0
         self.refused = 0
         self.keep: Callable[[int], bool] = lambda serial: True
@@ -149,13 +151,20 @@ class GossipModel:
         hops = message.hops
         if hops[node]:
             message.duplicates += 1
-            self.duplicates += 1
-            self._cpu.take(node, self._clock.now_ns, self._duplicate_ns)
+            cpu, now_ns, cost_ns = self._cpu, self._clock.now_ns, self._duplicate_ns
+            if cpu.speed_permille:
+                cpu.take(node, now_ns, cost_ns)
+                return
+            # `Cpu.take`, without the call: most events of a simulation end here.
+            free_ns = cpu.free_ns[node]
+            cpu.free_ns[node] = (free_ns if free_ns > now_ns else now_ns) + cost_ns
+            cpu.used_ns[node] += cost_ns
             return
         peer = self._peers[node]
         if not peer.alive or (self.scores.on and self.scores.graylisted(node, source)):
             return
         hops[node] = min(hops[source] + 1, HOPS_MAX)
+        message.missing -= 1
         now_ns = self._clock.now_ns
         done_ns = self._cpu.take(node, now_ns, self._hop_ns)
         if done_ns > now_ns:
@@ -215,6 +224,7 @@ class GossipModel:
             message
             for messages in history[: self._settings.history_offered]
             for message in messages
+            if message.missing  # what everybody has need not be offered
         ]
         if not offered or not self._settings.degree_lazy:
             return

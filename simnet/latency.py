@@ -14,7 +14,6 @@ from typing import Final
 
 from protocol.errors import ConfigError
 from protocol.units import NS_PER_MS
-from simnet.entropy import SCATTER_SIZE
 
 ROUND_TRIPS_MS: Final[dict[str, tuple[int, ...]]] = {
     "n-virginia": (6, 64, 17, 115, 70, 93, 112, 227, 194, 191, 219, 150, 200),
@@ -34,7 +33,8 @@ ROUND_TRIPS_MS: Final[dict[str, tuple[int, ...]]] = {
 
 # An exponential's 90th percentile lies ln 5 = 1.61 means over its median.
 JITTER_MEAN_NS: Final = round(5 * NS_PER_MS / 2 / math.log(5))
-CSV_REGIONS_MAX: Final = 1_024
+JITTER_STEPS: Final = 1 << 12
+CSV_REGIONS_MAX: Final = 256  # a byte for each node's
 ROUND_TRIP_MS_MAX: Final = 60_000
 
 
@@ -112,12 +112,13 @@ def read_matrix(path: Path) -> Distances:
     return _from_round_trips(names, table)
 
 
-def jitter_table(permille: int) -> list[int]:
-    """Jitter in ns by a 16-bit draw: exponential, less its median, so that the median stays.
+def median_ns(permille: int) -> int:
+    """The median of the jitter that `jitter_table` draws."""
+    return round(JITTER_MEAN_NS * permille / 1_000 * math.log(2))
 
-    `permille` scales it. The table has the distribution's quantiles in order.
-    """
-    mean_ns = JITTER_MEAN_NS * permille // 1_000
-    median = math.log(2)
-    steps = ((step + 0.5) / SCATTER_SIZE for step in range(SCATTER_SIZE))
-    return [round(mean_ns * (-math.log(1 - step) - median)) for step in steps]
+
+def jitter_table(permille: int) -> list[int]:
+    """Jitter in ns by a 12-bit draw: the quantiles of an exponential, scaled by `permille`."""
+    mean_ns = JITTER_MEAN_NS * permille / 1_000
+    steps = ((step + 0.5) / JITTER_STEPS for step in range(JITTER_STEPS))
+    return [round(-mean_ns * math.log(1 - step)) for step in steps]

@@ -11,8 +11,8 @@ from typing import Any, Final
 from protocol.units import NS_PER_MS, NS_PER_S
 from simnet.clock import EventHeap
 from simnet.cpu import Cpu
-from simnet.entropy import SCATTER_SIZE, Entropy, Scatter
-from simnet.latency import ACCESS_LINKS, AccessLink, Distances, jitter_table
+from simnet.entropy import RING, SCATTER_SIZE, STEP, Entropy, Scatter
+from simnet.latency import ACCESS_LINKS, AccessLink, Distances, jitter_table, median_ns
 from simnet.peer import Peer
 from simnet.scenario_network import Access, Latency
 
@@ -40,14 +40,24 @@ class Links:
         self._scatter = Scatter(seed, "links")
         self._losses = Scatter(seed, "losses")
         self._jitter_ns = jitter_table(latency.jitter_permille)
-        self._one_way_ns = distances.one_way_ns
+        # The least that a way takes: so much under its median that jitter brings it back there.
+        self._least_ns = [
+            [max(way_ns - median_ns(latency.jitter_permille), way_ns * 3 // 4) for way_ns in row]
+            for row in distances.one_way_ns
+        ]
         self._retransmit_ns = access.retransmit_ms * NS_PER_MS
         self._duplicates = access.duplicate_ppm * SCATTER_SIZE // 1_000_000
         self.regions = distances.regions
         self.region = _places(distances.regions, latency.regions, nodes, seed)
         self.classes, chosen = _classes(access, nodes, seed)
-        self._extra_ns = [link.extra_ns for link in chosen]
-        self._ns_per_kib = [1_024 * 8 * NS_PER_S // link.bits_per_s for link in chosen]
+        names = list(ACCESS_LINKS)
+        self._kind = bytes(names.index(name) for name in self.classes)
+        self._kinds = [
+            (link.extra_ns, 1_024 * 8 * NS_PER_S // link.bits_per_s)
+            for link in ACCESS_LINKS.values()
+        ]
+        self._extra_ns = [self._kinds[kind][0] for kind in self._kind]
+        self._ns_per_kib = [self._kinds[kind][1] for kind in self._kind]
         self._loss = [
             min(SCATTER_SIZE - 1, (link.loss_ppm + access.loss_ppm) * SCATTER_SIZE // 1_000_000)
             for link in chosen
@@ -76,42 +86,39 @@ class Links:
 
         `n` names the draws: with it the same pair draws anew for each message.
         """
-        clock_at = self._clock.at
-        table, jitter, ns_per_kib = self._scatter.table, self._jitter_ns, self._ns_per_kib
-        row, region, extra = self._one_way_ns[self.region[source]], self.region, self._extra_ns
+        now_ns = self._clock.now_ns
+        jitter, start = self._jitter_ns, self._scatter.start(source, n)
+        region, row = self.region, self._least_ns[self.region[source]]
+        kind = self._kind
         length += HEADER_BYTES
-        up_ns = length * ns_per_kib[source] >> 10
-        start_ns = max(self._clock.now_ns, self._free_ns[source], self._cpu.free_ns[source])
-        own = table[source & 65_535]
-        base_ns = extra[source]
-        plain = not self._lossy and self.blocked is None and self.clogged_ns is None
-        for target in targets:
-            start_ns += up_ns
-            way_ns = row[region[target]]
-            drift = jitter[table[(table[(own + target) & 65_535] + n) & 65_535]]
-            if drift < 0 and drift < -(way_ns >> 2):
-                drift = -(way_ns >> 2)
-            arrival_ns = (
-                start_ns
-                + way_ns
-                + drift
-                + base_ns
-                + extra[target]
-                + (length * ns_per_kib[target] >> 10)
-            )
-            if plain:
-                clock_at(arrival_ns, arrive, target, source, *arguments)
-                continue
-            for copy in range(self._copies(source, target, n)):
-                clock_at(
-                    arrival_ns + self._clog_ns(source, target) + copy * NS_PER_MS,
-                    arrive,
-                    target,
-                    source,
-                    *arguments,
-                )
-        self._free_ns[source] = start_ns
+        down_ns = [extra + (length * per_kib >> 10) for extra, per_kib in self._kinds]
+        up_ns = length * self._ns_per_kib[source] >> 10
+        at_ns = max(now_ns, self._free_ns[source], self._cpu.free_ns[source])
+        self._free_ns[source] = at_ns + up_ns * len(targets)
         self.sent_bytes += length * len(targets)
+        at_ns += self._extra_ns[source]
+        times_ns = []
+        for target in targets:
+            at_ns += up_ns
+            # `Scatter.draw`, without the call; its upper 12 bits choose the jitter.
+            at = (start + target * STEP) & RING
+            drift_ns = jitter[at * at >> 20 & 4_095]
+            times_ns.append(at_ns + row[region[target]] + down_ns[kind[target]] + drift_ns)
+        if self._lossy or self.blocked is not None or self.clogged_ns is not None:
+            times_ns, targets = self._disturbed(source, targets, times_ns, n)
+        self._clock.at_each(times_ns, arrive, targets, source, *arguments)
+
+    def _disturbed(
+        self, source: int, targets: Sequence[int], times_ns: list[int], n: int
+    ) -> tuple[list[int], list[int]]:
+        """Arrivals and their targets after losses, duplicates, partitions and clogging."""
+        kept_ns: list[int] = []
+        kept: list[int] = []
+        for target, at_ns in zip(targets, times_ns, strict=True):
+            for copy in range(self._copies(source, target, n)):
+                kept_ns.append(at_ns + self._clog_ns(source, target) + copy * NS_PER_MS)
+                kept.append(target)
+        return kept_ns, kept
 
     def _copies(self, source: int, target: int, n: int) -> int:
         """How many copies of a gossip message arrive: 0, 1 or 2."""
@@ -138,9 +145,8 @@ class Links:
         start_ns = max(now_ns, self._free_ns[source], self._cpu.free_ns[source])
         start_ns += length * self._ns_per_kib[source] >> 10
         self._free_ns[source] = start_ns
-        way_ns = self._one_way_ns[self.region[source]][self.region[target]]
-        drift = self._jitter_ns[self._scatter.draw(source, target, self._n)]
-        trip_ns = way_ns + max(drift, -(way_ns >> 2))
+        way_ns = self._least_ns[self.region[source]][self.region[target]]
+        trip_ns = way_ns + self._jitter_ns[self._scatter.draw(source, target, self._n) >> 4]
         trip_ns += self._extra_ns[source] + self._extra_ns[target]
         trip_ns += length * self._ns_per_kib[target] >> 10
         trip_ns += self._clog_ns(source, target)
@@ -173,11 +179,11 @@ class Links:
         )
 
 
-def _places(names: tuple[str, ...], weights: dict[str, int], nodes: int, seed: int) -> list[int]:
+def _places(names: tuple[str, ...], weights: dict[str, int], nodes: int, seed: int) -> bytes:
     """The region of each node, in shares as the weights say."""
     shares = [weights.get(name, 0) for name in names] if weights else [1] * len(names)
     draw = Entropy(seed, "regions")
-    return [draw.pick(shares) for _ in range(nodes)]
+    return bytes(draw.pick(shares) for _ in range(nodes))
 
 
 def _classes(access: Access, nodes: int, seed: int) -> tuple[list[str], list[AccessLink]]:

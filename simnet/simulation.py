@@ -206,6 +206,7 @@ class Simulation(Driver):
         """Messages that nobody may admit any more become rows."""
         while self._messages and self._messages[0].born_ns <= until_ns:
             message = self._messages.popleft()
+            self.gossip.duplicates += message.duplicates
             self.recorder.add(
                 "messages",
                 (

@@ -4,7 +4,7 @@ The same (kind, size, seed) gives the same graph. Graphs that fall apart are joi
 links, so that gossip can reach everybody.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ Neighbours = list[tuple[int, ...]]
 
 
 def build(
-    topology: Topology, nodes: int, seed: int, regions: list[int], beside: Path
+    topology: Topology, nodes: int, seed: int, regions: Sequence[int], beside: Path
 ) -> Neighbours:
     """The neighbours of each node; `regions` are the nodes' own, `beside` where paths start.
 
@@ -91,7 +91,7 @@ def _star(nodes: int, hubs: int) -> Iterable[tuple[int, int]]:
 
 
 def _regions(
-    topology: Topology, degree: int, regions: list[int], seed: int
+    topology: Topology, degree: int, regions: Sequence[int], seed: int
 ) -> Iterable[tuple[int, int]]:
     """Each node dials half its degree: in its own region, but for the rewired ones."""
     draw = Entropy(seed, "topology")

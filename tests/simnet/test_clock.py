@@ -4,6 +4,7 @@ Source: simnet/clock.py.
 """
 
 import heapq
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -77,3 +78,26 @@ def test_a_loop_is_noticed() -> None:
     again()
     with pytest.raises(RuntimeError, match="a loop"):
         clock.run(START_NS + 1, events_max=1_000)
+
+
+@given(st.lists(DELAYS, max_size=12), DELAYS)
+def test_many_at_once_are_as_one_by_one(delays: list[int], before_ns: int) -> None:
+    """`at_each` is `at` in a loop, also for times that are past."""
+    ran: list[list[tuple[int, int, str]]] = []
+    for together in (True, False):
+        clock, told = EventHeap(START_NS), []
+
+        def tell(number: int, what: str, clock: EventHeap = clock, told: Any = told) -> None:
+            told.append((clock.now_ns, number, what))
+
+        clock.run(START_NS + before_ns)
+        times = [START_NS + delay_ns for delay_ns in delays]
+        if together:
+            clock.at_each(times, tell, range(len(times)), "x")
+        else:
+            for number, at_ns in enumerate(times):
+                clock.at(at_ns, tell, number, "x")
+        clock.run(START_NS + (20 << SLOT_BITS))
+        ran.append(told)
+    assert ran[0] == ran[1]
+    assert len(ran[0]) == len(delays)
