@@ -3,6 +3,7 @@
 Must not know how steps are composed, nor tell anybody. Rule: engine/README.md, "Sampling".
 """
 
+import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -26,9 +27,9 @@ def choose(
     Those that have no next token and may not end, `fail`; re-checks take their rows and choose
     nothing. EngineError `engine.crashed` when the model can't go on.
     """
-    best = logits.argmax(axis=1)
+    best = logits.argmax(axis=1).tolist()
     # argmax finds a NaN before any number, so one look at the best is enough.
-    if not np.isfinite(logits[np.arange(len(logits)), best]).all():
+    if not all(map(math.isfinite, map(logits.item, range(len(best)), best))):
         raise EngineError("engine.crashed", "the model's scores are not finite numbers")
     chosen: list[Choice] = []
     end = 0
@@ -39,7 +40,7 @@ def choose(
                 for row in logits[end - count : end]:
                     sequence.checker.take(row)
             elif sequence.sampler.is_plain:
-                chosen.append((sequence, int(best[end - 1]), logits[end - 1]))
+                chosen.append((sequence, best[end - 1], logits[end - 1]))
             else:
                 token = sequence.sampler.next_token(logits[end - 1], sequence.output_tokens)
                 chosen.append((sequence, token, logits[end - 1]))

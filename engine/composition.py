@@ -30,6 +30,12 @@ def compose(
     rows: list[Row] = []
     sampled: list[Sequence] = []
     for sequence in decoding_first:
+        if sequence.prefilled and sequence.checker is None:
+            rows.append(Row(sequence.place, sequence.position, sequence.unfed, 1))
+            sequence.unfed = []
+            sequence.position += 1
+            sampled.append(sequence)
+            continue
         room = 1 if sequence.prefilled else budget
         if sequence.checker is not None:
             room = min(room, limits.ENGINE_RECHECK_ROWS_MAX)

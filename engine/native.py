@@ -31,6 +31,7 @@ _seq_cp = short_call("llama_memory_seq_cp")
 _seq_first = short_call("llama_memory_seq_pos_min")
 _seq_last = short_call("llama_memory_seq_pos_max")
 _get_logits = short_call("llama_get_logits")
+_get_logits.restype = ctypes.c_void_p  # only its address: an array is made when that changes
 _get_embeddings = short_call("llama_get_embeddings")
 
 
@@ -101,6 +102,8 @@ class NativeModel:
         self.context_tokens = min(context_tokens, int(llama_cpp.llama_n_ctx_seq(self._context)))
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._embeds = False
+        self._logits: npt.NDArray[np.float32] = np.empty((0, 0), np.float32)
+        self._logits_where = 0, 0
         self._make_batch()
 
     def _load_adapter(self, path: Path, scale: float) -> tuple[Any, float]:
@@ -205,6 +208,12 @@ class NativeModel:
         for row in rows:
             start, end = end, end + len(row.tokens)
             self._check(row, end)
+            if end == start + 1:  # four items take a fifth of the time of four slices
+                self._tokens[start] = row.tokens[0]
+                self._positions[start] = row.position
+                self._sequences[start] = row.sequence
+                self._wanted[start] = row.wanted
+                continue
             self._tokens[start:end] = row.tokens
             self._positions[start:end] = np.arange(
                 row.position, row.position + len(row.tokens), dtype=np.int32
@@ -231,12 +240,14 @@ class NativeModel:
 
     def logits(self, rows: int) -> npt.NDArray[np.float32]:
         """The logits of the last step: (rows, vocabulary) in order; valid until the next."""
-        pointer = _get_logits(self._context)
+        where = _get_logits(self._context), self._batch.n_tokens if self._embeds else rows
+        if where != self._logits_where:
+            pointer = ctypes.cast(where[0], ctypes.POINTER(ctypes.c_float))
+            self._logits = np.ctypeslib.as_array(pointer, (where[1], self.vocabulary.size))
+            self._logits_where = where
         if not self._embeds:
-            return np.ctypeslib.as_array(pointer, (rows, self.vocabulary.size))
-        count = self._batch.n_tokens
-        every = np.ctypeslib.as_array(pointer, (count, self.vocabulary.size))
-        return np.asarray(every[self._wanted[:count] != 0])
+            return self._logits
+        return np.asarray(self._logits[self._wanted[: self._batch.n_tokens] != 0])
 
     def embed(self, *, wanted: bool) -> None:
         """Whether the next steps make `hidden`: they take memory for the logits of all tokens."""

@@ -43,6 +43,11 @@ class Pipe:
         os.set_blocking(output_fd, False)
         self._buffer = FrameBuffer()
         self._unsent = b""
+        self._unread = array.array("i", [0])
+        self._poll_input, self._poll_both = select.poll(), select.poll()
+        self._poll_input.register(input_fd, select.POLLIN)
+        self._poll_both.register(input_fd, select.POLLIN)
+        self._poll_both.register(output_fd, select.POLLOUT)
         self.is_closed = False
 
     @property
@@ -55,20 +60,20 @@ class Pipe:
         """Whether the reader has taken everything; also true where the system can't tell."""
         if self._unsent:
             return False
-        unread = array.array("i", [0])
         try:
-            fcntl.ioctl(self._output_fd, termios.FIONREAD, unread)
+            fcntl.ioctl(self._output_fd, termios.FIONREAD, self._unread)
         except OSError:
             return True
-        return unread[0] == 0
+        return self._unread[0] == 0
 
-    def wait(self, timeout_ns: int | None) -> None:
-        """Until there is input, or room for unsent output, or the time is over (None: never)."""
-        poll = select.poll()
-        poll.register(self._input_fd, select.POLLIN)
-        if self._unsent:
-            poll.register(self._output_fd, select.POLLOUT)
-        poll.poll(None if timeout_ns is None else timeout_ns / NS_PER_MS)
+    def wait(self, timeout_ns: int | None) -> bool:
+        """Until there is input, or room for unsent output, or the time is over (None: never).
+
+        Whether `receive` has something to do.
+        """
+        poll = self._poll_both if self._unsent else self._poll_input
+        events = poll.poll(None if timeout_ns is None else timeout_ns / NS_PER_MS)
+        return any(fd == self._input_fd for fd, _ in events)
 
     def receive(self) -> Iterable[ToWorker]:
         """The messages that are here; sets `is_closed` at the end of input. FrameError."""
@@ -80,6 +85,8 @@ class Pipe:
             self.is_closed = not data
             for body in self._buffer.push(data):
                 yield decode_to_worker(body)
+            if len(data) < READ_BYTES:
+                return  # that was all: another look would cost as much as this one
 
     def send(self, message: FromWorker) -> None:
         """Write as much as the pipe takes and keep the rest."""

@@ -3,6 +3,7 @@
 Runs in the worker's only thread. Must not know trio or the market. Rule: engine/README.md.
 """
 
+import gc
 import os
 import resource
 import time
@@ -64,13 +65,16 @@ class Service:
     def serve(self) -> None:
         """Until the input ends. EngineError `engine.crashed` when the model can't go on."""
         self._pipe.send(self._ready)
+        # What is here now stays: the collector need not look through it again and again.
+        gc.collect()
+        gc.freeze()
         while not self._pipe.is_closed:
             self.turn()
 
     def turn(self) -> None:
         """Take what came, compute a step, report; blocks only when there is nothing to do."""
-        self._pipe.wait(self._rest_ns() if self._may_step else None)
-        for message in self._pipe.receive():
+        has_input = self._pipe.wait(self._rest_ns() if self._may_step else None)
+        for message in self._pipe.receive() if has_input else ():
             if isinstance(message, Submit | Recheck | Embed):
                 self._submit(message)
             elif isinstance(message, Cancel):

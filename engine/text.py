@@ -28,6 +28,8 @@ class TextStream:
         assert not self.stopped
         self._count += 1
         self._held += self._decoder.decode(piece)
+        if not self._stop:
+            return self._release(len(self._held)) if self._held else ("", 0)
         cut = min((at for at in map(self._held.find, self._stop) if at >= 0), default=-1)
         if cut >= 0:
             self.stopped = True

@@ -101,12 +101,14 @@ def figures(asked: Round, answer: Any, used_s: float) -> dict[str, float]:
         raise RuntimeError(f"asked for {wanted}, done {done}")
     tokens = sum(each["output_tokens"] for each in done)
     ttft_ms = [each["ttft_ns"] / 1e6 for each in done]
+    gaps_ms = [gap_ns / 1e6 for each in done for gap_ns in each["gaps_ns"]]
     return {
         "tokens_per_s": tokens / (answer["duration_ns"] / 1e9),
         "tokens_per_cpu_s": tokens / max(used_s, 1e-9),
         "ttft_p50_ms": float(np.percentile(ttft_ms, 50)),
         "ttft_p95_ms": float(np.percentile(ttft_ms, 95)),
-        "gap_max_ms": max(each["gap_max_ns"] for each in done) / 1e6,
+        "gap_p50_ms": float(np.percentile(gaps_ms, 50)),
+        "gap_max_ms": max(gaps_ms),
     }
 
 

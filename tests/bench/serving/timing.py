@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from tests.bench.serving.model import Request
 
@@ -38,24 +39,21 @@ class Clock:
     """The times of one request's tokens, as its caller sees them."""
 
     def __init__(self) -> None:
-        self._start_ns = self._last_ns = time.perf_counter_ns()
-        self.ttft_ns = self.gap_max_ns = 0
+        self._last_ns = time.perf_counter_ns()
+        self._waits_ns: list[int] = []
         self.input_tokens = self.output_tokens = 0
 
     def tick(self) -> None:
         """One token or more have come."""
         now_ns = time.perf_counter_ns()
-        if not self.ttft_ns:
-            self.ttft_ns = now_ns - self._start_ns
-        else:
-            self.gap_max_ns = max(self.gap_max_ns, now_ns - self._last_ns)
+        self._waits_ns.append(now_ns - self._last_ns)
         self._last_ns = now_ns
 
-    def figures(self) -> dict[str, int]:
+    def figures(self) -> dict[str, Any]:
         """For `tell`."""
         return {
-            "ttft_ns": self.ttft_ns,
-            "gap_max_ns": self.gap_max_ns,
+            "ttft_ns": self._waits_ns[0],
+            "gaps_ns": self._waits_ns[1:],
             "input_tokens": self.input_tokens,
             "output_tokens": self.output_tokens,
         }
