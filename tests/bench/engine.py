@@ -101,7 +101,8 @@ def figures(asked: Round, answer: Any, used_s: float) -> dict[str, float]:
         raise RuntimeError(f"asked for {wanted}, done {done}")
     tokens = sum(each["output_tokens"] for each in done)
     ttft_ms = [each["ttft_ns"] / 1e6 for each in done]
-    gaps_ms = [gap_ns / 1e6 for each in done for gap_ns in each["gaps_ns"]]
+    # One call after another has no gaps: all tokens come at once.
+    gaps_ms = [gap_ns / 1e6 for each in done for gap_ns in each["gaps_ns"]] or [0.0]
     return {
         "tokens_per_s": tokens / (answer["duration_ns"] / 1e9),
         "tokens_per_cpu_s": tokens / max(used_s, 1e-9),

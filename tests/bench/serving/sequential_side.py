@@ -39,6 +39,7 @@ def main() -> None:
                 temperature=0.0,
                 logit_bias=bias or None,
             )["usage"]
+            clock.tick()
             clock.input_tokens = usage["prompt_tokens"]
             clock.output_tokens = usage["completion_tokens"]
             clocks.append(clock)
