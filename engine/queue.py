@@ -89,9 +89,6 @@ class FairQueue(Generic[T]):
         account = self._accounts.get(key)
         if account is None:
             account = self._accounts[key] = _Account(self._level)
-        if not account.waiting:
-            # Time in which one wants nothing is not saved up.
-            account.given = max(account.given, self._level)
         ticket = Ticket(job, owner, priority, max(1, cost_ns), self._arrivals)
         self._arrivals += 1
         account.waiting.append(ticket)
@@ -160,7 +157,8 @@ class FairQueue(Generic[T]):
         return copy
 
     def _forget(self) -> None:
-        """Drop the accounts of idle owners that a new one would equal, and the least beyond."""
+        """Drop the accounts of idle owners that were given no more than a new one begins with:
+        time in which one wants nothing is not saved up. And the least of too many others."""
         idle = [key for key, account in self._accounts.items() if not account.waiting]
         for key in idle:
             if self._accounts[key].given <= self._level:

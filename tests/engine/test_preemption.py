@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import llama_cpp
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.frames import JobFailed, JobFinished
-from engine.native import NativeModel
+from engine.frames import Embed, JobEmbedded, JobFailed, JobFinished
+from engine.interface import Pooling
+from engine.native import ContextFull, NativeModel
 from engine.prompts import PromptReader
+from protocol import limits
 from tests.engine.babbler import babbler_path
 from tests.engine.conftest import Bench, make_bench
 from tests.engine.stand_in import ACTIONS, CONTEXT_TOKENS, PLACES, Memory, World
@@ -73,6 +76,46 @@ def test_the_youngest_goes_and_is_back_only_after_a_finish() -> None:
     assert len(world.preempted) <= 2
     for handle in range(3):
         world.check_job(handle)
+
+
+@pytest.mark.parametrize("steps", range(2, 9))
+def test_a_recheck_that_begins_again_checks_no_token_twice(
+    steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four tokens a step; the first fault empties the idle place, the second takes its own."""
+    monkeypatch.setattr(limits, "ENGINE_RECHECK_ROWS_MAX", 4)
+    world = World(Memory(faults=[False] * steps + [True, True]))
+    world.act([([1] * 10, 60, False), ([2] * 4, 40, True)])
+    assert world.preempted == [1]
+    world.check_job(1)
+
+
+def test_a_text_that_begins_again_has_the_same_vector(bench, chat, parameters, model, monkeypatch):
+    """Beside a job that writes, half read; each row counts once."""
+    vectors = []
+    for is_full in (False, True):
+        run = bench(chunk_tokens=32)
+        refused, decode = [], model.decode
+
+        def full_once(rows: Any, is_full=is_full, refused=refused, decode=decode) -> None:
+            half_read = [row for row in rows if len(row.tokens) > 1 and row.position > 32]
+            if is_full and half_read and len(refused) < 8:
+                refused.append(half_read)
+                raise ContextFull
+            if refused:
+                refused += [[]] * 8
+            decode(rows)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(model, "decode", full_once)
+            run.submit(1, chat("Hello"), parameters(60))
+            run.batcher.step()
+            run.batcher.submit(Embed(2, ("one two three four " * 12,), Pooling.MEAN, True))
+            run.run()
+        assert bool(refused) is is_full
+        (event,) = [one for one in run.of(2) if isinstance(one, JobEmbedded)]
+        vectors.append(np.frombuffer(event.vector, "<f4"))
+    assert np.abs(vectors[0] - vectors[1]).max() < 1e-4
 
 
 class SharedCells(NativeModel):
