@@ -16,6 +16,7 @@ from engine.interface import Pooling
 from protocol import limits
 from protocol.fields import FinishReason, GenerationParameters, Prompt
 
+GPU_BUILD, CPU_BUILD = " gpu", " cpu"
 _LENGTH = struct.Struct(">I")
 Handle = Annotated[int, msgspec.Meta(ge=0, le=limits.U63_MAX)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=limits.U63_MAX)]
@@ -65,7 +66,8 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """First to the worker: which file, and how to run it.
 
     `path` is the name as the system has it, which need not be text. The process may take
-    `data_bytes` of memory beside what it maps (0: no limit).
+    `data_bytes` of memory beside what it maps (0: no limit). `layers` of `layer_bytes` each, and
+    `step_bytes`, are what a GPU needs room for.
     """
 
     path: bytes
@@ -80,6 +82,9 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag=1):
     adapters: Annotated[
         tuple[LoadAdapter, ...], msgspec.Meta(max_length=limits.ENGINE_ADAPTERS_MAX)
     ] = ()
+    layers: int = 1
+    layer_bytes: int = 0
+    step_bytes: int = 0
 
 
 class Submit(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -128,7 +133,7 @@ class Ready(msgspec.Struct, frozen=True, array_like=True, tag=10):
     """The model is loaded and has passed its self-test."""
 
     context_tokens: Annotated[int, msgspec.Meta(ge=1, le=limits.INPUT_TOKENS_MAX)]
-    engine: BuildName
+    engine: BuildName  # the last word says whether the build can use a GPU
     settings: BuildName
     speed: Speed
     # How embeddings are pooled unless asked otherwise; None when the model makes none.
@@ -235,7 +240,8 @@ def check(message: ToWorker) -> None:
     """FrameError unless the worker could read this message: types and bounds of every field."""
     try:
         decode_to_worker(encode(message)[_LENGTH.size :])
-    except (UnicodeEncodeError, TypeError, OverflowError) as error:
+    # Whatever a caller may have put there.
+    except (UnicodeEncodeError, TypeError, OverflowError, RecursionError) as error:
         raise FrameError(str(error)) from None
 
 

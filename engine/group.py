@@ -18,6 +18,7 @@ from engine.interface import (
     Estimate,
     Finished,
     JobSpec,
+    ModelHealth,
     ModelInfo,
     Started,
 )
@@ -88,6 +89,10 @@ class EngineGroup:
     def queue_room(self, model: str) -> int:
         """As in `Engine`, of the first engine that offers the model."""
         return self._first(model).queue_room(model)
+
+    def health(self) -> tuple[ModelHealth, ...]:
+        """As in `Engine`, of all engines in order; a name may come twice."""
+        return tuple(one for engine in self._engines for one in engine.health())
 
     async def run_job(self, spec: JobSpec, emit: Callable[[EngineEvent], None]) -> None:
         """As in `Engine`; an engine that fails before its first token hands the job on."""

@@ -191,6 +191,28 @@ class Embedding:
         return struct.unpack(f"<{len(self.vector) // 4}f", self.vector)
 
 
+@dataclass(frozen=True, slots=True)
+class ModelHealth:
+    """How a model does, for its operator.
+
+    `stage` is a word: cold, loading, serving, resting (after a failure), withdrawn or skipped; a
+    remote one is serving or down. `running` and `queued` jobs; `restarts` since the start; the
+    last error, or ""; its worker's process (None without), what that has in RAM, and where it is
+    stopped (0: no limit, or not known).
+    """
+
+    name: str
+    source: str
+    stage: str
+    running: int
+    queued: int
+    restarts: int = 0
+    last_error: str = ""
+    pid: int | None = None
+    resident_bytes: int = 0
+    limit_bytes: int = 0
+
+
 class Engine(Protocol):
     """Serves jobs. Started with a trio nursery's task; every method is called from trio."""
 
@@ -208,6 +230,10 @@ class Engine(Protocol):
 
     def queue_room(self, model: str) -> int:
         """How many more jobs would be taken to wait, of different owners, with no place free."""
+        ...
+
+    def health(self) -> tuple[ModelHealth, ...]:
+        """Every model that was asked for, those that can't be served too."""
         ...
 
     async def run_job(self, spec: JobSpec, emit: Callable[[EngineEvent], None]) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import trio
 
+from engine import frames
 from engine.completions import estimated_tokens
 from engine.frames import (
     FrameError,
@@ -29,7 +30,7 @@ from engine.logprobs import read_scored
 from engine.queue import Ticket
 from protocol import limits
 from protocol.errors import CODES, EngineError
-from protocol.fields import FinishReason
+from protocol.fields import FinishReason, GenerationParameters, Prompt
 from protocol.units import NS_PER_S
 
 
@@ -56,6 +57,22 @@ def after_waiting(
         emit(event)
 
     return tell
+
+
+def check_spec(spec: JobSpec) -> None:
+    """EngineError `engine.bad_spec`: a value that the wire does not know, names and all.
+
+    What depends on the model (tokens of its vocabulary, its context) is checked in the worker.
+    """
+    if not isinstance(spec.prompt, Prompt) or not isinstance(
+        spec.parameters, GenerationParameters
+    ):
+        raise EngineError("engine.bad_spec", "it has no prompt or no parameters")
+    try:
+        frames.check(Submit(0, spec.prompt, spec.parameters, spec.owner))
+    except FrameError as error:
+        why = str(error).replace("$[3].", "").replace("$[2].", "prompt.")
+        raise EngineError("engine.bad_spec", why.replace("$[4]", "owner")) from None
 
 
 def told_error(code: str, detail: str) -> EngineError:

@@ -17,7 +17,7 @@ from engine.frames import Failed, FrameError, Ready
 from engine.job import now_ns
 from engine.known import KnownModel
 from engine.loaded import LoadedModel, worker_error
-from engine.memory import data_bytes_max
+from engine.memory import data_bytes_max, layer_bytes, step_bytes
 from engine.process import WorkerProcess, open_worker
 from engine.speed import start_ns_max
 from engine.stage import STAGES, Stage, StageEvent
@@ -28,22 +28,42 @@ from protocol.units import NS_PER_S, milliseconds
 log = structlog.get_logger("engine")
 
 
+class DeviceLine:
+    """Says once what the build computes on: nobody should wonder why the GPU is idle."""
+
+    def __init__(self) -> None:
+        self._is_said = False
+
+    def __call__(self, ready: Ready) -> None:
+        """A model is ready."""
+        if not self._is_said and ready.engine.endswith(frames.CPU_BUILD):
+            log.info(
+                "engine.cpu_only",
+                engine=ready.engine,
+                meaning="this build of llama.cpp uses no GPU; see engine/README.md, GPU",
+            )
+        self._is_said = True
+
+
 class ModelLife:
     """Start `run` as a task, then `load` and `unload`; `loaded` is the worker while it serves.
 
     `is_recovering` from a failure until it serves again. `on_change` is called at every step
-    of its stages.
+    of its stages, and at the end. `restarts` and `last_error` are for people who look.
     """
 
-    def __init__(self, known: KnownModel) -> None:
+    def __init__(self, known: KnownModel, on_ready: Callable[[Ready], None]) -> None:
         self.stage = Stage.COLD
         self.loaded: LoadedModel | None = None
         self.is_recovering = False
         self.is_leaving = False
         self.load_begin_ns = 0
         self.on_change: Callable[[], None] = lambda: None
-        self.last_error = EngineError("engine.crashed")
+        self.is_over = False
+        self.restarts = 0
+        self.last_error: EngineError | None = None
         self._known = known
+        self._on_ready = on_ready
         self._scope = trio.CancelScope()
         self._changed = trio.Event()
         self._is_wanted = False
@@ -58,8 +78,8 @@ class ModelLife:
         self._touch()
         while self.loaded is None:
             if self._failed_loads != failed_loads:
-                raise EngineError(self.last_error.code, self.last_error.detail)
-            await self._changed.wait()
+                raise self.failure
+            await self._wait_change()
 
     def unload_nowait(self) -> None:
         """Begin to end the worker, which must have no jobs: from here on it gets none."""
@@ -71,12 +91,25 @@ class ModelLife:
     async def wait_cold(self) -> None:
         """Until the memory of a model that was unloaded is free."""
         while self.stage is not Stage.COLD:
-            await self._changed.wait()
+            await self._wait_change()
 
     async def wait_serving(self) -> None:
         """Until the worker is up; at once when it is."""
         while self.loaded is None:
-            await self._changed.wait()
+            await self._wait_change()
+
+    async def _wait_change(self) -> None:
+        if self.is_over:
+            raise self.failure
+        await self._changed.wait()
+
+    @property
+    def failure(self) -> EngineError:
+        """Why it does not serve, as an error for a job that waits."""
+        if self.is_over:
+            return EngineError("engine.cancelled", "the engine was stopped")
+        error = self.last_error or EngineError("engine.crashed")
+        return EngineError(error.code, error.detail)
 
     def forgive(self) -> None:
         """It works: the next crash is restarted at once again."""
@@ -87,6 +120,14 @@ class ModelLife:
 
         Ends only for a model that has never worked.
         """
+        try:
+            await self._run()
+        finally:
+            self.is_over = True
+            self._touch()
+            self.on_change()
+
+    async def _run(self) -> None:
         while True:
             while not self._is_wanted:
                 await self._changed.wait()
@@ -116,35 +157,40 @@ class ModelLife:
 
     async def _work(self) -> EngineError:
         loaded: LoadedModel | None = None
-        error: EngineError | None
-        async with open_worker() as worker:
-            try:
-                first = await self._start(worker)
-                if isinstance(first, Ready):
-                    loaded = LoadedModel(worker, first, self.forgive)
-                    await self._serve(loaded)
-                    error = await loaded.serve()
-                else:
-                    error = first
-            except FrameError as nonsense:
-                error = EngineError("engine.crashed", f"it wrote nonsense: {nonsense}")
-            finally:
-                self.loaded = None
-                self.is_recovering = not self.is_leaving
-                if loaded is not None:
-                    self._known.speed = loaded.speed
-        if error is None:
-            code = "engine.crashed" if loaded else "engine.bad_model"
-            path = self._known.source.path
-            where = "" if loaded else f"{path}: the worker died while loading, "
-            error = EngineError(code, where + worker.diagnosis())
-        if loaded is not None:
-            loaded.fail_jobs(error)
-        return error
+        error: EngineError | None = EngineError("engine.cancelled", "the engine was stopped")
+        try:
+            async with open_worker() as worker:
+                try:
+                    first = await self._start(worker)
+                    if isinstance(first, Ready):
+                        loaded = LoadedModel(worker, first, self.forgive)
+                        await self._serve(loaded)
+                        error = await loaded.serve()
+                    else:
+                        error = first
+                except FrameError as nonsense:
+                    error = EngineError("engine.crashed", f"it wrote nonsense: {nonsense}")
+                finally:
+                    self.loaded = None
+                    self.is_recovering = not self.is_leaving
+            if error is None:
+                error = self._death(worker, is_serving=loaded is not None)
+            return error
+        finally:
+            if loaded is not None:
+                self._known.speed = loaded.speed
+                loaded.fail_jobs(error or EngineError("engine.crashed"))
+
+    def _death(self, worker: WorkerProcess, *, is_serving: bool) -> EngineError:
+        """What to say of a worker that ended without a word."""
+        if is_serving:
+            return EngineError("engine.crashed", worker.diagnosis())
+        why = f"the worker died while loading, {worker.diagnosis()}"
+        return EngineError("engine.bad_model", f"{self._known.source.path}: {why}")
 
     async def _start(self, worker: WorkerProcess) -> Ready | EngineError | None:
         """Have the model loaded; None when the worker died over it."""
-        path, settings = self._known.source.path, self._known.settings
+        path, settings, file = self._known.source.path, self._known.settings, self._known.file
         worker.send_nowait(
             frames.Load(
                 path=os.fsencode(path),
@@ -155,10 +201,13 @@ class ModelLife:
                 queue_jobs=settings.queue_jobs,
                 step_ns_min=settings.step_ns_min(),
                 prefix_reuse=settings.prefix_reuse,
-                data_bytes=data_bytes_max(self._known.file, settings),
+                data_bytes=data_bytes_max(file, settings),
+                layers=file.layers,
+                layer_bytes=layer_bytes(file, settings),
+                step_bytes=step_bytes(file),
             )
         )
-        with trio.move_on_after(start_ns_max(self._known.file.info.size_bytes) / NS_PER_S):
+        with trio.move_on_after(start_ns_max(file.info.size_bytes) / NS_PER_S):
             for message in await worker.receive():
                 if isinstance(message, Ready):
                     if len(message.speed.step_ns) != settings.places:
@@ -175,6 +224,7 @@ class ModelLife:
         self.loaded = loaded
         self.is_recovering = False
         self._step(StageEvent.READY)
+        self._on_ready(loaded.ready)
         log.info(
             "engine.ready",
             model=self._known.name,
@@ -216,6 +266,8 @@ class ModelLife:
             # Others may have taken its memory: it is loaded when a job asks for it.
             self._is_wanted = self.is_recovering = False
             self._step(StageEvent.RETURN)
+        else:
+            self.restarts += 1
 
     def _fail(self, event: StageEvent, error: EngineError) -> None:
         self.last_error = error

@@ -1,7 +1,6 @@
 """The engine that runs models with llama.cpp, each in its own worker process.
 
-Decides which models are loaded: those that jobs ask for, within the memory that the operator
-gives. Must not know llama.cpp itself, the market or the network. Rule: engine/README.md.
+Must not know llama.cpp itself, the market or the network. Rule: engine/README.md.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,15 +10,23 @@ import structlog
 import trio
 
 from engine.catalogue import ModelSource
-from engine.interface import EngineEvent, Estimate, JobSpec, ModelInfo, RecheckReport
+from engine.interface import (
+    EngineEvent,
+    Estimate,
+    JobSpec,
+    ModelHealth,
+    ModelInfo,
+    RecheckReport,
+)
 from engine.job import Job
-from engine.memory import make_room
+from engine.life import DeviceLine
 from engine.notes import ModelNotes
 from engine.queue import Priority
+from engine.residents import Residents
 from engine.served import ServedModel
 from engine.settings import LlamaSettings
-from engine.stage import Stage
 from engine.task import TaskStatus
+from protocol import limits
 from protocol.errors import EngineError
 from protocol.fields import GenerationParameters, Prompt
 from protocol.units import milliseconds
@@ -41,16 +48,19 @@ class LlamaEngine:
     ) -> None:
         self._settings = settings or LlamaSettings()
         notes = notes or ModelNotes()
+        device_line = DeviceLine()
         self._models = [
             ServedModel(
                 source if isinstance(source, ModelSource) else ModelSource(source),
                 self._settings,
                 notes,
+                device_line,
             )
             for source in sources
         ]
-        # Loads happen one after another: they share a disk, and each decides who must go.
-        self._loading = trio.Lock()
+        self._skipped: list[ModelHealth] = []
+        self._is_draining = False
+        self._residents = Residents(self._models, self._settings)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; started once every model is loaded or proven.
@@ -99,7 +109,7 @@ class LlamaEngine:
             if model.known.is_proven and not required:
                 continue
             try:
-                await self._bring_up(model)
+                await self._residents.bring_up(model)
             except EngineError as error:
                 self._skip(model, error)
                 continue
@@ -115,82 +125,31 @@ class LlamaEngine:
                     )
         for model in self._models:
             # A test may have taken the room of one that was there.
-            if model.source.required and not model.life.loaded and self._room_for(model) == []:
-                await self._bring_up(model)
+            if (
+                model.source.required
+                and not model.life.loaded
+                and self._residents.room_for(model) == []
+            ):
+                await self._residents.bring_up(model)
 
     def _skip(self, model: ServedModel, error: EngineError) -> None:
         if model.source.required:
             raise error
         self._models.remove(model)
+        path = str(model.source.path)
+        self._skipped.append(ModelHealth(model.source.name, path, "skipped", 0, 0, 0, str(error)))
         log.warning("engine.skipped", code=error.code, reason=error.detail)
-
-    # --- memory ----------------------------------------------------------------------------
-
-    def _room_for(self, model: ServedModel, *, planned: bool = False) -> list[int] | None:
-        """Which models (by index) must go for this one; None when it has to wait.
-
-        With `planned`, models that jobs wait for count as if they were there.
-        """
-        occupants = []
-        for key, other in enumerate(self._models):
-            occupant = other.occupant(key, planned=planned)
-            if other is not model and occupant is not None:
-                occupants.append(occupant)
-        return make_room(model.needed_bytes, self._settings.memory_bytes(), occupants)
-
-    async def _bring_up(self, model: ServedModel) -> None:
-        """Until a model serves, with room made for it.
-
-        EngineError: `engine.no_room` when it never fits, `engine.overloaded` when the others
-        that have the room are at work, or why it can't be loaded.
-        """
-        async with self._loading:
-            if model.life.loaded is not None:
-                return
-            if model.life.is_leaving:
-                # Whoever wanted its room was cancelled in between.
-                await model.life.wait_cold()
-            if model.life.is_recovering:
-                raise EngineError("engine.crashed", "the worker is being restarted")
-            if model.life.stage is Stage.COLD:
-                self._check_fits(model)
-                leaving = self._room_for(model)
-                if leaving is None:
-                    raise EngineError(
-                        "engine.overloaded", "no memory until other models' jobs end"
-                    )
-                others = [self._models[key] for key in leaving]
-                for other in others:
-                    other.life.unload_nowait()
-                    log.info("engine.unloaded", model=other.name, room_for=model.name)
-                for other in others:
-                    await other.life.wait_cold()
-            await model.life.load()
-
-    def _check_fits(self, model: ServedModel) -> None:
-        budget = self._settings.memory_mib
-        needed_mib = -(-model.needed_bytes // 2**20)
-        if budget and needed_mib > budget:
-            raise EngineError(
-                "engine.no_room", f"{model.name} needs about {needed_mib} MiB of {budget}"
-            )
-
-    def _is_offered(self, model: ServedModel) -> bool:
-        """Whether a job that arrives now would be served, and in time."""
-        if model.info is None:
-            return False
-        if model.life.loaded is not None or model.life.stage is Stage.LOADING:
-            return True
-        return model.loads_in_time and self._room_for(model, planned=True) is not None
 
     # --- the interface ---------------------------------------------------------------------
 
     def models(self) -> tuple[ModelInfo, ...]:
         """The models that are loaded, and those that a job would have loaded in time."""
+        if self._is_draining:
+            return ()
         return tuple(
             model.info
             for model in self._models
-            if model.info is not None and self._is_offered(model)
+            if model.info is not None and self._residents.is_offered(model)
         )
 
     async def wait_serving(self, model: str) -> None:
@@ -208,28 +167,20 @@ class LlamaEngine:
         For a model that is not loaded, the time to load it and those before it counts too.
         """
         found = self._find(model)
-        promise, load_ns = found.estimate(input_tokens), self._load_ns(found)
+        promise, load_ns = found.estimate(input_tokens), self._residents.load_ns(found)
         return Estimate(
             promise.ttft_ns + load_ns, promise.tokens_per_s_milli, promise.wait_ns + load_ns
         )
 
-    def _load_ns(self, model: ServedModel) -> int:
-        """How long until a job of this model could start, for want of the model."""
-        load_ns = model.load_left_ns
-        if load_ns:
-            others = (other for other in self._models if other is not model)
-            load_ns += sum(other.load_left_ns for other in others if other.is_waited_for)
-        return load_ns
-
     def free_places(self, model: str) -> int:
         """As in `Engine`; 0 while the model is not offered."""
         found = self._find(model)
-        return found.free_places if self._is_offered(found) else 0
+        return found.free_places if self._residents.is_offered(found) else 0
 
     def queue_room(self, model: str) -> int:
         """As in `Engine`; 0 while the model is not offered."""
         found = self._find(model)
-        return found.queue_room if self._is_offered(found) else 0
+        return found.queue_room if self._residents.is_offered(found) else 0
 
     async def note_speed(self, model: str) -> None:
         """Remember the speed of the last steps for the next start."""
@@ -237,17 +188,27 @@ class LlamaEngine:
         if found.life.loaded is not None:
             await found.known.note_speed(found.life.loaded.speed)
 
+    def health(self) -> tuple[ModelHealth, ...]:
+        """As in `Engine`; reads the memory of the workers from the system."""
+        return (*(model.health() for model in self._models), *self._skipped)
+
+    async def drain(self) -> None:
+        """Take no more jobs, and wait until those that were taken are over."""
+        self._is_draining = True
+        for model in self._models:
+            await model.wait_unclaimed()
+
     async def run_job(self, spec: JobSpec, emit: Callable[[EngineEvent], None]) -> None:
         """As in `Engine`; loads the model first where it has to."""
-        model = self._find(spec.model)
-        with model.claim(spec, load_ns=self._load_ns(model)) as job:
+        model = self._find_open(spec.model)
+        with model.claim(spec, load_ns=self._residents.load_ns(model)) as job:
             await self._wait_turn(model, job)
             await model.run_job(job, emit)
 
     async def _wait_turn(self, model: ServedModel, job: Job) -> None:
         with job.in_time():
             if model.life.loaded is None:
-                await self._bring_up(model)
+                await self._residents.bring_up(model)
             await job.wait_given()
 
     async def recheck(
@@ -258,17 +219,24 @@ class LlamaEngine:
         token_ids: Sequence[int],
     ) -> RecheckReport:
         """As in `Rechecker`: takes a place like a job, for a fraction of its time."""
-        found = self._find(model)
+        found = self._find_open(model)
         spec = JobSpec(b"", model, prompt, parameters, priority=Priority.BATCH)
         with found.claim(spec, tuple(token_ids)) as job:
             await self._wait_turn(found, job)
             return await found.recheck(job, token_ids)
 
+    def _find_open(self, name: str) -> ServedModel:
+        """The model for a new job."""
+        found = self._find(name)
+        if self._is_draining:
+            raise EngineError("engine.draining")
+        return found
+
     def _find(self, name: str) -> ServedModel:
         for model in self._models:
             if model.name == name:
                 return model
-        raise EngineError("engine.unknown_model", name)
+        raise EngineError("engine.unknown_model", str(name)[: limits.MODEL_NAME_CHARS_MAX])
 
 
 def _same_file(first: ServedModel, second: ServedModel) -> bool:

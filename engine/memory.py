@@ -27,10 +27,23 @@ FLOAT_BYTES = 4
 
 def needed_bytes(file: ModelFile, settings: LlamaSettings) -> int:
     """What a worker with this model takes, from above."""
+    return file.info.size_bytes + _kept_bytes(file, settings) + step_bytes(file) + WORKER_BYTES
+
+
+def _kept_bytes(file: ModelFile, settings: LlamaSettings) -> int:
+    """Keys and values of all places."""
     context_tokens = settings.context_of(file.info.context_tokens)
-    kept = file.kv_token_bytes * context_tokens * settings.places
-    step = STEP_TOKENS * FLOAT_BYTES * (file.vocabulary + STATES * file.embedding)
-    return file.info.size_bytes + kept + step + WORKER_BYTES
+    return file.kv_token_bytes * context_tokens * settings.places
+
+
+def step_bytes(file: ModelFile) -> int:
+    """The working memory of a step."""
+    return STEP_TOKENS * FLOAT_BYTES * (file.vocabulary + STATES * file.embedding)
+
+
+def layer_bytes(file: ModelFile, settings: LlamaSettings) -> int:
+    """Weights, keys and values of one layer, from above: the model's ends are shared out."""
+    return -(-(file.info.size_bytes + _kept_bytes(file, settings)) // file.layers)
 
 
 def data_bytes_max(file: ModelFile, settings: LlamaSettings) -> int:

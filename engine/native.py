@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine import library_log
+from engine.frames import CPU_BUILD, GPU_BUILD
 from engine.interface import Pooling
 from engine.vocabulary import Vocabulary, short_call
 from protocol.errors import EngineError
@@ -48,8 +49,8 @@ def has_gpu_offload() -> bool:
 
 def build_name() -> str:
     """Which build of the library makes the tokens; at most 128 characters."""
-    device = "gpu" if has_gpu_offload() else "cpu"
-    return f"llama-cpp-python {llama_cpp.__version__} {device}"
+    device = GPU_BUILD if has_gpu_offload() else CPU_BUILD
+    return f"llama-cpp-python {llama_cpp.__version__}{device}"
 
 
 class ContextFull(Exception):
@@ -69,7 +70,8 @@ class Row:
 class NativeModel:
     """A loaded model with a context of `places` sequences of `context_tokens` each.
 
-    EngineError `engine.bad_model` when llama.cpp refuses the file or the memory.
+    `gpu_layers` are computed on GPUs. EngineError `engine.bad_model` when llama.cpp refuses the
+    file, `engine.no_room` when the memory is not enough.
     """
 
     def __init__(
@@ -79,12 +81,13 @@ class NativeModel:
         places: int,
         context_tokens: int,
         threads: int,
+        gpu_layers: int = 0,
         adapters: Sequence[tuple[Path, float]] = (),
     ) -> None:
         library_log.forget()
         parameters = llama_cpp.llama_model_default_params()
         parameters.check_tensors = True
-        parameters.n_gpu_layers = -1 if llama_cpp.llama_supports_gpu_offload() else 0
+        parameters.n_gpu_layers = gpu_layers
         self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
         if not self._model:
             raise library_log.load_error(path)

@@ -18,6 +18,7 @@ from engine.interface import (
     Estimate,
     Finished,
     JobSpec,
+    ModelHealth,
     ModelInfo,
     Started,
     Tokens,
@@ -81,6 +82,8 @@ class RemoteEngine:
         self._duration_ns = 0
         self._is_up = False
         self._down_code = ""
+        self._last_error = ""
+        self._failures = 0
         self._down = trio.Event()
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -123,7 +126,8 @@ class RemoteEngine:
                 code=error.code,
                 reason=error.detail,
             )
-        self._is_up, self._down_code = False, error.code
+        self._failures += self._is_up
+        self._is_up, self._down_code, self._last_error = False, error.code, str(error)
         self._down.set()
 
     async def _probe(self) -> None:
@@ -160,6 +164,21 @@ class RemoteEngine:
     def _check_name(self, model: str) -> None:
         if model != self._info.name:
             raise EngineError("engine.unknown_model", model)
+
+    def health(self) -> tuple[ModelHealth, ...]:
+        """As in `Engine`; `restarts` counts how often the server went down."""
+        queued = max(0, self._jobs - self._settings.places)
+        return (
+            ModelHealth(
+                name=self._info.name,
+                source=self._settings.url,
+                stage="serving" if self._is_up else "down",
+                running=self._jobs - queued,
+                queued=queued,
+                restarts=self._failures,
+                last_error=self._last_error,
+            ),
+        )
 
     async def run_job(self, spec: JobSpec, emit: Callable[[EngineEvent], None]) -> None:
         """As in `Engine`; also EngineError `engine.remote_failed`, `engine.remote_denied`.

@@ -16,6 +16,7 @@ from engine.interface import (
     Estimate,
     Finished,
     JobSpec,
+    ModelHealth,
     ModelInfo,
     Started,
     Tokens,
@@ -100,6 +101,14 @@ class ScriptedEngine:
         """As in `Engine`."""
         self._script(model)
         return self._queue_jobs - max(0, self._jobs[model] - self._places)
+
+    def health(self) -> tuple[ModelHealth, ...]:
+        """As in `Engine`: all is well."""
+        return tuple(
+            ModelHealth(name, "script", "serving", jobs - queued, queued)
+            for name, jobs in self._jobs.items()
+            for queued in (max(0, jobs - self._places),)
+        )
 
     async def run_job(self, spec: JobSpec, emit: Callable[[EngineEvent], None]) -> None:
         """As in `Engine`; also raises the script's failure."""

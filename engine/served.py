@@ -8,22 +8,26 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+import trio
+
 from engine import frames
 from engine.catalogue import ModelSource
-from engine.frames import FrameError, JobRechecked
+from engine.frames import FrameError, JobRechecked, Ready
 from engine.interface import (
     EngineEvent,
     Estimate,
     Finished,
     JobSpec,
+    ModelHealth,
     ModelInfo,
     RecheckReport,
 )
-from engine.job import Job, now_ns
+from engine.job import Job, check_spec, now_ns
 from engine.known import KnownModel
 from engine.life import ModelLife
-from engine.memory import Occupant, needed_bytes
+from engine.memory import Occupant, data_bytes_max, needed_bytes
 from engine.notes import ModelNotes
+from engine.process import resident_bytes
 from engine.queue import FairQueue, Ticket
 from engine.recheck import read_report
 from engine.settings import LlamaSettings
@@ -31,21 +35,28 @@ from engine.speed import cost_ns, estimate
 from engine.stage import Stage
 from protocol import limits
 from protocol.errors import EngineError
-from protocol.units import milliseconds
+from protocol.units import NS_PER_S, milliseconds
 
 
 class ServedModel:
     """Runs one GGUF: `known.read`, then `life.run` as a task, then `life.load`."""
 
-    def __init__(self, source: ModelSource, settings: LlamaSettings, notes: ModelNotes) -> None:
+    def __init__(
+        self,
+        source: ModelSource,
+        settings: LlamaSettings,
+        notes: ModelNotes,
+        on_ready: Callable[[Ready], None],
+    ) -> None:
         self.source = source
         self.known = KnownModel(source, settings, notes)
-        self.life = ModelLife(self.known)
+        self.life = ModelLife(self.known, on_ready)
         self._settings = settings
         self._claims = 0
         # Claimed and not yet given to a worker.
         self._queue: FairQueue[Job] = FairQueue(settings.queue_jobs)
         self._last_used_ns = 0
+        self._released = trio.Event()
         self.life.on_change = self._life_changed
 
     @property
@@ -127,6 +138,24 @@ class ServedModel:
         """The memory that it takes when loaded, from above."""
         return needed_bytes(self.known.file, self._settings)
 
+    def health(self) -> ModelHealth:
+        """How it does, for its operator."""
+        life = self.life
+        pid = life.loaded.pid if life.loaded else None
+        return ModelHealth(
+            name=self.name,
+            source=str(self.source.path),
+            stage=life.stage.value,
+            # Cancelled jobs count until the worker says that they are over.
+            running=len(self._given),
+            queued=len(self._queue),
+            restarts=life.restarts,
+            last_error=str(life.last_error or ""),
+            pid=pid,
+            resident_bytes=resident_bytes(pid) if pid else 0,
+            limit_bytes=data_bytes_max(self.known.file, self._settings),
+        )
+
     def estimate(self, input_tokens: int, before: Sequence[Ticket[Job]] | None = None) -> Estimate:
         """What to promise a job that arrives now, from when the model is loaded.
 
@@ -151,6 +180,7 @@ class ServedModel:
         `load_ns` passes before anything starts. EngineError: `engine.overloaded`,
         `engine.too_late`, `engine.bad_spec`.
         """
+        check_spec(spec)
         job = Job(spec, token_ids)
         self._check(job, load_ns)
         speed = self.life.loaded.speed if self.life.loaded else self.known.speed
@@ -163,8 +193,15 @@ class ServedModel:
         finally:
             self._claims -= 1
             self._last_used_ns = now_ns()
+            self._released.set()
+            self._released = trio.Event()
             if not self._queue.remove(job.ticket) and not job.is_over and self.life.loaded:
                 self.life.loaded.cancel(job)
+
+    async def wait_unclaimed(self) -> None:
+        """Until no job uses it."""
+        while self._claims:
+            await self._released.wait()
 
     def _check(self, job: Job, load_ns: int) -> None:
         spec = job.spec
@@ -189,10 +226,9 @@ class ServedModel:
         if self.life.loaded is not None:
             self.life.loaded.on_over = self._job_over
             self._give_turns()
-        elif self.life.stage is Stage.WITHDRAWN:
+        elif self.life.stage is Stage.WITHDRAWN or self.life.is_over:
             while self._queue:
-                error = self.life.last_error
-                self._queue.pop().job.fail(EngineError(error.code, error.detail))
+                self._queue.pop().job.fail(self.life.failure)
 
     def _give_turns(self) -> None:
         """Give the worker as many jobs as it has places."""
@@ -210,12 +246,14 @@ class ServedModel:
 
     async def run_job(self, job: Job, emit: Callable[[EngineEvent], None]) -> None:
         """As `Engine.run_job`, for a job whose turn has come."""
-        while True:
-            event = await job.next_event()
-            assert not isinstance(event, JobRechecked)
-            emit(event)
-            if isinstance(event, Finished):
-                return
+        with trio.move_on_after(limits.ENGINE_JOB_NS_MAX / NS_PER_S):
+            while True:
+                event = await job.next_event()
+                if not isinstance(event, JobRechecked):
+                    emit(event)
+                if isinstance(event, Finished):
+                    return
+        raise EngineError("engine.timeout", "it ran longer than any job may")
 
     async def recheck(self, job: Job, token_ids: Sequence[int]) -> RecheckReport:
         """As `Rechecker.recheck`, for a job whose turn has come."""

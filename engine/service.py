@@ -11,6 +11,7 @@ from pathlib import Path
 
 from engine import native
 from engine.batcher import Batcher
+from engine.devices import layers_that_fit, list_devices
 from engine.frames import Cancel, Embed, JobFailed, Load, Ready, Recheck, Submit
 from engine.pipe import Outbox, Pipe
 from engine.prompts import PromptReader
@@ -26,8 +27,16 @@ class Service:
         self._pipe = pipe
         self._outbox = Outbox()
         native.start_backend()
-        # A GPU's driver maps much more than anybody uses.
-        if not native.has_gpu_offload():
+        gpu_layers = 0
+        if native.has_gpu_offload():
+            gpu_layers = layers_that_fit(
+                list_devices(),
+                layers=load.layers,
+                layer_bytes=load.layer_bytes,
+                step_bytes=load.step_bytes,
+            )
+        else:
+            # Not with a GPU: its driver maps much more than anybody uses.
             _limit_memory(load.data_bytes)
         model = native.NativeModel(
             path,
@@ -37,6 +46,7 @@ class Service:
             adapters=[
                 (Path(os.fsdecode(each.path)), each.scale_milli / 1_000) for each in load.adapters
             ],
+            gpu_layers=gpu_layers,
         )
         prompts = PromptReader(model.vocabulary, model.chat_template, model.context_tokens)
         self._step_ns_min = load.step_ns_min
@@ -55,7 +65,7 @@ class Service:
         )
         settings = (
             f"sampler={SAMPLER_VERSION} {model.settings} chunk={load.chunk_tokens}"
-            f" threads={load.threads}"
+            f" threads={load.threads}{f' gpu_layers={gpu_layers}' if gpu_layers else ''}"
         )
         speed = self._speedometer.speed()
         self._ready = Ready(

@@ -13,6 +13,7 @@ from engine.interface import (
     Estimate,
     Finished,
     JobSpec,
+    ModelHealth,
     Started,
     Tokens,
 )
@@ -136,6 +137,10 @@ class Jobs:
             self._stirred.set()
             if not self._scopes:
                 self._idle.set()
+
+    def health(self) -> tuple[ModelHealth, ...]:
+        """How each model does, as the engine says."""
+        return self._engine.health()
 
     def offers(self) -> tuple[ModelOffer, ...]:
         """What the engine would promise now, priced."""

@@ -1,6 +1,7 @@
 """What the control socket offers, over a running daemon."""
 
 from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 from peer.asking import parse_options, to_ask
@@ -17,7 +18,7 @@ _CONNECT_S = 5.0
 
 
 def status_json(daemon: Daemon) -> Json:
-    """Who and where this node is, what it sells, and its money."""
+    """Who and where this node is, what it sells, how the models do, and its money."""
     offers = daemon.node.provider.offers.values()
     return {
         "peer_id": daemon.network.peer_id,
@@ -37,6 +38,7 @@ def status_json(daemon: Daemon) -> Json:
             }
             for offer in offers
         ],
+        "engine": [asdict(health) for health in daemon.jobs.health()] if daemon.jobs else [],
         "running_jobs": daemon.node.provider.serving.running,
         "open_requests": daemon.node.requester.open_jobs,
         "records": daemon.journal.durable_sequence + 1,

@@ -109,6 +109,7 @@ CODES: Final[dict[str, str]] = {
     "engine.prompt_too_long": "the prompt does not fit the model's context",
     "engine.crashed": "the model's worker process died; the job failed, the daemon goes on",
     "engine.timeout": "the model's worker did not answer in time",
+    "engine.draining": "the engine is shutting down and takes no more jobs",
     "engine.overloaded": "the engine's queue is full; try again later",
     "engine.context_full": "the model's context has no room to go on; ask for fewer tokens",
     "engine.too_late": "the job can't start in time; ask another, or allow more time",

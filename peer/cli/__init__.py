@@ -17,6 +17,7 @@ COMMANDS = {
     "init": "peer.cli.identity:init_command",
     "run": "peer.cli.run:run_command",
     "gateway": "peer.cli.run:gateway_command",
+    "status": "peer.cli.status:status_command",
     "ask": "peer.cli.ask:ask_command",
     "models": "peer.cli.models:models_group",
     "channels": "peer.cli.channels:channels_group",
