@@ -1,5 +1,7 @@
 """Random jobs, most of them hostile, through the engine: `python -m tests.engine.fuzz --jobs N`.
 
+And mutated model files: `--headers N` (tests/engine/fuzz_headers.py).
+
 Nothing that a job asks for may end its worker, nor harm the job beside it. A job ends in a
 Finished event that adds up or in an EngineError that it deserves; a witness with the same
 parameters every time says the same text every time; and the worker is the same process at the
@@ -7,12 +9,13 @@ end. `--seed` repeats a run.
 """
 
 import argparse
+import logging
 import random
 import sys
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
+import structlog
 import trio
 
 from engine.interface import EngineEvent, Finished, JobSpec, Started, Tokens
@@ -30,6 +33,8 @@ from protocol.fields import (
     Prompt,
 )
 from tests.engine.babbler import BABBLER_NAME, babbler_path
+from tests.engine.fuzz_headers import fuzz_headers
+from tests.engine.fuzz_tally import Tally
 from tests.engine.fuzz_texts import grammar, schema, text
 
 WITNESS = JobSpec(
@@ -43,14 +48,6 @@ CONTEXT_TOKENS = 512
 # Far over what any job takes here: one that is still at work hangs.
 JOB_S_MAX = 60
 TOGETHER = 6
-
-
-@dataclass
-class Tally:
-    """What became of the jobs."""
-
-    outcomes: Counter[str] = field(default_factory=Counter)
-    faults: list[str] = field(default_factory=list)
 
 
 def number(chance: random.Random, low: int, high: int, usual: int) -> int:
@@ -238,18 +235,32 @@ async def fuzz(jobs: int, seed: int, say: Callable[[str], None] = lambda line: N
 
 
 def main() -> int:
-    """Print what became of the jobs; 1 when anything is wrong."""
+    """Print what became of the jobs and the headers; 1 when anything is wrong."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--jobs", type=int, default=1_000)
+    options.add_argument("--jobs", type=int, help="jobs to run; 1,000 unless --headers is given")
+    options.add_argument("--headers", type=int, default=0, help="mutated GGUF files to read")
+    options.add_argument("--loads", type=int, default=100, help="how many of them to load at most")
     options.add_argument("--seed", type=int, default=1)
     asked = options.parse_args()
-    tally = trio.run(fuzz, asked.jobs, asked.seed, lambda line: print(line, file=sys.stderr))
-    for outcome, count in tally.outcomes.most_common():
-        print(f"{count:7} {outcome}")
-    for fault in tally.faults:
+    jobs = asked.jobs if asked.jobs is not None else 0 if asked.headers else 1_000
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    faults: list[str] = []
+    for tally in (
+        trio.run(fuzz, jobs, asked.seed, progress) if jobs else Tally(),
+        trio.run(fuzz_headers, asked.headers, asked.loads, asked.seed, progress),
+    ):
+        for outcome, count in tally.outcomes.most_common():
+            print(f"{count:7} {outcome}")
+        faults += tally.faults
+    for fault in faults:
         print(fault[:2_000])
-    print(f"{sum(tally.outcomes.values())} outcomes, {len(tally.faults)} faults")
-    return 1 if tally.faults else 0
+    print(f"{len(faults)} faults")
+    return 1 if faults else 0
+
+
+def progress(line: str) -> None:
+    """Where the run is, for whoever waits."""
+    print(line, file=sys.stderr)
 
 
 if __name__ == "__main__":
