@@ -15,7 +15,7 @@ from pathlib import Path
 
 import trio
 
-from engine.frames import FrameBuffer, FromWorker, ToWorker, decode_from_worker, encode
+from engine.frames import FrameBuffer, FrameError, FromWorker, ToWorker, decode_from_worker, encode
 from protocol import limits
 from protocol.errors import EngineError
 from protocol.units import NS_PER_S
@@ -99,6 +99,7 @@ class WorkerProcess:
             self._popen.wait()
             raise _not_started(error) from None
         self._buffer = FrameBuffer()
+        self._nonsense: FrameError | None = None
         self._unsent: deque[bytes] = deque()
         self._wake = trio.Event()
         self._stderr = b""
@@ -121,10 +122,17 @@ class WorkerProcess:
         """
         messages: list[FromWorker] = []
         while not messages:
+            if self._nonsense is not None:
+                raise self._nonsense
             data = await self._output.receive_some(READ_BYTES)
             if not data:
                 break
-            messages = [decode_from_worker(body) for body in self._buffer.push(data)]
+            try:
+                for body in self._buffer.push(data):
+                    messages.append(decode_from_worker(body))
+            except FrameError as error:
+                # What came before it was meant.
+                self._nonsense = error
         return messages
 
     async def run_writer(self) -> None:
