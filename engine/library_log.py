@@ -17,8 +17,8 @@ from protocol.errors import EngineError
 LEVEL_ERROR = 4
 # llama.cpp decides at load whether the device can; it says so in the log and nowhere else.
 _FLASH = re.compile(rb"Flash Attention.*?(enabled|disabled|not supported)")
-# So does every allocation that fails.
-_NO_MEMORY = re.compile("alloc|memory")
+# What it says of an allocation that fails, and of a thread whose stack does.
+_NO_MEMORY = re.compile("alloc|memory|temporarily unavailable")
 # What comes before the reason, in a model's errors and an adapter's.
 _REASON = re.compile(r".*(?:error loading model|failed to apply lora adapter): ")
 
@@ -51,7 +51,7 @@ def load_error(path: Path) -> EngineError:
     """From the first error that was logged: the others only say what followed from it."""
     first = _errors[0].strip() if _errors else ""
     reason = _REASON.match(first)
-    why = first[reason.end() :][:160] if reason else "llama.cpp can't load it"
+    why = first[reason.end() if reason else 0 :][:160] or "llama.cpp can't load it"
     code = "engine.no_room" if _NO_MEMORY.search(why) else "engine.bad_model"
     return EngineError(code, f"{path}: {why}")
 

@@ -106,7 +106,7 @@ class ModelLife:
     @property
     def failure(self) -> EngineError:
         """Why it does not serve, as an error for a job that waits."""
-        if self.is_over:
+        if self.is_over and self.stage is not Stage.WITHDRAWN:
             return EngineError("engine.cancelled", "the engine was stopped")
         error = self.last_error or EngineError("engine.crashed")
         return EngineError(error.code, error.detail)

@@ -81,6 +81,8 @@ def other_number(chance: random.Random, value: Any) -> Any:
     """An extreme, or a neighbour."""
     if isinstance(value, float):
         return chance.choice([*FLOATS, value * 2, -value])
+    if isinstance(value, bytes):
+        return chance.choice(NUMBERS)
     near = int(value) + chance.choice([-1, 1])
     return chance.choice([*NUMBERS, near, int(value) * 2, chance.getrandbits(32)])
 
@@ -260,9 +262,9 @@ async def load_one(path: Path, tally: Tally) -> None:
                 nursery.cancel_scope.cancel()
     except* EngineError as group:
         for error in leaves(group):
-            how = "died" if "the worker died" in str(error) else "refused"
+            _, died, how = str(error).partition("the worker died while loading, ")
             code = error.code if isinstance(error, EngineError) else repr(error)
-            tally.outcomes[f"load {how} {code}"] += 1
+            tally.outcomes[f"load {code}{f': died, {how[:60]}' if died else ''}"] += 1
     except* Exception as group:  # noqa: BLE001 - the same
         tally.faults.append(f"{leaves(group)} for {path}")
 

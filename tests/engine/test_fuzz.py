@@ -6,7 +6,10 @@ import signal
 import trio
 
 from tests.engine import fuzz
+from tests.engine import fuzz_headers as fuzz_headers_module
 from tests.engine.babbler import BABBLER_NAME
+from tests.engine.fuzz_headers import fuzz_headers
+from tests.engine.fuzz_tally import Tally
 
 
 async def test_no_job_ends_the_worker_or_harms_another():
@@ -30,3 +33,22 @@ async def test_the_fuzz_notices_a_worker_that_dies(monkeypatch):
         tally = await fuzz.fuzz(2, 3)
     assert any("the worker died" in fault for fault in tally.faults)
     assert any("the witness: engine.crashed" in fault for fault in tally.faults)
+
+
+async def test_no_header_ends_the_reader_and_what_it_accepts_no_daemon():
+    with trio.fail_after(120):
+        tally = await fuzz_headers(300, 4, 5)
+    assert tally.faults == []
+    assert {"header engine.bad_model", "header accepted", "loads"} <= tally.outcomes.keys()
+    assert tally.outcomes["loads"] == 4
+    assert tally.outcomes["header accepted"] > 50
+
+
+def test_the_fuzz_notices_a_reader_that_fails(monkeypatch, tmp_path):
+    def read(path):
+        raise RecursionError
+
+    monkeypatch.setattr(fuzz_headers_module, "read_model", read)
+    tally = Tally()
+    assert not fuzz_headers_module.read_one(tmp_path, tally)
+    assert "RecursionError" in tally.faults[0]

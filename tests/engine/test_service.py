@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -14,6 +15,7 @@ from engine.frames import (
     Cancel,
     FrameBuffer,
     JobEvent,
+    JobFailed,
     JobFinished,
     JobStarted,
     JobTokens,
@@ -24,6 +26,7 @@ from engine.frames import (
     decode_from_worker,
     encode,
 )
+from engine.intake import Intake
 from engine.pipe import Pipe
 from engine.service import Service
 from protocol import limits
@@ -147,6 +150,35 @@ def test_the_operators_pace_holds_steps_back_but_not_messages(chat, parameters):
     assert untimed(events[-1]) == JobFinished(1, FinishReason.CANCELLED, 1)
     assert [type(event) for event in events if event.handle == 2] == [JobStarted]
     slow.close()
+
+
+def test_a_job_that_there_is_no_memory_for_fails_alone(daemon, chat, parameters, monkeypatch):
+    daemon.send(Submit(1, chat("Hello"), parameters(5)))
+    daemon.service.turn()
+    with monkeypatch.context() as patch:
+        patch.setattr(Intake, "read", Mock(side_effect=MemoryError))
+        daemon.send(Submit(2, chat("Hello"), parameters(5)))
+        daemon.service.turn()
+    while daemon.service._may_step:
+        daemon.service.turn()
+    ends = {event.handle: event for report in daemon.read() for event in report.events}
+    assert isinstance(ends[1], JobFinished)
+    assert ends[1].output_tokens == 5
+    assert isinstance(ends[2], JobFailed)
+    assert ends[2].code == "engine.no_room"
+
+
+def test_a_sign_of_life_comes_between_jobs_that_take_long_to_read(
+    daemon, chat, parameters, monkeypatch
+):
+    """With a heartbeat of no time every message is followed by one."""
+    monkeypatch.setattr(limits, "ENGINE_HEARTBEAT_NS", 0)
+    daemon.send(Submit(1, chat("Hello"), parameters(5)))
+    daemon.send(Cancel(1))
+    daemon.service.turn()
+    reports = daemon.read()
+    assert [type(event) for event in reports[0].events] == [JobStarted]
+    assert [type(event) for report in reports[1:] for event in report.events] == [JobFinished]
 
 
 def test_the_end_of_the_input_ends_the_service(daemon, chat, parameters):
