@@ -1,7 +1,7 @@
 """What the control socket offers, over a running daemon."""
 
-from pathlib import Path
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from peer.asking import parse_options, to_ask
