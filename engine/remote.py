@@ -26,6 +26,7 @@ from engine.interface import (
 from engine.job import now_ns
 from engine.remote_server import RemoteServer, Retryable
 from engine.task import TaskStatus
+from engine.turns import Turns
 from protocol import limits
 from protocol.errors import EngineError
 from protocol.fields import ChatMessage, GenerationParameters, InferenceType, Prompt
@@ -75,7 +76,7 @@ class RemoteEngine:
             quantization="remote",
             size_bytes=0,
         )
-        self._free = trio.Semaphore(settings.places)
+        self._turns = Turns(settings.places, QUEUE_JOBS)
         self._jobs = 0
         self._ttft_ns = 0
         self._token_ns = 0
@@ -158,8 +159,7 @@ class RemoteEngine:
     def queue_room(self, model: str) -> int:
         """As in `Engine`; 0 while the server is down."""
         self._check_name(model)
-        waiting = max(0, self._jobs - self._settings.places)
-        return QUEUE_JOBS - waiting if self._is_up else 0
+        return self._turns.room if self._is_up else 0
 
     def _check_name(self, model: str) -> None:
         if model != self._info.name:
@@ -189,12 +189,11 @@ class RemoteEngine:
         self._check_name(spec.model)
         if not self._is_up:
             raise EngineError("engine.remote_failed", "it does not answer now")
-        if self._jobs >= self._settings.places + QUEUE_JOBS:
-            raise EngineError("engine.overloaded", f"{self._jobs} jobs")
+        ttft_ns = self.estimate(spec.model, 0).ttft_ns
         self._jobs += 1
         job = _Job(spec, emit)
         try:
-            async with self._free:
+            async with self._turns.turn(spec, self._duration_ns, ttft_ns):
                 job.placed_ns = now_ns()
                 await self._ask(spec, job)
         except EngineError as error:

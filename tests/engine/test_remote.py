@@ -6,6 +6,7 @@ Source: engine/README.md, "Remote"; OpenAI API reference, "Streaming".
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import trio
@@ -451,8 +452,9 @@ async def test_places_and_queue_are_kept(remote, job):
         codes = []
 
         async def one(number: int) -> None:
+            spec = replace(job(f"{number}", model="m"), owner=bytes([number]))
             try:
-                await engine.run_job(job(f"{number}", model="m"), lambda event: None)
+                await engine.run_job(spec, lambda event: None)
             except EngineError as error:
                 codes.append(error.code)
 
