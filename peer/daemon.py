@@ -30,7 +30,6 @@ from protocol.crypto import Signer
 from router import actions as act
 from router import events
 from router.anchor import MutualCredit
-from router.closing import CONTROL_ASK
 from router.fold import Fold
 from router.node import Node
 
@@ -157,9 +156,10 @@ class Daemon:
                 raise AssertionError(action)
 
     def _deliver(self, action: act.Deliver) -> None:
-        if action.ask_id == CONTROL_ASK:
-            for channel in list(self._settled):
-                channel.send_nowait(action.event)
+        if action.ask_id == events.CONTROL_ASK:
+            if isinstance(action.event, events.ChannelSettled):
+                for channel in list(self._settled):
+                    channel.send_nowait(action.event)
             return
         asker = self._asks.get(action.ask_id)
         if asker is None:

@@ -199,6 +199,7 @@ class Channel:
     kept so that a reconnecting peer that missed the end can still be reconciled, `receipts`
     those that the payer counter-signed under them. The salts and
     `open_signature`, the payer's, are kept as evidence for others.
+    `offered_ucr` is the deposit that the payer last offered.
     """
 
     cid: bytes
@@ -222,6 +223,7 @@ class Channel:
     payer_salt: bytes = bytes(16)
     payee_salt: bytes = bytes(16)
     open_signature: bytes = b""
+    offered_ucr: int = 0
 
     def step(self, event: ChannelEvent) -> None:
         """Move by the table. RemoteError `channel.wrong_state`."""

@@ -221,6 +221,16 @@ class DirectRequest:
     request: Annotated[bytes, Meta(max_length=limits.GOSSIP_BYTES_MAX)]
 
 
+@message(25)
+@dataclass(frozen=True, slots=True)
+class TopUp:
+    """The payer raises the channel's deposit to `deposit_ucr` in all."""
+
+    cid: Bytes32
+    deposit_ucr: Deposit
+    signature: Bytes64
+
+
 # --- session: payee to payer ---------------------------------------------------------------
 
 
@@ -341,6 +351,16 @@ class CloseAck:
 
     cid: Bytes32
     total_ucr: U63
+    signature: Bytes64
+
+
+@message(53)
+@dataclass(frozen=True, slots=True)
+class TopUpAck:
+    """The payee counts on a deposit of `deposit_ucr` from now on."""
+
+    cid: Bytes32
+    deposit_ucr: Deposit
     signature: Bytes64
 
 

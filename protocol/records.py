@@ -198,6 +198,29 @@ class Denied:
     denied_ucr: U63
 
 
+@record(15)
+@dataclass(frozen=True, slots=True)
+class TopUpOffered:
+    """Payer, before it signs a deposit of `deposit_ucr` in all; again with the old one when the
+    payee refused."""
+
+    cid: Bytes32
+    deposit_ucr: Deposit
+
+
+@record(16)
+@dataclass(frozen=True, slots=True)
+class DepositRaised:
+    """The deposit is `deposit_ucr` from now on: payee, before it says so; payer, when it does.
+
+    The signature is the other end's, under its offer or its answer.
+    """
+
+    cid: Bytes32
+    deposit_ucr: Deposit
+    signature: Bytes64
+
+
 @record(20)
 @dataclass(frozen=True, slots=True)
 class HeadSigned:

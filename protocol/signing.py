@@ -54,6 +54,16 @@ def open_bytes(network: str, cid: bytes, deposit_ucr: int, opened_at_ns: int) ->
     return crypto.domain_tag(network, "open") + cid + _u64(deposit_ucr) + _u64(opened_at_ns)
 
 
+def top_up_bytes(network: str, cid: bytes, deposit_ucr: int) -> bytes:
+    """tag16 ‖ cid32 ‖ deposit u64, by the payer."""
+    return crypto.domain_tag(network, "top up") + cid + _u64(deposit_ucr)
+
+
+def top_up_ack_bytes(network: str, cid: bytes, deposit_ucr: int) -> bytes:
+    """tag16 ‖ cid32 ‖ deposit u64, by the payee."""
+    return crypto.domain_tag(network, "top up ack") + cid + _u64(deposit_ucr)
+
+
 def parameters_digest(parameters: GenerationParameters) -> bytes:
     """What awards and receipts say of the sampling parameters, 32 bytes."""
     return crypto.digest(wire.encode_fields(parameters))

@@ -175,6 +175,14 @@ class CloseChannels:
 
 
 @dataclass(frozen=True, slots=True)
+class TopUpChannel:
+    """Raise the deposit of the payer channel `cid` to `deposit_ucr` in all."""
+
+    cid: bytes
+    deposit_ucr: int
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """Take no new work; what runs may finish."""
 
@@ -204,6 +212,7 @@ Input = (
     | Ask
     | CancelAsk
     | CloseChannels
+    | TopUpChannel
     | Drain
     | SignHead
     | Snapshot

@@ -23,7 +23,7 @@ from router.auction import ScoredBid, patience_ns
 class Attempt:
     """A lane that we pay for. `live` is False once its answer is no longer wanted: chunks in
     flight are still checked and paid, their text is dropped. `away` while its stream is broken
-    and may come back."""
+    and may come back. `needed_ucr` is the total that the provider waits for, 0 for none."""
 
     request: bytes
     ask: Request
@@ -38,6 +38,7 @@ class Attempt:
     output_tokens: int = 0
     live: bool = True
     away: bool = False
+    needed_ucr: int = 0
 
     @property
     def provider(self) -> bytes:
@@ -151,3 +152,41 @@ class Attempt:
             raise RemoteError("receipt.mismatch", "model_digest")
         if receipt.profile.parameters_digest != signing.parameters_digest(self.parameters):
             raise RemoteError("receipt.mismatch", "parameters")
+
+
+class Attempts:
+    """The lanes that this node pays for now, by channel and number."""
+
+    def __init__(self) -> None:
+        self._by_lane: dict[tuple[bytes, int], Attempt] = {}
+
+    def add(self, attempt: Attempt) -> None:
+        """A lane that was just awarded."""
+        self._by_lane[attempt.channel.cid, attempt.lane.lane] = attempt
+
+    def remove(self, attempt: Attempt) -> None:
+        """Its lane has ended here."""
+        self._by_lane.pop((attempt.channel.cid, attempt.lane.lane), None)
+
+    def __contains__(self, attempt: Attempt) -> bool:
+        return (attempt.channel.cid, attempt.lane.lane) in self._by_lane
+
+    def find(self, session: SessionKey, cid: bytes, lane: int) -> Attempt:
+        """The lane that a frame is about. RemoteError `chunk.unknown_lane`, no offence: one that
+        ended a moment ago may still have frames in flight."""
+        attempt = self._by_lane.get((cid, lane))
+        if attempt is None or attempt.session != session:
+            raise RemoteError("chunk.unknown_lane", penalize=False)
+        return attempt
+
+    def of(self, channel: Channel) -> list[Attempt]:
+        """Those on one channel."""
+        return [a for a in self._by_lane.values() if a.channel is channel]
+
+    def with_provider(self, provider: bytes) -> list[Attempt]:
+        """Those of one provider."""
+        return [a for a in self._by_lane.values() if a.provider == provider]
+
+    def committed_ucr(self, channel: Channel) -> int:
+        """What the lanes that run on a channel may still cost."""
+        return sum(max(0, a.scored.cost_max_ucr - a.lane.due_ucr) for a in self.of(channel))

@@ -26,6 +26,7 @@ from router.payer import Payer, headroom_ucr
 from router.quoting import input_tokens_estimate
 from router.reestablish import PayerReestablish
 from router.timers import TimerKey
+from router.top_ups import TopUps
 
 
 class Awarding:
@@ -35,6 +36,7 @@ class Awarding:
         self,
         context: Context,
         payer: Payer,
+        top_ups: TopUps,
         reestablish: PayerReestablish,
         delivery: Delivery,
         jobs: Callable[[], Iterable[Job]],
@@ -44,6 +46,7 @@ class Awarding:
     ) -> None:
         self._context = context
         self._payer = payer
+        self._top_ups = top_ups
         self._reestablish = reestablish
         self._delivery = delivery
         self._jobs = jobs
@@ -96,6 +99,10 @@ class Awarding:
         auction."""
         for scored in offers:
             self.connect(scored.signed.sender, scored.bid.addresses)
+
+    def is_up(self, provider: bytes) -> bool:
+        """Whether the job stream to a provider is up."""
+        return self._sessions.get(provider, False)
 
     def connect(self, provider: bytes, addresses: tuple[str, ...]) -> None:
         """Open the job stream to a provider, unless it is up or on its way."""
@@ -151,10 +158,14 @@ class Awarding:
     def _award(self, job: Job, scored: ScoredBid) -> None:
         """Lane and first voucher, logged; then the award, with a new channel's opening."""
         ask, request = job.ask, job.request.message
-        channel = self._payer.choose(scored, request.deadline_ns, self._delivery.committed_ucr)
+        committed_ucr, deadline_ns = self._delivery.attempts.committed_ucr, request.deadline_ns
+        channel = self._payer.choose(scored, deadline_ns, committed_ucr)
         if channel is not None and channel.state is not ChannelState.READY:
             return  # `dispatch` comes again when it is accepted or re-established
         opening = None
+        raising = self._top_ups.for_award
+        if channel is None and raising(scored, deadline_ns, committed_ucr, ask.deposit_ucr):
+            return  # likewise, when the payee has answered
         try:
             if channel is None:
                 channel, opening = self._payer.open(scored, ask.deposit_ucr)
@@ -170,7 +181,7 @@ class Awarding:
         self._context.send(attempt.session, self._award_message(job, attempt, opening, voucher))
         job.step(JobEvent.CONNECTED)
         job.attempt = attempt
-        self._delivery.add(attempt)
+        self._delivery.attempts.add(attempt)
         self._tell_award(job, attempt, opening is not None)
         if voucher is not None:
             self._delivery.paying.tell(job, voucher)

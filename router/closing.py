@@ -11,8 +11,6 @@ from router.actions import SessionKey
 from router.context import Context
 from router.payer import Payer
 
-CONTROL_ASK = -1  # events that belong to no request: channels closing
-
 
 class Closing:
     """Payer channels on their way to a close; `connect` opens a stream to a payee."""
@@ -48,6 +46,7 @@ class Closing:
                 self.closed(cid)
                 continue
             ready = channel.state is ChannelState.READY and not channel.lanes
+            ready = ready and channel.offered_ucr <= channel.deposit_ucr
             if channel.peer == session.peer and ready:
                 self._wanted.remove(cid)
                 self._payer.close(session, channel)
@@ -59,5 +58,5 @@ class Closing:
         channel = self._context.ledger.channels[cid]
         settled = channel.settled_ucr or 0
         refund = channel.deposit_ucr - settled
-        self._context.deliver(CONTROL_ASK, events.ChannelSettled(cid, settled, refund))
+        self._context.deliver(events.CONTROL_ASK, events.ChannelSettled(cid, settled, refund))
         self._context.note("channel.closed", cid=cid, settled_ucr=settled, refund_ucr=refund)

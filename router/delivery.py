@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from protocol import limits, signing
-from protocol.channel import Channel, ChannelEvent, ChannelState, LaneState, Role
+from protocol import limits
+from protocol.channel import Channel, ChannelEvent, ChannelState, LaneState
 from protocol.errors import CODES, LocalError, RemoteError
 from protocol.job import JobEvent, JobState
 from protocol.messages import (
@@ -18,19 +18,21 @@ from protocol.messages import (
     Chunk,
     JobFailed,
     NeedVoucher,
-    ReceiptAck,
     Refuse,
     Result,
+    TopUpAck,
 )
 from protocol.records import LaneClosed, ReceiptAcknowledged
 from router import events
 from router.actions import SessionKey
-from router.attempt import Attempt
+from router.attempt import Attempt, Attempts
 from router.context import Context
 from router.job import Job
 from router.payer import Payer
 from router.paying import Paying
+from router.receipts import countersign, countersigned
 from router.timers import TimerKey
+from router.top_ups import TopUps
 
 if TYPE_CHECKING:
     from router.requester import Requester
@@ -39,31 +41,15 @@ if TYPE_CHECKING:
 class Delivery:
     """Lanes that this node pays for, by channel and number."""
 
-    def __init__(self, context: Context, payer: Payer, requester: "Requester") -> None:
+    def __init__(
+        self, context: Context, payer: Payer, top_ups: TopUps, requester: "Requester"
+    ) -> None:
         self._context = context
         self._payer = payer
         self._requester = requester
-        self.paying = Paying(context, payer)
-        self._attempts: dict[tuple[bytes, int], Attempt] = {}
-
-    def add(self, attempt: Attempt) -> None:
-        """Watch a lane that was just awarded."""
-        self._attempts[attempt.channel.cid, attempt.lane.lane] = attempt
-
-    def committed_ucr(self, channel: Channel) -> int:
-        """What the lanes that run on `channel` may still cost."""
-        return sum(
-            max(0, attempt.scored.cost_max_ucr - attempt.lane.due_ucr)
-            for attempt in self._attempts.values()
-            if attempt.channel is channel
-        )
-
-    def _find(self, session: SessionKey, cid: bytes, lane: int) -> Attempt:
-        attempt = self._attempts.get((cid, lane))
-        if attempt is None or attempt.session != session:
-            # A lane that ended a moment ago may still have frames in flight.
-            raise RemoteError("chunk.unknown_lane", penalize=False)
-        return attempt
+        self._top_ups = top_ups
+        self.paying = Paying(context, payer, top_ups)
+        self.attempts = Attempts()
 
     def _job(self, attempt: Attempt) -> Job | None:
         job = self._requester.job(attempt.request)
@@ -74,7 +60,7 @@ class Delivery:
     def take_accept(self, session: SessionKey, message: Accept) -> None:
         """The provider starts."""
         context = self._context
-        attempt = self._find(session, message.cid, message.lane)
+        attempt = self.attempts.find(session, message.cid, message.lane)
         with self._fault(attempt):
             attempt.take_accept(context.network, message, context.verify)
             opened = attempt.channel.state is ChannelState.OPENING
@@ -89,7 +75,7 @@ class Delivery:
     def take_chunk(self, session: SessionKey, chunk: Chunk) -> None:
         """Check, deliver, pay."""
         context = self._context
-        attempt = self._find(session, chunk.cid, chunk.lane)
+        attempt = self.attempts.find(session, chunk.cid, chunk.lane)
         with self._fault(attempt):
             attempt.channel.step(ChannelEvent.CHUNK)
             attempt.take_chunk(context.network, chunk, context.verify)
@@ -110,27 +96,45 @@ class Delivery:
 
     def take_need(self, session: SessionKey, message: NeedVoucher) -> None:
         """The provider is paused until the total reaches what it names."""
-        attempt = self._find(session, message.cid, message.lane)
+        attempt = self.attempts.find(session, message.cid, message.lane)
+        attempt.needed_ucr = message.total_ucr
+        self._pay_needed(attempt)
+
+    def _pay_needed(self, attempt: Attempt) -> None:
         job = self._job(attempt)
         if job is None:
             return
         try:
-            self.paying.needed(job, attempt, message.total_ucr)
+            self.paying.needed(job, attempt)
         except LocalError as error:
             self._requester.fail(job, error.code, error.detail)
+
+    def take_top_up_ack(self, session: SessionKey, message: TopUpAck) -> None:
+        """The payee counts on a larger deposit."""
+        channel = self._top_ups.take_ack(session, message)
+        if channel is not None:
+            self.topped_up(channel)
+
+    def topped_up(self, channel: Channel) -> None:
+        """The payee took a larger deposit, or refused: lanes that waited for it go on, or end."""
+        for attempt in self.attempts.of(channel):
+            if attempt.needed_ucr:
+                self._pay_needed(attempt)
+        self._requester.awarding.dispatch(channel.payee)
 
     # --- the lane ends ---------------------------------------------------------------------
 
     def take_result(self, session: SessionKey, result: Result) -> None:
         """Check the receipt, counter-sign it, pay the rest."""
         context = self._context
-        if self._acknowledged(session, result):
+        if again := countersigned(context, session, result):
+            context.send(session, again)  # the provider missed it
             return
-        attempt = self._find(session, result.receipt.cid, result.receipt.lane)
+        attempt = self.attempts.find(session, result.receipt.cid, result.receipt.lane)
         with self._fault(attempt):
             identity = attempt.check_result(context.network, result, context.verify)
         job = self._job(attempt)
-        ack = self._ack(result, identity)
+        ack = countersign(context, result, identity)
         context.append(ReceiptAcknowledged(result.receipt, result.signature, ack.signature))
         self._drop(attempt)
         self._payer.settle(session, attempt.channel)
@@ -143,25 +147,9 @@ class Delivery:
         context.deliver(job.ask.ask_id, done)
         self._requester.forget(job)
 
-    def _ack(self, result: Result, identity: bytes) -> ReceiptAck:
-        signed = signing.receipt_ack_bytes(self._context.network, identity)
-        signature = self._context.signer.sign(signed)
-        return ReceiptAck(result.receipt.cid, result.receipt.lane, identity, signature)
-
-    def _acknowledged(self, session: SessionKey, result: Result) -> bool:
-        """The provider missed our counter-signature under this receipt: say it again."""
-        channel = self._context.ledger.channel(result.receipt.cid)
-        if channel is None or channel.role is not Role.PAYER or channel.peer != session.peer:
-            return False
-        identity = signing.receipt_id(result.receipt)
-        if channel.receipts.get(result.receipt.lane) != identity:
-            return False
-        self._context.send(session, self._ack(result, identity))
-        return True
-
     def take_failed(self, session: SessionKey, message: JobFailed) -> None:
         """The provider ended the lane without a result."""
-        attempt = self._find(session, message.cid, message.lane)
+        attempt = self.attempts.find(session, message.cid, message.lane)
         with self._fault(attempt):
             if attempt.lane.state is LaneState.OFFERED:
                 raise RemoteError("session.protocol", "failed before accepting")
@@ -179,11 +167,14 @@ class Delivery:
     def take_refuse(self, session: SessionKey, message: Refuse) -> None:
         """An award, re-establish or close was not taken."""
         code = message.code if message.code in CODES else "provider.refused"
-        for attempt in list(self._attempts.values()):
-            if attempt.request == message.subject and attempt.session == session:
+        for attempt in self.attempts.with_provider(session.peer):
+            if attempt.request == message.subject:
                 self._refused(attempt, code)
                 return
         channel = self._payer.take_refuse(session, message.subject, code)
+        if channel.state is ChannelState.READY:
+            self._top_ups.refused(channel.cid, code)
+            self.topped_up(channel)
         self.resumed(channel, [])
         self._requester.awarding.dispatch(session.peer)
 
@@ -208,7 +199,7 @@ class Delivery:
         self._context.timers.cancel(TimerKey("stall", attempt.request))
         if attempt.away:
             self._drop(attempt)
-        elif (attempt.channel.cid, attempt.lane.lane) in self._attempts:
+        elif attempt in self.attempts:
             self._context.send(attempt.session, Cancel(attempt.channel.cid, attempt.lane.lane))
 
     # --- a stream breaks, and comes back ----------------------------------------------------
@@ -219,7 +210,7 @@ class Delivery:
         Lanes whose text somebody is reading wait for that, for RESUME_TIMEOUT_NS.
         """
         context = self._context
-        for attempt in [a for a in self._attempts.values() if a.provider == provider]:
+        for attempt in self.attempts.with_provider(provider):
             job = self._job(attempt)
             if may_resume and job is not None and job.state is JobState.STREAMING:
                 if not attempt.away:
@@ -228,12 +219,12 @@ class Delivery:
                 attempt.away = True
             else:
                 attempt.live = attempt.away = False
-                del self._attempts[attempt.channel.cid, attempt.lane.lane]
+                self.attempts.remove(attempt)
         self._payer.lost(provider)
 
     def away(self, channel: Channel) -> list[Attempt]:
         """The lanes of a channel that wait for its stream."""
-        return [a for a in self._attempts.values() if a.channel is channel and a.away]
+        return [attempt for attempt in self.attempts.of(channel) if attempt.away]
 
     def resumed(self, channel: Channel, going_on: list[int]) -> None:
         """The channel is re-established, or never will be: the lanes named go on."""
@@ -266,7 +257,7 @@ class Delivery:
     def _drop(self, attempt: Attempt) -> None:
         if attempt.live:  # else the timer is that of the request's next attempt
             self._context.timers.cancel(TimerKey("stall", attempt.request))
-        self._attempts.pop((attempt.channel.cid, attempt.lane.lane), None)
+        self.attempts.remove(attempt)
 
     def _watch(self, attempt: Attempt) -> None:
         if attempt.live:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from protocol.fields import TokenLogprob
 from protocol.messages import Receipt
 
+CONTROL_ASK = -1  # events that belong to no request: what becomes of channels
+
 
 @dataclass(frozen=True, slots=True)
 class Published:
@@ -101,6 +103,15 @@ class ChannelSettled:
     cid: bytes
     settled_ucr: int
     refund_ucr: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelToppedUp:
+    """A channel's deposit is `deposit_ucr` now; `code` says why it was not raised, if so."""
+
+    cid: bytes
+    deposit_ucr: int
+    code: str
 
 
 AskEvent = Published | BidSeen | Awarded | Text | Paid | Retrying | Done | Failed

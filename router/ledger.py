@@ -156,6 +156,10 @@ class Ledger:
                 channel.settled_due_ucr = record.settled_due_ucr
                 channel.settled_lanes = record.settled_lanes
                 channel.lane_last = max(channel.lane_last, record.lane_last)
+            case records.TopUpOffered():
+                self._channel(record.cid).offered_ucr = record.deposit_ucr
+            case records.DepositRaised():
+                self._channel(record.cid).deposit_ucr = record.deposit_ucr
             case records.Denied():
                 self.denials.add(self._channel(record.cid).payer, record.denied_ucr)
             case records.HeadSigned() | records.SnapshotSigned():

@@ -45,8 +45,8 @@ class Node:
         self.context = Context(signer, network, ledger, entropy, check, log)
         self.heads = Heads(self.context)
         self.admission = Admission(network, check, opening)
-        self.requester = Requester(self.context)
         anchor = anchor or MutualCredit(limits.DEPOSIT_UCR_MAX)
+        self.requester = Requester(self.context, anchor)
         self.provider = Provider(self.context, anchor, standing_offers=standing_offers)
         self._readers: dict[SessionKey, FrameReader] = {}
         self.closing = Closing(self.context, self.requester.payer, self.requester.awarding.connect)
@@ -134,6 +134,8 @@ class Node:
                 self.requester.ask(item)
             case act.CancelAsk():
                 self.requester.cancel(item.ask_id)
+            case act.TopUpChannel():
+                self.requester.top_ups.ask(item.cid, item.deposit_ucr)
             case act.CloseChannels():
                 self.closing.close(item.cids, self._readers.__contains__)
             case act.Drain():
@@ -202,6 +204,7 @@ class Node:
             return
         if session.outbound:
             self._from_payee(session, message)
+            self.requester.top_ups.proceed(session)
             self.closing.proceed(session)
         else:
             self._from_payer(session, message)
@@ -228,6 +231,8 @@ class Node:
             case messages.Reestablish():
                 self.requester.reestablish.take(session, message)
                 self.requester.awarding.dispatch(session.peer)
+            case messages.TopUpAck():
+                delivery.take_top_up_ack(session, message)
             case messages.CloseAck():
                 self.closing.closed(payer.take_close_ack(session, message).cid)
                 delivery.resumed(self.context.ledger.channels[message.cid], [])
@@ -248,6 +253,8 @@ class Node:
                 provider.take_receipt_ack(session, message)
             case messages.Cancel():
                 provider.serving.take_cancel(session, message)
+            case messages.TopUp():
+                self._refusing(session, message.cid, provider.payee.take_top_up, message)
             case messages.CloseRequest():
                 self._refusing(session, message.cid, provider.payee.take_close, message)
             case messages.Resume():

@@ -8,10 +8,20 @@ voucher never exceeds W. Rule: router/README.md, "Money".
 from protocol import limits, signing
 from protocol.channel import Channel, ChannelEvent, ChannelState, Lane, Role
 from protocol.errors import RemoteError
-from protocol.messages import Award, Bid, CloseAck, CloseRequest, Voucher, VoucherAck
+from protocol.messages import (
+    Award,
+    Bid,
+    CloseAck,
+    CloseRequest,
+    TopUp,
+    TopUpAck,
+    Voucher,
+    VoucherAck,
+)
 from protocol.records import (
     ChannelClosed,
     ChannelOpened,
+    DepositRaised,
     DueAgreed,
     OpeningSigned,
     Reserved,
@@ -135,6 +145,30 @@ class Payee:
             settled = channel.settled_due_ucr + missing
             lanes, last = channel.settled_lanes, channel.lane_last
             self._context.append(DueAgreed(channel.cid, settled, lanes, last))
+
+    def take_top_up(self, session: SessionKey, message: TopUp) -> None:
+        """A larger deposit, if the anchor believes it; a repeat gets the same answer again.
+
+        RemoteError `channel.unknown`, `channel.wrong_state`, `channel.bad_signature`,
+        `channel.stale_total`, and the anchor's codes.
+        """
+        context = self._context
+        channel = self.find(session, message.cid)
+        channel.step(ChannelEvent.TOP_UP)
+        deposit = message.deposit_ucr
+        signed = signing.top_up_bytes(context.network, channel.cid, deposit)
+        if not context.verify(channel.payer, signed, message.signature):
+            raise RemoteError("channel.bad_signature", "top-up")
+        if deposit < channel.deposit_ucr:
+            raise RemoteError("channel.stale_total", "a lower deposit", penalize=False)
+        if deposit > channel.deposit_ucr:
+            held, ledger = channel.deposit_ucr, context.ledger
+            self._anchor.verify_deposit(ledger, channel.cid, channel.payer, deposit, held)
+            context.append(DepositRaised(channel.cid, deposit, message.signature))
+            self._anchor.keep_proof(context, channel.cid)
+        signed = signing.top_up_ack_bytes(context.network, channel.cid, deposit)
+        context.send(session, TopUpAck(channel.cid, deposit, context.signer.sign(signed)))
+        context.note("channel.topped_up", cid=channel.cid, deposit_ucr=deposit)
 
     def reserve(self, channel: Channel, lane: Lane, due_ucr: int, ahead_ucr: int) -> bool:
         """Make sure that `lane` may have sent up to `due_ucr`; False when W forbids it.

@@ -51,13 +51,21 @@ class Payer:
         """
         able = [
             channel
+            for channel in self.open_for(scored, deadline_ns)
+            if channel.spendable_ucr - committed_ucr(channel) >= scored.cost_max_ucr
+        ]
+        return able[0] if able else None
+
+    def open_for(self, scored: ScoredBid, deadline_ns: int) -> list[Channel]:
+        """The bidder's channels that could take one more lane now or soon, the soonest first."""
+        able = [
+            channel
             for channel in self._context.ledger.with_peer(scored.signed.sender, Role.PAYER)
             if channel.state in _USABLE
             and channel.expires_at_ns() > deadline_ns
-            and channel.spendable_ucr - committed_ucr(channel) >= scored.cost_max_ucr
             and len(channel.lanes) < limits.LANES_PER_CHANNEL_MAX - 1
         ]
-        return min(able, key=lambda channel: _USABLE.index(channel.state), default=None)
+        return sorted(able, key=lambda channel: _USABLE.index(channel.state))
 
     def open(self, scored: ScoredBid, deposit_ucr: int) -> tuple[Channel, ChannelOpen]:
         """Open a channel on the bid's terms; RemoteError `channel.over_limit`, no offence."""

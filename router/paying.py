@@ -10,14 +10,16 @@ from router.attempt import Attempt
 from router.context import Context
 from router.job import Job
 from router.payer import Payer, headroom_ucr
+from router.top_ups import TopUps
 
 
 class Paying:
     """Vouchers of the lanes that this node pays for."""
 
-    def __init__(self, context: Context, payer: Payer) -> None:
+    def __init__(self, context: Context, payer: Payer, top_ups: TopUps) -> None:
         self._context = context
         self._payer = payer
+        self._top_ups = top_ups
 
     def ahead(self, job: Job, attempt: Attempt) -> None:
         """Keep the vouchers between half a chunk and a chunk ahead of what is due."""
@@ -27,22 +29,29 @@ class Paying:
         if channel.total_ucr - channel.due_ucr <= headroom // 2:
             self._send(job, attempt, channel.due_ucr + headroom)
 
-    def needed(self, job: Job, attempt: Attempt, total_ucr: int) -> None:
-        """The provider is paused until the total reaches `total_ucr`.
+    def needed(self, job: Job, attempt: Attempt) -> None:
+        """The provider is paused until the total reaches what `attempt` needs: pay it, or have
+        the deposit raised first.
 
         LocalError `channel.over_deposit`, `channel.advance_limit`: it won't be paid.
         """
-        channel = attempt.channel
-        if total_ucr <= channel.total_ucr:
-            return  # already paid: the voucher is on its way
+        channel, total_ucr = attempt.channel, attempt.needed_ucr
         advance = total_ucr - channel.due_ucr
-        if total_ucr > channel.deposit_ucr:
-            detail = f"{total_ucr} of {channel.deposit_ucr} ucr"
-            raise LocalError("channel.over_deposit", detail)
-        if advance > job.ask.advance_max_ucr:
+        if total_ucr > channel.total_ucr and advance > job.ask.advance_max_ucr:
             detail = f"{advance} ucr wanted, {job.ask.advance_max_ucr} allowed"
             raise LocalError("channel.advance_limit", detail)
-        self._send(job, attempt, total_ucr)
+        if total_ucr > channel.deposit_ucr:
+            if not self._top_ups.can_offer(channel):
+                detail = f"{total_ucr} of {channel.deposit_ucr} ucr"
+                raise LocalError("channel.over_deposit", detail)
+            # With room for another chunk, so that not each one waits for an answer.
+            left = attempt.parameters.output_tokens_max - attempt.output_tokens
+            wanted = total_ucr + headroom_ucr(attempt.scored, 0, left)
+            self._top_ups.offer(attempt.session, channel, wanted)
+            return
+        attempt.needed_ucr = 0
+        if total_ucr > channel.total_ucr:  # else it is on its way
+            self._send(job, attempt, total_ucr)
 
     def _send(self, job: Job, attempt: Attempt, target_ucr: int) -> None:
         voucher = self._payer.issue(attempt.channel, target_ucr, job.ask.advance_max_ucr)

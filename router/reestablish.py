@@ -18,14 +18,18 @@ from router.delivery import Delivery
 from router.payee import Payee
 from router.payer import Payer
 from router.serving import Serving
+from router.top_ups import TopUps
 
 
 class PayerReestablish:
     """The paying end: tells what it received, takes the payee's answer."""
 
-    def __init__(self, context: Context, payer: Payer, delivery: Delivery) -> None:
+    def __init__(
+        self, context: Context, payer: Payer, top_ups: TopUps, delivery: Delivery
+    ) -> None:
         self._context = context
         self._payer = payer
+        self._top_ups = top_ups
         self._delivery = delivery
         self._going_on: dict[bytes, list[int]] = {}  # by channel, until its payee's answer
 
@@ -75,6 +79,7 @@ class PayerReestablish:
             self._context.send(session, self._payer.sign_again(channel))
         self._payer.settle(session, channel)
         self._delivery.resumed(channel, going_on)
+        self._top_ups.repeat(session, channel)
         return channel
 
     def _agreed(

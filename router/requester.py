@@ -11,6 +11,7 @@ from protocol.messages import Request, SealedBid, StandingOffer
 from protocol.transcript import prompt_commitment
 from router import events
 from router.actions import Ask, Publish
+from router.anchor import Anchor
 from router.auction import rank
 from router.awarding import Awarding
 from router.bidding import Bidding
@@ -22,23 +23,32 @@ from router.payer import Payer
 from router.quoting import input_tokens_bucket
 from router.reestablish import PayerReestablish
 from router.timers import TimerKey
+from router.top_ups import TopUps
 
 
 class Requester:
     """All requests of this node."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, anchor: Anchor) -> None:
         self._context = context
         self._jobs: dict[bytes, Job] = {}
         self._by_ask: dict[int, bytes] = {}
         self.offers = OfferBook()
         self.payer = Payer(context)
-        self.delivery = Delivery(context, self.payer, self)
-        self.reestablish = PayerReestablish(context, self.payer, self.delivery)
+        self.top_ups = TopUps(
+            context,
+            self.payer,
+            anchor,
+            lambda peer, addresses: self.awarding.connect(peer, addresses),
+            lambda peer: self.awarding.is_up(peer),
+        )
+        self.delivery = Delivery(context, self.payer, self.top_ups, self)
+        self.reestablish = PayerReestablish(context, self.payer, self.top_ups, self.delivery)
         self.bidding = Bidding(context, self.close_window)
         self.awarding = Awarding(
             context,
             self.payer,
+            self.top_ups,
             self.reestablish,
             self.delivery,
             lambda: list(self._jobs.values()),

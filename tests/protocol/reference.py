@@ -173,6 +173,16 @@ def close_ack_bytes(network: str, cid: bytes, total_ucr: int) -> bytes:
     return tag(network, "close ack") + cid + struct.pack(">Q", total_ucr)
 
 
+def top_up_bytes(network: str, cid: bytes, deposit_ucr: int) -> bytes:
+    """The payer puts more in."""
+    return tag(network, "top up") + cid + struct.pack(">Q", deposit_ucr)
+
+
+def top_up_ack_bytes(network: str, cid: bytes, deposit_ucr: int) -> bytes:
+    """The payee counts on it."""
+    return tag(network, "top up ack") + cid + struct.pack(">Q", deposit_ucr)
+
+
 def head_bytes(network: str, owner: bytes, sequence: int, head: bytes) -> bytes:
     """The log's owner, for all records up to `sequence`."""
     return tag(network, "head") + owner + struct.pack(">Q", sequence) + head

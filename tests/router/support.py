@@ -236,9 +236,9 @@ def awarded_to(requester: Peer) -> list[bytes]:
     return [event.provider for event in requester.heard(events.Awarded)]
 
 
-def complete(world: World, requester: Peer, number: int, tokens: int = 40) -> None:
+def complete(world: World, requester: Peer, number: int, tokens: int = 40, **changes: Any) -> None:
     """Ask, wait, and expect a receipt."""
-    world.give(requester, make_ask(number, tokens))
+    world.give(requester, make_ask(number, tokens, **changes))
     world.run(10 * NS_PER_S)
     assert succeeded(requester, number), last_end(requester, number)
 

@@ -141,19 +141,6 @@ def test_a_refusal_that_comes_after_a_cancel_ends_the_lane() -> None:
     assert requester.node.context.ledger.balance().locked_ucr == 0
 
 
-def test_another_channel_opens_when_the_first_is_used_up() -> None:
-    """A deposit that no longer carries the worst case is left for a new channel."""
-    world = make_world()
-    provider, requester = world.peers
-    most = cost_ucr(512, 40, 15_000_000, 60_000_000)
-    for number in (1, 2):
-        world.give(requester, make_ask(number, deposit_ucr=most))
-        world.run(10 * NS_PER_S)
-        assert succeeded(requester, number)
-    assert len(channels(requester)) == len(channels(provider)) == 2
-    assert len(close_all(world, requester)) == 2
-
-
 def test_the_credit_limit_bounds_all_deposits_of_one_payer() -> None:
     """Mutual credit: a provider that can't believe the deposit does not bid."""
     world = make_world(credit_limit_ucr=1_005_000)

@@ -142,7 +142,7 @@ class Watch:
             assert earning.total_ucr <= self._signed.get(cid, 0), "I6: paid <= signed"
             assert earning.total_ucr <= paying.total_ucr, "I6: paid <= issued"
             assert paying.due_ucr <= earning.due_ucr, "nobody received more than was sent"
-            assert earning.deposit_ucr == paying.deposit_ucr
+            assert earning.deposit_ucr >= paying.deposit_ucr, "the payer's follows the payee's"
             if paying.settled_ucr is not None:
                 assert paying.settled_ucr == earning.settled_ucr, "conservation"
 

@@ -227,6 +227,8 @@ MESSAGES: Final[dict[str, Any]] = {
         )
         for count in (15, 16, 32)
     },
+    "TopUp": m.TopUp(CID, 3_000_000, SIGNATURE),
+    "TopUpAck": m.TopUpAck(CID, 3_000_000, SIGNATURE),
     "Resume": m.Resume(CID, 4, 3),
 }
 
@@ -248,6 +250,8 @@ RECORDS: Final[dict[str, Any]] = {
     "ChannelClosed.refused": r.ChannelClosed(CID, 0, 2, NOW_NS, b"", b""),
     "CloseAgreed": r.CloseAgreed(CID, 462_500),
     "DueAgreed": r.DueAgreed(CID, 462_500, 9, 12),
+    "TopUpOffered": r.TopUpOffered(CID, 3_000_000),
+    "DepositRaised": r.DepositRaised(CID, 3_000_000, SIGNATURE),
     "Denied": r.Denied(CID, 1_920),
     "ChannelFrozen": r.ChannelFrozen(CID, "chunk.wrong_hash", 1_700_000_000_000_000_000),
     "HeadSigned": r.HeadSigned(HEAD, NOW_NS),
