@@ -12,13 +12,17 @@ from peer.identity import peer_id
 from peer.reports import archive_json, balance_json, channel_json, event_json, head_json
 from peer.upkeep import archive_daemons, sign_daemons_head
 from protocol.errors import ConfigError, NetworkError
+from protocol.units import milliseconds
 
 _CLOSE_S = 10.0
 _CONNECT_S = 5.0
 
 
 def status_json(daemon: Daemon) -> Json:
-    """Who and where this node is, what it sells, how the models do, and its money."""
+    """Who and where this node is, what it sells, how the models do, and its money.
+
+    `served` has, by model, what was done since the start and how promises were kept.
+    """
     offers = daemon.node.provider.offers.values()
     return {
         "peer_id": daemon.network.peer_id,
@@ -34,11 +38,14 @@ def status_json(daemon: Daemon) -> Json:
                 "input_price_ucr": offer.input_price_ucr,
                 "output_price_ucr": offer.output_price_ucr,
                 "tokens_per_s": offer.tokens_per_s_milli / 1000,
+                "ttft_ms": milliseconds(offer.ttft_ns),
                 "places": offer.places,
+                "queue_jobs": offer.queue_jobs,
             }
             for offer in offers
         ],
         "engine": [asdict(health) for health in daemon.jobs.health()] if daemon.jobs else [],
+        "served": daemon.jobs.meters() if daemon.jobs else {},
         "running_jobs": daemon.node.provider.serving.running,
         "open_requests": daemon.node.requester.open_jobs,
         "records": daemon.journal.durable_sequence + 1,

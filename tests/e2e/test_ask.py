@@ -79,6 +79,27 @@ def receipts_in(directory: Path) -> list[Json]:
     return [one["receipt"] for one in records if one["record"] == "ReceiptAcknowledged"]
 
 
+def test_status_says_what_was_served_and_how_promises_were_kept(shop: Shop) -> None:
+    """For the operator, as numbers and as text; the requester's own figures are in its ask."""
+    asked = run_json("ask", f"Tell me about {SECRET}.", *shop.flags(shop.requester.directory))
+    delivery = asked["delivery"]
+    assert delivery["ttft_ms"] > 0
+    assert delivery["promised_ttft_ms"] == asked["bids"][0]["ttft_ms"]
+    status = run_json("status", "--data", str(shop.provider.directory))
+    (served,) = status["served"].values()
+    assert served["jobs"] == served["promises"]["jobs"] >= 1
+    assert served["output_tokens"] >= asked["output_tokens"]
+    assert 0 < served["utilisation"] <= 1
+    assert 0 <= served["promises"]["kept_percent"] <= 100
+    assert status["today"]["jobs"] >= 1
+    assert status["today"]["earned_ucr"] >= asked["cost_ucr"]
+    (model,) = status["models"]
+    assert model["queue_jobs"] == 16
+    shown = run("status", "--data", str(shop.provider.directory))
+    assert shown.returncode == 0, shown.stderr
+    assert "promises kept" in " ".join(shown.stdout.split())
+
+
 def test_second_ask_is_paid_on_the_same_channel(shop: Shop) -> None:
     """One channel, two receipts, equal answers at temperature 0; --json has its shape."""
     home = shop.requester.directory
