@@ -1,6 +1,7 @@
 """The `simnet` command (floor F5): scenarios run, listed, checked, begun."""
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -55,7 +56,8 @@ def _stoppable(run: Run) -> Iterator[None]:
         if run.stop:
             raise KeyboardInterrupt
         run.stop = signal.Signals(number).name
-        click.echo("\nsimnet: stopping; what there is will be kept", err=True)
+        # Not click: the handler may interrupt the progress line as it is written.
+        os.write(2, b"\nsimnet: stopping; what there is will be kept\n")
 
     before = [(name, signal.signal(name, stop)) for name in (signal.SIGINT, signal.SIGTERM)]
     try:
@@ -109,7 +111,6 @@ def run_command(
     bound = _check_memory(loaded, memory_mib, quiet)
     directory = run_directory.choose(out, loaded.name, seed)
     recorder = Recorder(None if no_tables else directory)
-    run_directory.begin(directory, loaded, seed, source)
     total_s = loaded.warmup_s + loaded.duration_s
     progress = Progress(quiet=quiet, total_ns=total_s * NS_PER_S)
 
@@ -121,6 +122,7 @@ def run_command(
 
     run = Run(loaded, seed, source.parent, recorder, bound, watch)
     with _stoppable(run):
+        run_directory.begin(directory, loaded, seed, source)
         summary = run.go()
         recorder.close()
     progress.done()

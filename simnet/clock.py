@@ -11,7 +11,7 @@ from typing import Any, Final
 
 SLOT_BITS: Final = 20  # 2^20 ns: 1.05 ms
 
-Event = tuple[int, int, Callable[..., None], tuple[Any, ...]]
+Event = tuple[Any, ...]  # at_ns, serial, callback, its arguments
 
 
 class EventHeap:
@@ -36,7 +36,7 @@ class EventHeap:
             at_ns = self.now_ns
         self._serial += 1
         slot = at_ns >> SLOT_BITS
-        event = (at_ns, self._serial, callback, arguments)
+        event = (at_ns, self._serial, callback, *arguments)
         if slot == self._slot:
             heapq.heappush(self._due, event)
             return
@@ -61,7 +61,7 @@ class EventHeap:
             if at_ns < now_ns:
                 at_ns = now_ns
             serial += 1
-            event = (at_ns, serial, callback, (first, *rest))
+            event = (at_ns, serial, callback, first, *rest)
             slot = at_ns >> SLOT_BITS
             bucket = due if slot == now_slot else later.get(slot)
             if bucket is due:
@@ -96,8 +96,9 @@ class EventHeap:
                     if left <= 0:
                         return False
                     left -= 1
-                    self.now_ns, _, callback, arguments = pop(due)
-                    callback(*arguments)
+                    event = pop(due)
+                    self.now_ns = event[0]
+                    event[2](*event[3:])
                 if not self._slots or self._slots[0] << SLOT_BITS > until_ns:
                     self.now_ns = max(self.now_ns, until_ns)
                     return True

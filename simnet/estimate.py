@@ -11,15 +11,15 @@ from typing import Final
 from simnet.scenario import Scenario
 
 MIB: Final = 1 << 20
-BASE_BYTES: Final = 90 * MIB
-NODE_BYTES: Final = 12_000
+BASE_BYTES: Final = 100 * MIB
+NODE_BYTES: Final = 15_000
 CONNECTION_BYTES: Final = 40
 # In a node for each message that it could still be sent again: digest, time, history.
 SEEN_BYTES: Final = 90
 # What a request leaves: logs and channels of both sides, rows, prompts.
 REQUEST_BYTES: Final = 40_000
-HEARTBEAT_CPU_NS: Final = 2_000
-COPY_CPU_NS: Final = 5_000
+HEARTBEAT_CPU_NS: Final = 1_500
+COPY_CPU_NS: Final = 3_000
 DELIVERY_CPU_NS: Final = 22_000
 BID_CPU_NS: Final = 500_000
 JOB_CPU_NS: Final = 10_000_000

@@ -4,6 +4,11 @@ Source: simnet/README.md, "Commands".
 """
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pyarrow.parquet
@@ -146,3 +151,28 @@ def test_a_name_that_is_nearly_right_gets_a_hint() -> None:
     assert status == 2
     assert "did you mean hello?" in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_keeps_what_there_is_and_marks_it(number: signal.Signals, tmp_path: Path) -> None:
+    """Ctrl-C in mid-run: a summary, readable tables, status 1."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", "from simnet.cli import main; main()", "run", "thousand"]
+    with subprocess.Popen(
+        [*command, "--out", str(out), "--json"],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not (out / "run.json").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+        told, error = process.communicate(timeout=60)
+    summary = json.loads(told)
+    assert process.returncode == 1
+    assert "stopping" in error
+    assert (summary["complete"], summary["stopped_by"]) == (False, number.name)
+    assert summary["checks_ok"] is False
+    assert pyarrow.parquet.read_table(out / "jobs.parquet").num_rows <= summary["requests"]
