@@ -71,9 +71,10 @@ class GossipModel:
         costs: Costs,
         seed: int,
         deliver: Callable[[Peer, Message, int, object], None],
+        offended: Callable[[Peer, int, str], None],
     ) -> None:
         self._clock, self._links, self._cpu, self._peers = clock, links, cpu, peers
-        self._settings, self._deliver = settings, deliver
+        self._settings, self._deliver, self._offended = settings, deliver, offended
         self._hop_ns = costs.hop_us * NS_PER_US
         self._duplicate_ns = costs.duplicate_us * NS_PER_US
         self._forward_ns = costs.forward_us * NS_PER_US
@@ -163,6 +164,8 @@ class GossipModel:
         peer = self._peers[node]
         if not peer.alive or (self.scores.on and self.scores.graylisted(node, source)):
             return
+        if self._links.penalties and self.meshes.apart(node, source):
+            return
         hops[node] = min(hops[source] + 1, HOPS_MAX)
         message.missing -= 1
         now_ns = self._clock.now_ns
@@ -180,8 +183,11 @@ class GossipModel:
             signed = peer.node.admit(message.data, self._clock.now_ns + peer.skew_ns)
         except RemoteError as error:
             self.refused += 1
-            if error.penalize and self.scores.on:
-                self.scores.invalid(node, source)
+            if error.penalize:
+                # An honest node passes on only what it would have admitted itself.
+                self._offended(peer, source, error.code)
+                if self.scores.on:
+                    self.scores.invalid(node, source)
             return
         message.reached += 1
         self.deliveries += 1
@@ -245,6 +251,8 @@ class GossipModel:
     def _offers_to(self, node: int, other: int) -> bool:
         scores = self.scores
         if scores.on and scores.of(node, other) < scores.gossip_threshold:
+            return False
+        if self.meshes.apart(node, other):
             return False
         return self._settings.offers_in_back_off or not self.meshes.waits(node, other)
 

@@ -14,6 +14,7 @@ from simnet.cpu import Cpu
 from simnet.entropy import RING, SCATTER_SIZE, STEP, Entropy, Scatter
 from simnet.latency import ACCESS_LINKS, AccessLink, Distances, jitter_table, median_ns
 from simnet.peer import Peer
+from simnet.penalties import Penalties
 from simnet.scenario_network import Access, Latency
 
 HEADER_BYTES: Final = 66  # IP, TCP, Noise and Yamux around a frame, roughly
@@ -67,6 +68,7 @@ class Links:
         self._n = 0
         self.sent_bytes = 0
         self.copies_lost = 0
+        self.penalties = Penalties()
         # For faults: whether nothing gets from one node to another now; extra ns on the way.
         self.blocked: Callable[[int, int], bool] | None = None
         self.clogged_ns: Callable[[int, int], int] | None = None
@@ -170,8 +172,11 @@ class Links:
         return up_ns, up_ns + self.trip_ns(target.index, source.index, 0)
 
     def reachable(self, source: Peer, target: Peer) -> bool:
-        """As in `streams.Wire`: it lives, and nothing is between."""
+        """As in `streams.Wire`: it lives, nothing is between, neither keeps away."""
         if not target.alive:
+            return False
+        now_ns = self._clock.now_ns
+        if self.penalties and self.penalties.between(source.index, target.index, now_ns):
             return False
         blocked = self.blocked
         return blocked is None or not (

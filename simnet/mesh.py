@@ -65,10 +65,24 @@ class Mesh:
         self.of[node].clear()
         self._back_off[node] = None
 
+    def part(self, one: int, other: int) -> None:
+        """The connection between two nodes ends."""
+        for node, lost in ((one, other), (other, one)):
+            if lost in self.of[node]:
+                self._leave(node, lost)
+
+    def apart(self, one: int, other: int) -> bool:
+        """Whether a penalty keeps two neighbours from being connected now."""
+        penalties = self._links.penalties
+        return bool(penalties) and penalties.between(one, other, self._clock.now_ns)
+
     def subscribed(self, node: int) -> list[int]:
-        """Neighbours that take part in the topic."""
+        """Neighbours that take part in the topic and are connected."""
         silent = self.unsubscribed
-        return [other for other in self.neighbours[node] if not silent[other]]
+        others = [other for other in self.neighbours[node] if not silent[other]]
+        if self._links.penalties:
+            return [other for other in others if not self.apart(node, other)]
+        return others
 
     def some(self, node: int, others: Sequence[int], count: int) -> list[int]:
         """`count` of `others`, drawn for this heartbeat."""
@@ -135,7 +149,7 @@ class Mesh:
 
     def _grafted(self, node: int, source: int) -> None:
         mesh = self.of[node]
-        if source in mesh or not self._peers[node].alive:
+        if source in mesh or not self._peers[node].alive or self.apart(node, source):
             return
         early = self.waits(node, source)
         if early and self.scores.on:

@@ -151,6 +151,7 @@ class Run:
                 "controls": gossip.controls + gossip.meshes.controls,
                 "sent_bytes": simulation.links.sent_bytes,
             },
+            "offences": dict(sorted(simulation.penalties.items())),
             "checks_ok": not faults and not self.stop,
             "faults": faults[:100],
         }

@@ -63,10 +63,12 @@ class Simulation(Driver):
             scenario.costs,
             seed,
             self._admitted,
+            self.keep_away,
         )
         self.streams = Streams(self.clock, self.peers, self.by_key, self._arrived, self.links)
         self.market = Market(recorder, self.number_of, EPOCH_NS)
         self.machines: dict[int, Machine] = {}
+        self.penalties: dict[str, int] = {}  # offences seen, by code
         self.sellers: dict[int, Seller] = {}
         self._messages: deque[Message] = deque()
         self.series = Series(scenario, recorder, EPOCH_NS)
@@ -189,7 +191,7 @@ class Simulation(Driver):
             case act.Deliver():
                 self.market.told(peer, action.ask_id, action.event, self.clock.now_ns)
             case act.Penalize():
-                peer.penalized.append((action.peer, action.code))
+                self.keep_away(peer, self.number_of(action.peer), action.code)
             case _:
                 raise AssertionError(action)
 
@@ -252,6 +254,15 @@ class Simulation(Driver):
         offers = self.sellers[peer.index].offers()
         if offers is not None:
             self.give(peer, act.OffersChanged(offers))
+
+    def keep_away(self, peer: Peer, offender: int, code: str) -> None:
+        """A node saw an offence: it ends its connections to the offender, and takes none."""
+        self.penalties[code] = self.penalties.get(code, 0) + 1
+        if offender < 0 or offender == peer.index:
+            return
+        self.links.penalties.add(peer.index, offender, self.clock.now_ns)
+        self.gossip.meshes.part(peer.index, offender)
+        self.clock.after(0, self.streams.cut, peer, self.peers[offender])
 
     # --- faults ----------------------------------------------------------------------------
 

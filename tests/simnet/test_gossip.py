@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from protocol import limits
 from protocol.envelope import sign_envelope
 from protocol.units import NS_PER_MS, NS_PER_S
 from simnet.gossip import Message
@@ -139,15 +140,20 @@ def test_a_dead_node_leaves_all_meshes_and_comes_back() -> None:
 def test_what_admission_refuses_goes_no_further() -> None:
     """A forged message dies with the first hop, which holds it against the sender."""
     simulation = network(gossip=Gossip(scoring=Scoring(enabled=True)))
+    neighbours = simulation.gossip.meshes.neighbours[7]
     for _ in range(4):
         message = publish(simulation, 7, forged=True)
         assert message.reached == 0
-    neighbours = simulation.gossip.meshes.neighbours[7]
-    assert simulation.gossip.refused >= len(neighbours)
+    # Once by each: then nobody listens, for as long as a penalty lasts.
+    assert simulation.gossip.refused == len(neighbours)
+    assert simulation.penalties == {"envelope.bad_signature": len(neighbours)}
+    assert publish(simulation, 7).reached == 0
     scores = [simulation.gossip.scores.of(other, 7) for other in neighbours]
     assert max(scores) < 0
     simulation.run(3 * NS_PER_S)
     assert not any(7 in simulation.gossip.mesh[other] for other in neighbours)
+    simulation.run(limits.PENALTY_NS)
+    assert publish(simulation, 7).reached == 59
 
 
 def test_scores_are_those_of_the_specification() -> None:
