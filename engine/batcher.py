@@ -73,7 +73,8 @@ class Batcher:
 
     def submit(self, job: Submit | Recheck | Embed) -> None:
         """Take a job: emits JobStarted, or JobFailed with the code of what is wrong."""
-        if len(self._waiting) >= self._queue_jobs + self._places.free:
+        waiting = {sequence.handle for sequence in self._waiting}
+        if len(waiting) >= self._queue_jobs + self._places.free:
             self._emit(JobFailed(job.handle, "engine.overloaded", ""))
             return
         try:
@@ -155,7 +156,7 @@ class Batcher:
 
     def _admit(self) -> None:
         while self._waiting and self._places.free and not self._is_held:
-            sequence = self._waiting.popleft()
+            sequence = self._next_waiting()
             find_leader(sequence, self._running, self._places)
             # A re-check or an embedding reads all itself: it depends on nobody else's job.
             may_reuse = sequence.generates and sequence.leader is None
@@ -166,6 +167,14 @@ class Batcher:
             if sequence.placed_ns is None:
                 sequence.placed_ns = self._now_ns()
             self._running.append(sequence)
+
+    def _next_waiting(self) -> Sequence:
+        """The first; texts to embed go after the others, which leave them a place at least: the
+        daemon gives no more jobs than there are places."""
+        whole = (each for each in self._waiting if each.embedder is None)
+        sequence = next(whole, self._waiting[0])
+        self._waiting.remove(sequence)
+        return sequence
 
     def _choose(self, sampled: list[Sequence], wanted: list[int]) -> list[Choice]:
         """The next tokens; re-checks that have read all end here."""

@@ -19,6 +19,7 @@ from engine.interface import ModelInfo
 from protocol import limits
 from protocol.errors import EngineError
 
+POOLING_RANK = 4
 # What changes when a file does: device, inode, size in bytes, time of change in ns.
 Fingerprint = tuple[int, int, int, int]
 
@@ -41,7 +42,7 @@ class ModelFile:
 
     `info.context_tokens` is the length that the model was trained for. `kv_token_bytes` is what
     attention remembers of one token in all `layers` (16-bit keys and values); `vocabulary` and
-    `embedding` are the widths of the model's ends.
+    `embedding` are the widths of the model's ends; `adapter_bytes` are loaded beside it.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class ModelFile:
     vocabulary: int
     embedding: int
     layers: int
+    adapter_bytes: int = 0
 
 
 def bad_model(path: Path, why: str) -> EngineError:
@@ -100,6 +102,7 @@ def read_model(
             context_tokens=header.architecture_number("context_length"),
             quantization=header.quantization(),
             size_bytes=mark[2],
+            embeds=header.embeds(),
         )
         sizes = (
             header.kv_token_bytes(),
@@ -146,6 +149,8 @@ class _Facts:
             raise ValueError("general.architecture is missing")
         if self.value("split.count") not in (None, 0, 1):
             raise ValueError("the model is split into several files; merge them first")
+        if self.value(f"{architecture}.attention.causal") is False:
+            raise ValueError("it is an encoder, which writes nothing; such models are not served")
         self.architecture_number("context_length")
         self.architecture_number("embedding_length")
         if self.architecture_number("block_count") > limits.GGUF_BLOCKS_MAX:
@@ -162,6 +167,16 @@ class _Facts:
         if not isinstance(tokens, list) or not tokens or not isinstance(tokens[0], bytes):
             raise ValueError("the vocabulary is missing")
         return tokens
+
+    def embeds(self) -> bool:
+        """Whether each token of a text has a hidden state that vectors are made of.
+
+        Not where states are kept instead of tokens, in halves that read and write, in rankers.
+        """
+        architecture = self.text("general.architecture")
+        states = (f"{architecture}.ssm.conv_kernel", f"{architecture}.wkv.head_size")
+        ranks = self.value(f"{architecture}.pooling_type") == POOLING_RANK
+        return not (ranks or architecture.startswith("t5") or any(map(self.value, states)))
 
     def embedding(self) -> int:
         """The width of the hidden state."""

@@ -13,6 +13,8 @@ import structlog
 import trio
 
 from engine.interface import (
+    Embedding,
+    EmbedSpec,
     Engine,
     EngineEvent,
     Estimate,
@@ -117,6 +119,11 @@ class EngineGroup:
                 log.warning(
                     "engine.fallback", model=spec.model, code=error.code, reason=error.detail
                 )
+
+    async def embed(self, spec: EmbedSpec) -> tuple[Embedding, ...]:
+        """As in `Engine`, by the first engine that offers the model: no other one stands in, as
+        its vectors would mean something else."""
+        return await self._first(spec.model).embed(spec)
 
     def _offering(self, model: str) -> tuple[RunnableEngine, ...]:
         return tuple(

@@ -18,7 +18,8 @@ class ModelInfo:
     """One model that can be served: facts read from its file.
 
     `name` is what requests ask for; `digest` the SHA-256 of the file; `context_tokens` the
-    longest prompt plus output; `quantization` as the file says ("F16", "Q8_0", ...).
+    longest prompt plus output; `quantization` as the file says ("F16", "Q8_0", ...); `embeds`
+    whether it can make vectors of texts.
     """
 
     name: str
@@ -26,6 +27,7 @@ class ModelInfo:
     context_tokens: int
     quantization: str
     size_bytes: int
+    embeds: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,7 @@ EmbedInput = str | tuple[int, ...]
 class EmbedSpec:
     """Texts to embed: 1 to ENGINE_EMBED_INPUTS_MAX, each at most the model's context.
 
-    `normalized` vectors have length 1. `job_id` and `owner` as in `JobSpec`.
+    `normalized` vectors have length 1. The rest is as in `JobSpec`.
     """
 
     job_id: bytes
@@ -177,6 +179,7 @@ class EmbedSpec:
     pooling: Pooling = Pooling.MODEL
     normalized: bool = True
     owner: bytes = b""
+    priority: Priority = Priority.NORMAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +245,14 @@ class Engine(Protocol):
         Cancelling the surrounding scope stops the job at the next step boundary. Raises
         EngineError: `engine.unknown_model`, `engine.bad_spec`, `engine.prompt_too_long`,
         `engine.crashed`, `engine.timeout`, `engine.overloaded`, `engine.too_late`.
+        """
+        ...
+
+    async def embed(self, spec: EmbedSpec) -> tuple[Embedding, ...]:
+        """A vector for each text, in their order, of the same length all.
+
+        Cancelling the surrounding scope stops it. EngineError as `run_job`, and
+        `engine.no_embeddings` from a model or engine that makes none.
         """
         ...
 

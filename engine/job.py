@@ -14,6 +14,7 @@ import trio
 from engine import frames
 from engine.completions import estimated_tokens
 from engine.frames import (
+    Embed,
     FrameError,
     JobEvent,
     JobFailed,
@@ -89,11 +90,15 @@ def _tokens(event: JobTokens) -> Tokens:
 class Job:
     """A job between submission and its last event; `given` to a worker when its turn comes.
 
-    With `token_ids`, it is a re-check of them. `ticket` is its place in the queue.
+    With `token_ids`, it is a re-check of them. `adapter` is the number of the one that it wants,
+    `ticket` its place in the queue.
     """
 
-    def __init__(self, spec: JobSpec, token_ids: tuple[int, ...] | None = None) -> None:
+    def __init__(
+        self, spec: JobSpec, token_ids: tuple[int, ...] | None = None, adapter: int = 0
+    ) -> None:
         self.spec = spec
+        self.adapter = adapter
         self.ticket: Ticket[Job] | None = None
         self.handle: int | None = None
         self.is_over = False
@@ -112,12 +117,12 @@ class Job:
         self._failure: EngineError | None = None
         self._changed = trio.Event()
 
-    def message(self, handle: int) -> Submit | Recheck:
+    def message(self, handle: int) -> Submit | Recheck | Embed:
         """What the worker is told."""
         spec = self.spec
         if self._token_ids is not None:
-            return Recheck(handle, spec.prompt, spec.parameters, self._token_ids)
-        return Submit(handle, spec.prompt, spec.parameters, spec.owner)
+            return Recheck(handle, spec.prompt, spec.parameters, self._token_ids, self.adapter)
+        return Submit(handle, spec.prompt, spec.parameters, spec.owner, self.adapter)
 
     def given(self, handle: int, ready: Ready) -> None:
         """A worker has it: its turn has come."""
@@ -178,26 +183,28 @@ class Job:
 
     def _check(self, event: JobEvent) -> None:
         """A worker whose memory is damaged may say anything; what it says is billed."""
+        if isinstance(event, JobFailed):
+            return
+        in_order = self._is_read is not isinstance(event, JobStarted)
+        if not in_order or not self._fits(event):
+            raise FrameError(f"{type(event).__name__} that does not fit its job")
+
+    def _fits(self, event: JobEvent) -> bool:
+        """Whether this may be said of a job of this kind, in this place."""
         rechecks = self._token_ids is not None
         match event:
             case JobStarted():
-                most = self.ready.context_tokens if self.ready else 0
-                fits = not self._is_read and 0 < event.input_tokens <= most
+                return 0 < event.input_tokens <= (self.ready.context_tokens if self.ready else 0)
             case JobTokens():
-                fits = not rechecks and 0 < event.count <= self.tokens_left
                 scored = event.count if self.spec.parameters.logprobs else 0
-                fits = fits and len(event.scores) == scored
+                fits = 0 < event.count <= self.tokens_left and len(event.scores) == scored
+                return fits and not rechecks
             case JobFinished():
                 right_kind = not rechecks or event.reason is FinishReason.CANCELLED
-                fits = right_kind and event.output_tokens == self.output_tokens
+                return right_kind and event.output_tokens == self.output_tokens
             case JobRechecked():
-                fits = rechecks
-            case _:
-                fits = True
-        if not self._is_read and not isinstance(event, JobStarted | JobFailed):
-            fits = False
-        if not fits:
-            raise FrameError(f"{type(event).__name__} that does not fit its job")
+                return rechecks
+        return False
 
     def _finished(self, event: JobFinished) -> Finished:
         assert self.ready is not None

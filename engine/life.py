@@ -205,6 +205,10 @@ class ModelLife:
                 layers=file.layers,
                 layer_bytes=layer_bytes(file, settings),
                 step_bytes=step_bytes(file),
+                adapters=tuple(
+                    frames.LoadAdapter(os.fsencode(each.source.path), each.source.scale_milli)
+                    for each in self._known.adapters
+                ),
             )
         )
         with trio.move_on_after(start_ns_max(file.info.size_bytes) / NS_PER_S):

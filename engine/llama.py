@@ -4,13 +4,17 @@ Must not know llama.cpp itself, the market or the network. Rule: engine/README.m
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
 import trio
 
 from engine.catalogue import ModelSource
+from engine.embed_job import EmbedJob
 from engine.interface import (
+    Embedding,
+    EmbedSpec,
     EngineEvent,
     Estimate,
     JobSpec,
@@ -18,8 +22,9 @@ from engine.interface import (
     ModelInfo,
     RecheckReport,
 )
-from engine.job import Job
+from engine.job import Job, check_spec
 from engine.life import DeviceLine
+from engine.lora import AdapterSource
 from engine.notes import ModelNotes
 from engine.queue import Priority
 from engine.residents import Residents
@@ -37,7 +42,8 @@ log = structlog.get_logger("engine")
 class LlamaEngine:
     """Serves the GGUF files of `sources`, all with the same settings. Start `run` first.
 
-    A bare path is a required source. `notes` remember what is slow to find out.
+    A bare path is a required source. `notes` remember what is slow to find out. A model with
+    `adapters` is required, too.
     """
 
     def __init__(
@@ -45,7 +51,9 @@ class LlamaEngine:
         sources: Sequence[Path | ModelSource],
         settings: LlamaSettings | None = None,
         notes: ModelNotes | None = None,
+        adapters: Sequence[AdapterSource] = (),
     ) -> None:
+        self._adapters = tuple(adapters)
         self._settings = settings or LlamaSettings()
         notes = notes or ModelNotes()
         device_line = DeviceLine()
@@ -102,6 +110,13 @@ class LlamaEngine:
                     )
             except EngineError as error:
                 self._skip(model, error)
+        for adapter in self._adapters:
+            changed = [model for model in self._models if model.name == adapter.model]
+            if not changed:
+                detail = f"{adapter.path}: there is no model {adapter.model} for this adapter"
+                raise EngineError("engine.bad_model", detail)
+            changed[0].source = replace(changed[0].source, required=True)
+            await changed[0].known.add_adapter(adapter)
 
     async def _start_all(self) -> None:
         for model in list(self._models):
@@ -146,11 +161,8 @@ class LlamaEngine:
         """The models that are loaded, and those that a job would have loaded in time."""
         if self._is_draining:
             return ()
-        return tuple(
-            model.info
-            for model in self._models
-            if model.info is not None and self._residents.is_offered(model)
-        )
+        offered = (model for model in self._models if self._residents.is_offered(model))
+        return tuple(info for model in offered for info in model.infos)
 
     async def wait_serving(self, model: str) -> None:
         """Until the model's worker is up: after a crash, until it was restarted."""
@@ -201,9 +213,19 @@ class LlamaEngine:
     async def run_job(self, spec: JobSpec, emit: Callable[[EngineEvent], None]) -> None:
         """As in `Engine`; loads the model first where it has to."""
         model = self._find_open(spec.model)
-        with model.claim(spec, load_ns=self._residents.load_ns(model)) as job:
+        check_spec(spec)
+        job = Job(spec, adapter=model.adapter_of(spec.model) or 0)
+        with model.claim(job, load_ns=self._residents.load_ns(model)):
             await self._wait_turn(model, job)
             await model.run_job(job, emit)
+
+    async def embed(self, spec: EmbedSpec) -> tuple[Embedding, ...]:
+        """As in `Engine`: takes a place like a job, and more while they are free."""
+        model = self._find_open(spec.model)
+        job = EmbedJob(spec, model.adapter_of(spec.model) or 0)
+        with model.claim(job, load_ns=self._residents.load_ns(model)):
+            await self._wait_turn(model, job)
+            return await job.result()
 
     async def _wait_turn(self, model: ServedModel, job: Job) -> None:
         with job.in_time():
@@ -221,7 +243,9 @@ class LlamaEngine:
         """As in `Rechecker`: takes a place like a job, for a fraction of its time."""
         found = self._find_open(model)
         spec = JobSpec(b"", model, prompt, parameters, priority=Priority.BATCH)
-        with found.claim(spec, tuple(token_ids)) as job:
+        check_spec(spec)
+        job = Job(spec, tuple(token_ids), found.adapter_of(model) or 0)
+        with found.claim(job):
             await self._wait_turn(found, job)
             return await found.recheck(job, token_ids)
 
@@ -234,7 +258,7 @@ class LlamaEngine:
 
     def _find(self, name: str) -> ServedModel:
         for model in self._models:
-            if model.name == name:
+            if model.adapter_of(name) is not None:
                 return model
         raise EngineError("engine.unknown_model", str(name)[: limits.MODEL_NAME_CHARS_MAX])
 

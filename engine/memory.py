@@ -2,7 +2,7 @@
 
 Pure. The need is an estimate from above, in bytes, made before loading:
 
-    the file                     its weights, mapped or copied
+    the file                     its weights, mapped or copied; those of its adapters
   + keys and values              16 bits, for `places` sequences of the whole context
   + a step's working memory      512 tokens: scores of the whole vocabulary, hidden states
   + 192 MiB                      the worker itself: interpreter, libraries, vocabulary
@@ -27,7 +27,8 @@ FLOAT_BYTES = 4
 
 def needed_bytes(file: ModelFile, settings: LlamaSettings) -> int:
     """What a worker with this model takes, from above."""
-    return file.info.size_bytes + _kept_bytes(file, settings) + step_bytes(file) + WORKER_BYTES
+    weights = file.info.size_bytes + file.adapter_bytes
+    return weights + _kept_bytes(file, settings) + step_bytes(file) + WORKER_BYTES
 
 
 def _kept_bytes(file: ModelFile, settings: LlamaSettings) -> int:
@@ -43,7 +44,8 @@ def step_bytes(file: ModelFile) -> int:
 
 def layer_bytes(file: ModelFile, settings: LlamaSettings) -> int:
     """Weights, keys and values of one layer, from above: the model's ends are shared out."""
-    return -(-(file.info.size_bytes + _kept_bytes(file, settings)) // file.layers)
+    weights = file.info.size_bytes + file.adapter_bytes
+    return -(-(weights + _kept_bytes(file, settings)) // file.layers)
 
 
 def data_bytes_max(file: ModelFile, settings: LlamaSettings) -> int:

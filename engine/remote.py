@@ -6,24 +6,32 @@ Rule: engine/README.md, "Remote".
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import structlog
 import trio
 
-from engine.completions import Answer, estimated_tokens, request_of
+from engine.completions import request_of
 from engine.interface import (
+    Embedding,
+    EmbedSpec,
     EngineEvent,
     Estimate,
-    Finished,
     JobSpec,
     ModelHealth,
     ModelInfo,
-    Started,
-    Tokens,
 )
 from engine.job import now_ns
+from engine.remote_embeddings import PATH as EMBEDDINGS_PATH
+from engine.remote_embeddings import (
+    embed_body,
+    estimated_text_tokens,
+    read_embeddings,
+    reading_only,
+)
+from engine.remote_job import RemoteJob
 from engine.remote_server import RemoteServer, Retryable
 from engine.task import TaskStatus
 from engine.turns import Turns
@@ -34,7 +42,6 @@ from protocol.units import NS_PER_S
 
 log = structlog.get_logger("engine")
 
-ENGINE_NAME = "remote openai-compatible"
 QUEUE_JOBS = 16
 PROBE = Prompt(InferenceType.CHAT, (ChatMessage("user", "Hello"),))
 PROBE_TOKENS = 8
@@ -48,7 +55,8 @@ WEIGHT = 4
 class RemoteSettings:
     """One model of one server: `name` is what requests ask for, `model` what the server does.
 
-    `url` is the base that ends in /v1, as a rule. `key` is "" where the server wants none.
+    `url` is the base that ends in /v1, as a rule. `key` is "" where the server wants none. It
+    `embeds` if the operator says so.
     """
 
     name: str
@@ -57,6 +65,7 @@ class RemoteSettings:
     key: str = field(default="", repr=False)
     places: int = 4
     context_tokens: int = limits.ENGINE_CONTEXT_TOKENS_DEFAULT
+    embeds: bool = False
 
     def digest(self) -> bytes:
         """SHA-256 of `remote:URL#MODEL` in UTF-8: who is asked for what, and no file's hash."""
@@ -75,6 +84,7 @@ class RemoteEngine:
             context_tokens=settings.context_tokens,
             quantization="remote",
             size_bytes=0,
+            embeds=settings.embeds,
         )
         self._turns = Turns(settings.places, QUEUE_JOBS)
         self._jobs = 0
@@ -134,7 +144,7 @@ class RemoteEngine:
     async def _probe(self) -> None:
         parameters = GenerationParameters(PROBE_TOKENS, 0, 0, 1_000, 1, ())
         spec = JobSpec(b"probe", self._info.name, PROBE, parameters)
-        await self._ask(spec, _Job(spec, lambda event: None))
+        await self._ask(spec, RemoteJob(spec, lambda event: None))
 
     def models(self) -> tuple[ModelInfo, ...]:
         """The one model, while the server answers."""
@@ -187,15 +197,33 @@ class RemoteEngine:
         once a token has come.
         """
         self._check_name(spec.model)
+        job = RemoteJob(spec, emit)
+        async with self._place(spec):
+            job.placed_ns = now_ns()
+            await self._ask(spec, job)
+
+    async def embed(self, spec: EmbedSpec) -> tuple[Embedding, ...]:
+        """As in `Engine`; tokens are estimates, and the pooling is the server's."""
+        self._check_name(spec.model)
+        if not self._settings.embeds:
+            raise EngineError("engine.no_embeddings", "the operator has not said that it does")
+        body = embed_body(spec, self._settings.model)
+        most = max(map(estimated_text_tokens, spec.inputs))
+        if most > self._settings.context_tokens:
+            raise EngineError("engine.prompt_too_long", f"about {most} tokens")
+        async with self._place(reading_only(spec)):
+            return read_embeddings(await self._server.post(EMBEDDINGS_PATH, body), spec)
+
+    @asynccontextmanager
+    async def _place(self, spec: JobSpec) -> AsyncIterator[None]:
+        """One of the places, for the length of a job, which says whether the server works."""
         if not self._is_up:
             raise EngineError("engine.remote_failed", "it does not answer now")
         ttft_ns = self.estimate(spec.model, 0).ttft_ns
         self._jobs += 1
-        job = _Job(spec, emit)
         try:
             async with self._turns.turn(spec, self._duration_ns, ttft_ns):
-                job.placed_ns = now_ns()
-                await self._ask(spec, job)
+                yield
         except EngineError as error:
             if error.code in DOWN_CODES:
                 self._went_down(error)
@@ -203,7 +231,7 @@ class RemoteEngine:
         finally:
             self._jobs -= 1
 
-    async def _ask(self, spec: JobSpec, job: "_Job") -> None:
+    async def _ask(self, spec: JobSpec, job: RemoteJob) -> None:
         """Ask until an attempt has brought a token, or failed for good."""
         if job.input_tokens >= self._settings.context_tokens:
             raise EngineError("engine.prompt_too_long", f"about {job.input_tokens} tokens")
@@ -222,51 +250,13 @@ class RemoteEngine:
         job.finish(self._settings.model)
         self._measure(job, asked_ns)
 
-    def _measure(self, job: "_Job", asked_ns: int) -> None:
+    def _measure(self, job: RemoteJob, asked_ns: int) -> None:
         first_ns, end_ns = job.first_ns or now_ns(), now_ns()
         self._ttft_ns = _mean(self._ttft_ns, first_ns - asked_ns)
         self._duration_ns = _mean(self._duration_ns, end_ns - asked_ns)
         if job.answer.output_tokens > 1:
             each_ns = (end_ns - first_ns) // (job.answer.output_tokens - 1)
             self._token_ns = _mean(self._token_ns, max(1, each_ns))
-
-
-class _Job:
-    """One job's events, from the answer as it comes to the caller's."""
-
-    def __init__(self, spec: JobSpec, emit: Callable[[EngineEvent], None]) -> None:
-        self.begin_ns = self.placed_ns = now_ns()
-        self.first_ns = 0
-        self.input_tokens = estimated_tokens(spec.prompt)
-        self.answer = Answer(spec.parameters, self._tokens)
-        self._emit = emit
-
-    def _tokens(self, tokens: Tokens) -> None:
-        if not self.first_ns:
-            self.first_ns = now_ns()
-            self._emit(Started(self.input_tokens))
-        self._emit(tokens)
-
-    def finish(self, model: str) -> None:
-        """The last event; an answer without a token also has a first."""
-        answer = self.answer
-        assert answer.reason is not None
-        end_ns = now_ns()
-        if not self.first_ns:
-            self._emit(Started(self.input_tokens))
-        settings = f"{answer.settings} input=estimate model={model}"
-        self._emit(
-            Finished(
-                reason=answer.reason,
-                input_tokens=answer.input_tokens or self.input_tokens,
-                output_tokens=answer.output_tokens,
-                ttft_ns=(self.first_ns or end_ns) - self.begin_ns,
-                duration_ns=end_ns - self.begin_ns,
-                engine=ENGINE_NAME,
-                settings=settings[: limits.BUILD_NAME_CHARS_MAX],
-                queue_ns=self.placed_ns - self.begin_ns,
-            )
-        )
 
 
 def _mean(mean_ns: int, new_ns: int) -> int:

@@ -82,21 +82,40 @@ class RemoteServer:
 
         EngineError by what went wrong, Retryable where asking again may help.
         """
-        if self._client is None:
-            raise EngineError("engine.remote_failed", "the engine is stopping")
-        content = msgspec.json.encode(body)
-        kind = {"Content-Type": "application/json"}
         try:
-            async with self._client.stream(
-                "POST", self._url + path, content=content, headers=kind
-            ) as response:
-                if response.status_code != httpx.codes.OK:
-                    raise self._refusal(response, await _start_of(response))
+            async with self._asked(path, body) as response:
                 await _read(response, answer)
         except httpx.HTTPError as error:
             # An answer that is complete stays so, whatever comes after it.
             if answer.reason is None:
                 raise self._failure(error) from None
+
+    async def post(self, path: str, body: dict[str, Any]) -> bytes:
+        """Ask for an answer in one piece; errors as `stream`."""
+        data = bytearray()
+        try:
+            async with self._asked(path, body) as response:
+                async for more in response.aiter_bytes():
+                    data += more
+                    if len(data) > limits.REMOTE_ANSWER_BYTES_MAX:
+                        raise EngineError("engine.remote_failed", "its answer is too long")
+        except httpx.HTTPError as error:
+            raise self._failure(error) from None
+        return bytes(data)
+
+    @asynccontextmanager
+    async def _asked(self, path: str, body: dict[str, Any]) -> AsyncIterator[httpx.Response]:
+        """The response to a request that is not refused."""
+        if self._client is None:
+            raise EngineError("engine.remote_failed", "the engine is stopping")
+        content = msgspec.json.encode(body)
+        kind = {"Content-Type": "application/json"}
+        async with self._client.stream(
+            "POST", self._url + path, content=content, headers=kind
+        ) as response:
+            if response.status_code != httpx.codes.OK:
+                raise self._refusal(response, await _start_of(response))
+            yield response
 
     def _failure(self, error: httpx.HTTPError) -> EngineError:
         """What a failure on the way means."""

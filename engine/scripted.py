@@ -6,12 +6,16 @@ script has no vocabulary. Must not know llama.cpp. Rule: engine/interface.py.
 """
 
 import hashlib
+import math
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import trio
 
 from engine.interface import (
+    Embedding,
+    EmbedSpec,
     EngineEvent,
     Estimate,
     Finished,
@@ -28,6 +32,7 @@ from protocol.fields import FinishReason, Prompt, TokenChance, TokenLogprob
 from protocol.units import NS_PER_MS, NS_PER_S
 
 LN_2_MICRO = 693_147
+SCRIPTED_DIMENSIONS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,7 @@ class ScriptedEngine:
                 context_tokens=self._context_tokens,
                 quantization="F16",
                 size_bytes=1,
+                embeds=True,
             )
             for name in self._scripts
         )
@@ -128,6 +134,21 @@ class ScriptedEngine:
                 await self._play(script, spec, emit, input_tokens, submitted_at)
         finally:
             self._jobs[spec.model] -= 1
+
+    async def embed(self, spec: EmbedSpec) -> tuple[Embedding, ...]:
+        """As in `Engine`: SCRIPTED_DIMENSIONS numbers from the text's SHA-256, after `ttft_ns`."""
+        script = self._script(spec.model)
+        if any(isinstance(text, tuple) for text in spec.inputs):
+            raise EngineError("engine.bad_spec", "tokens: a script has no vocabulary")
+        if self._jobs[spec.model] >= self._places + self._queue_jobs:
+            raise EngineError("engine.overloaded", f"{self._jobs[spec.model]} jobs")
+        self._jobs[spec.model] += 1
+        try:
+            async with self._free[spec.model]:
+                await trio.sleep(script.ttft_ns / NS_PER_S)
+        finally:
+            self._jobs[spec.model] -= 1
+        return tuple(_embedding(str(text), normalized=spec.normalized) for text in spec.inputs)
 
     async def _play(
         self,
@@ -184,6 +205,13 @@ def _logprobs(text: str, count: int, alternatives: int) -> tuple[TokenLogprob, .
         TokenLogprob(chosen, (chosen, *top))
         for chosen in (TokenChance(piece, -LN_2_MICRO) for piece in pieces)
     )
+
+
+def _embedding(text: str, *, normalized: bool) -> Embedding:
+    numbers = [byte - 128 for byte in hashlib.sha256(text.encode()).digest()[:SCRIPTED_DIMENSIONS]]
+    length = math.hypot(*numbers) if normalized else 1
+    vector = struct.pack(f"<{len(numbers)}f", *(number / length for number in numbers))
+    return Embedding(vector, 1 + len(text.split()))
 
 
 def _since(start: float) -> int:

@@ -17,12 +17,11 @@ from engine.interface import (
     EngineEvent,
     Estimate,
     Finished,
-    JobSpec,
     ModelHealth,
     ModelInfo,
     RecheckReport,
 )
-from engine.job import Job, check_spec, now_ns
+from engine.job import Job, now_ns
 from engine.known import KnownModel
 from engine.life import ModelLife
 from engine.memory import Occupant, data_bytes_max, needed_bytes
@@ -78,6 +77,19 @@ class ServedModel:
         else:
             context_tokens = self.known.context_tokens
         return replace(self.known.file.info, context_tokens=context_tokens)
+
+    @property
+    def infos(self) -> tuple[ModelInfo, ...]:
+        """All that it is offered as: alone, and with each adapter; none while it is down."""
+        info = self.info
+        if info is None:
+            return ()
+        return (info, *(adapter.info(info) for adapter in self.known.adapters))
+
+    def adapter_of(self, name: str) -> int | None:
+        """The number of the adapter that a request for `name` wants; None if it means another."""
+        names = [self.name, *(adapter.source.offered for adapter in self.known.adapters)]
+        return names.index(name) if name in names else None
 
     @property
     def load_left_ns(self) -> int:
@@ -172,24 +184,21 @@ class ServedModel:
         )
 
     @contextmanager
-    def claim(
-        self, spec: JobSpec, token_ids: tuple[int, ...] | None = None, *, load_ns: int = 0
-    ) -> Iterator[Job]:
+    def claim(self, job: Job, *, load_ns: int = 0) -> Iterator[None]:
         """Have a job wait for its turn; for the length of the block, the model stays loaded.
 
         `load_ns` passes before anything starts. EngineError: `engine.overloaded`,
         `engine.too_late`, `engine.bad_spec`.
         """
-        check_spec(spec)
-        job = Job(spec, token_ids)
         self._check(job, load_ns)
+        spec = job.spec
         speed = self.life.loaded.speed if self.life.loaded else self.known.speed
         cost = cost_ns(speed, job.input_tokens, job.tokens_left)
         job.ticket = self._queue.push(job, spec.owner, spec.priority, cost)
         self._claims += 1
         self._give_turns()
         try:
-            yield job
+            yield
         finally:
             self._claims -= 1
             self._last_used_ns = now_ns()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import trio
 
 from engine.catalogue import ModelSource
-from engine.interface import Estimate, Finished, JobSpec, Tokens
+from engine.interface import EmbedSpec, Estimate, Finished, JobSpec, Tokens
 from engine.llama import LlamaEngine
 from engine.notes import ModelNotes
 from engine.settings import LlamaSettings
@@ -24,7 +24,10 @@ PROBE_TOKENS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class TrialReport:
-    """What a model did: `tokens_per_s` for one job alone, `prompt_tokens_per_s` for reading."""
+    """What a model did: `tokens_per_s` for one job alone, `prompt_tokens_per_s` for reading.
+
+    `embedding_dimensions` are 0 where it makes no embeddings.
+    """
 
     name: str
     load_ns: int
@@ -36,6 +39,7 @@ class TrialReport:
     text: str
     engine: str
     settings: str
+    embedding_dimensions: int
 
 
 async def try_model(
@@ -54,6 +58,7 @@ async def try_model(
             finished.append(event)
 
     failure: EngineError | None = None
+    dimensions = 0
     async with trio.open_nursery() as nursery:
         start = trio.current_time()
         try:
@@ -63,6 +68,10 @@ async def try_model(
             prompt = Prompt(InferenceType.CHAT, (ChatMessage("user", QUESTION),))
             parameters = GenerationParameters(OUTPUT_TOKENS, 0, 0, 1_000, 1, ())
             await engine.run_job(JobSpec(b"trial", info.name, prompt, parameters), emit)
+            if info.embeds:
+                spec = EmbedSpec(b"trial", info.name, (QUESTION,))
+                (embedding,) = await engine.embed(spec)
+                dimensions = len(embedding.vector) // 4
             await engine.note_speed(info.name)
             none, probe = (engine.estimate(info.name, tokens) for tokens in (0, PROBE_TOKENS))
         except EngineError as error:
@@ -80,6 +89,7 @@ async def try_model(
         tokens_per_s=none.tokens_per_s_milli / 1_000,
         prompt_tokens_per_s=_reading_speed(none, probe),
         text="".join(texts),
+        embedding_dimensions=dimensions,
         engine=end.engine,
         settings=end.settings,
     )

@@ -16,19 +16,13 @@ import msgspec
 import tomlkit
 from msgspec import Meta
 
+from peer.config_tables import TABLES, AdapterConfig, RemoteConfig, about_tables
 from protocol import limits
 from protocol.errors import ConfigError
 from protocol.units import UCR_PER_CREDIT, parse_credits
 
 CONFIG_FILE: Final = "config.toml"
 ENVIRONMENT_PREFIX: Final = "PEERD_"
-# Settings that are lists of tables: in the file only.
-TABLES: Final = ("remote",)
-_REMOTE_EXAMPLE: Final = """[[provider.remote]]
-url = "http://127.0.0.1:8000/v1"
-model = "Qwen/Qwen2.5-7B-Instruct"
-key_env = "MY_SERVER_KEY"
-"""
 
 Credits = Annotated[str, Meta(max_length=20)]
 Count = Annotated[int, Meta(ge=0, le=limits.U32_MAX)]
@@ -42,24 +36,6 @@ class NetworkConfig:
     listen: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/4101",)
     announce: tuple[str, ...] = ()
     bootstrap: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteConfig:
-    """A model of an OpenAI-compatible server: a table [[provider.remote]] each.
-
-    `url` is the base that ends in /v1; `model` what the server calls it, `name` what requests
-    ask for (the same, in lower case, if unset). The key is in the variable `key_env` or the file
-    `key_file` (mode 0600). A local model of the same name stands in when the server fails.
-    """
-
-    url: Annotated[str, Meta(max_length=limits.REMOTE_URL_CHARS_MAX)]
-    model: Annotated[str, Meta(min_length=1, max_length=limits.MODEL_NAME_CHARS_MAX)]
-    name: Annotated[str, Meta(max_length=limits.MODEL_NAME_CHARS_MAX)] = ""
-    key_env: str = ""
-    key_file: str = ""
-    places: Annotated[int, Meta(ge=1, le=64)] = 4
-    context_tokens: Annotated[int, Meta(ge=16, le=limits.INPUT_TOKENS_MAX)] = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +68,7 @@ class ProviderConfig:
     preferred: Annotated[tuple[str, ...], Meta(max_length=limits.PREFERRED_MAX)] = ()
     standing_offers: bool = True
     remote: Annotated[tuple[RemoteConfig, ...], Meta(max_length=limits.REMOTES_MAX)] = ()
+    adapter: Annotated[tuple[AdapterConfig, ...], Meta(max_length=limits.ADAPTERS_MAX)] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +150,7 @@ def _check_keys(cls: type, data: Mapping[str, Any], where: str) -> None:
             if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
                 raise ConfigError("config.bad_value", f"{name} is a list of tables, [[{name}]]")
             for one in value:
-                _check_keys(RemoteConfig, one, f"{name}.")
+                _check_keys(TABLES[key], one, f"{name}.")
 
 
 def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -269,10 +246,7 @@ def default_document() -> str:
             value = getattr(section, setting.name)
             table.add(setting.name, list(value) if isinstance(value, tuple) else value)
         if section is config.provider:
-            for line in (
-                *(RemoteConfig.__doc__ or "").splitlines(),
-                *_REMOTE_EXAMPLE.splitlines(),
-            ):
+            for line in (line for text in about_tables() for line in text.splitlines()):
                 table.add(tomlkit.comment(line.strip()) if line.strip() else tomlkit.nl())
         document.add(item.name, table)
     return tomlkit.dumps(document)

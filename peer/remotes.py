@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from engine.catalogue import slug
 from engine.remote import RemoteSettings
-from peer.config import RemoteConfig
+from peer.config_tables import RemoteConfig
 from peer.secret import read_secret
 from protocol.errors import ConfigError
 
@@ -36,6 +36,7 @@ def remote_settings(
             key=_key(remote, environment),
             places=remote.places,
             context_tokens=remote.context_tokens,
+            embeds=remote.embeddings,
         )
         found.append(settings)
     return found

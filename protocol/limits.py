@@ -321,6 +321,7 @@ ENGINE_CALIBRATION_NS_MAX: Final = 3 * NS_PER_S
 ENGINE_OUTBOX_CHARS_MAX: Final = 256 * 1024
 # Adapters of one model, each loaded beside it; a byte tells them apart.
 ENGINE_ADAPTERS_MAX: Final = 16
+ADAPTERS_MAX: Final = 64
 # Steps with one adapter before another's jobs have theirs: switching costs ~1 ms.
 ENGINE_ADAPTER_TURN_NS: Final = 20 * NS_PER_MS
 # llama.cpp multiplies by it; what is trained is meant for about 1.

@@ -156,6 +156,7 @@ def describe(shelf: Shelf, source: ModelSource) -> Json:
         "size_bytes": info.size_bytes,
         "sha256": info.digest.hex(),
         "chat_template": file.has_chat_template,
+        "embeddings": info.embeds,
         "memory_mib": -(-needed_bytes(file, shelf.settings) // _MIB),
         "self_test": trial_json(shelf.notes.trial(file.fingerprint)),
         "error": None,
@@ -186,10 +187,12 @@ def report_text(report: TrialReport) -> str:
     """A trial in a few lines, for people."""
     # Whoever made the model made its words: none of them commands the terminal.
     text = "".join(letter for letter in " ".join(report.text.split()) if letter.isprintable())
+    width = report.embedding_dimensions
+    vectors = f", embeddings of {width} numbers" if width else ", no embeddings"
     return (
         f"{report.name} works: {report.tokens_per_s:.1f} tokens/s,"
         f" reads {report.prompt_tokens_per_s:.0f} tokens/s,"
-        f" loads in {milliseconds(report.load_ns)} ms\n"
+        f" loads in {milliseconds(report.load_ns)} ms{vectors}\n"
         f"  {report.input_tokens} tokens in, {report.output_tokens} out: {text[:200]}\n"
         f"  {report.engine}, {report.settings}"
     )

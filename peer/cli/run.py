@@ -16,6 +16,7 @@ from engine.directory import ModelDirectory
 from engine.embedded import embedded_model_path
 from engine.group import EngineGroup, RunnableEngine
 from engine.llama import LlamaEngine
+from engine.lora import AdapterSource
 from engine.notes import ModelNotes
 from engine.remote import RemoteEngine
 from engine.settings import LlamaSettings
@@ -28,6 +29,7 @@ from peer.cli.options import (
     network_options,
 )
 from peer.config import Config, NetworkConfig, ProviderConfig, credits_of
+from peer.config_tables import AdapterConfig
 from peer.control import serve_control, socket_path
 from peer.daemon import Daemon, DaemonSettings, open_daemon
 from peer.gateway import ApiSettings, parse_listen, serve_gateway
@@ -110,11 +112,18 @@ def llama_settings(provider: ProviderConfig) -> LlamaSettings:
     )
 
 
+def adapter_source(adapter: AdapterConfig) -> AdapterSource:
+    """An adapter as it is configured. EngineError `engine.bad_model` for a name that is none."""
+    path = Path(adapter.path).expanduser()
+    return AdapterSource(adapter.model, adapter.name, path, round(adapter.scale * 1_000))
+
+
 def make_engine(directory: Path, provider: ProviderConfig) -> RunnableEngine | None:
     """The engine for the configured models, the directory's and remote ones; None when nothing
     is sold.
 
-    Where both have a model, the remote server is asked first. ConfigError: settings, keys.
+    Where both have a model, the remote server is asked first. ConfigError: settings, keys,
+    adapters of no model.
     """
     sources = [
         ModelSource(embedded_model_path() if model == EMBEDDED else Path(model).expanduser())
@@ -124,9 +133,12 @@ def make_engine(directory: Path, provider: ProviderConfig) -> RunnableEngine | N
     engines: list[RunnableEngine] = [
         RemoteEngine(settings) for settings in remote_settings(provider.remote)
     ]
+    if provider.adapter and not sources:
+        raise ConfigError("config.bad_value", "provider.adapter: there is no model to adapt")
     if sources:
         notes = ModelNotes(directory / NOTES_FILE)
-        engines.append(LlamaEngine(sources, llama_settings(provider), notes))
+        adapters = list(map(adapter_source, provider.adapter))
+        engines.append(LlamaEngine(sources, llama_settings(provider), notes, adapters))
     return EngineGroup(engines) if len(engines) > 1 else next(iter(engines), None)
 
 

@@ -23,6 +23,9 @@ def write_gguf(path: Path, **changes: object) -> Path:
         "epsilon": 1e-5,
         "tokens": ["a", "b"],
         "file_type": 15,
+        "causal": None,
+        "ssm": None,
+        "pooling": None,
         **changes,
     }
     writer = gguf.GGUFWriter(path, "llama")
@@ -34,6 +37,9 @@ def write_gguf(path: Path, **changes: object) -> Path:
         "epsilon": writer.add_layer_norm_rms_eps,
         "tokens": writer.add_token_list,
         "file_type": writer.add_file_type,
+        "causal": writer.add_causal_attention,
+        "ssm": writer.add_ssm_conv_kernel,
+        "pooling": writer.add_pooling_type,
     }
     for key, add in adders.items():
         if values[key] is not None:
@@ -124,10 +130,26 @@ def test_no_file_and_a_directory(tmp_path):
         ({"epsilon": -1.0}, "epsilon"),
         ({"context_length": None}, "context_length"),
         ({"context_length": 0}, "context_length"),
+        ({"causal": False}, "an encoder"),
     ],
 )
 def test_what_makes_llama_cpp_abort_is_refused(tmp_path, changes, why):
     assert why in error_of(write_gguf(tmp_path / "x.gguf", **changes)).detail
+
+
+@pytest.mark.parametrize(
+    ("changes", "embeds"),
+    [
+        ({}, True),
+        ({"causal": True}, True),
+        ({"pooling": gguf.PoolingType.LAST}, True),
+        ({"pooling": gguf.PoolingType.RANK}, False),
+        ({"ssm": 4}, False),
+    ],
+)
+def test_whether_a_model_makes_embeddings(tmp_path, changes, embeds):
+    """A ranker has a score instead, and states have no row for a token."""
+    assert read_model(write_gguf(tmp_path / "x.gguf", **changes)).info.embeds is embeds
 
 
 def test_a_length_beyond_the_file_is_refused_at_once(tmp_path):

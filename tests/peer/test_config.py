@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peer.cli.options import given as what_was_given
-from peer.config import TABLES, Config, credits_of, default_document, load_config
+from peer.config import Config, credits_of, default_document, load_config
+from peer.config_tables import TABLES
 from protocol import limits
 from protocol.errors import ConfigError
 from protocol.units import UCR_PER_CREDIT, format_credits
@@ -69,14 +70,15 @@ def test_document_has_every_setting() -> None:
         assert f"[{section}]\n# {summary}" in default_document()
 
 
-def test_document_has_an_example_of_each_list_of_tables(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", TABLES)
+def test_document_has_an_example_of_each_list_of_tables(tmp_path: Path, name: str) -> None:
     """Commented out; taken as it stands, it loads."""
-    example = re.search(r"^# \[\[provider\.remote\]\]\n(# .+\n)+", default_document(), re.M)
+    example = re.search(rf"^# \[\[provider\.{name}\]\]\n(# \w+ = .+\n)+", default_document(), re.M)
     assert example is not None
     path = tmp_path / "config.toml"
     path.write_text(re.sub(r"^# ", "", example[0], flags=re.M))
-    (remote,) = load_config(path, {}, {}).provider.remote
-    assert remote.url.endswith("/v1")
+    (table,) = getattr(load_config(path, {}, {}).provider, name)
+    assert isinstance(table, TABLES[name])
 
 
 @pytest.mark.parametrize(("section", "name"), SETTINGS)

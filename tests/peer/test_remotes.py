@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from peer.cli.run import make_engine
-from peer.config import RemoteConfig, load_config
+from peer.config import load_config
+from peer.config_tables import RemoteConfig
 from peer.remotes import remote_settings
 from protocol.errors import ConfigError
 
