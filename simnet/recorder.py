@@ -45,7 +45,10 @@ class Recorder:
         rows, columns = self._rows[table], TABLES[table]
         arrow = self._arrow
         schema = arrow.schema(
-            [(name, getattr(arrow, _ARROW[kind])()) for name, kind, _ in columns]
+            [
+                arrow.field(name, getattr(arrow, _ARROW[kind])(), metadata={"meaning": meaning})
+                for name, kind, meaning in columns
+            ]
         )
         values = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
         arrays = [
