@@ -1,0 +1,173 @@
+"""One payer and one payee, real logs on faulty disks, a hostile network: the money stays straight.
+
+Source: router/README.md, "Money"; protocol/log.py. Narrower and faster than the market's machine,
+so that it can be run long: HYPOTHESIS_PROFILE=deep python -m pytest -n 2 tests/simnet
+"""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from protocol.units import NS_PER_MS, NS_PER_S
+from router import actions as act
+from simnet.peer import WorldSettings
+from tests.router.support import ADVANCE_UCR, engine, last_end, make_ask, offer, succeeded
+from tests.simnet.disk_world import Choose, DiskWorld, Loss
+from tests.simnet.watch import Watch
+
+TOKENS = st.sampled_from([1, 10, 33, 70])
+ENDS = st.integers(0, 1)
+SEEDS = st.integers(0, 2**16)
+
+
+def chooser(seed: int) -> Choose:
+    """Numbers that a disk draws in a crash, all from one that Hypothesis can shrink."""
+    state = seed
+
+    def choose(below: int) -> int:
+        nonlocal state
+        state = (state * 1_103_515_245 + 12_345) & 0x7FFFFFFF
+        return (state >> 8) % below
+
+    return choose
+
+
+class Pair(RuleBasedStateMachine):
+    """A provider (0) and a requester (1)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asks = 0
+
+    @initialize(
+        seed=st.integers(0, 1_000),
+        input_tokens=st.sampled_from([12, 300]),
+        advance=st.sampled_from([0, 500, ADVANCE_UCR]),
+        fsync_ms=st.sampled_from([0, 8, 40]),
+    )
+    def build(self, seed: int, input_tokens: int, advance: int, fsync_ms: int) -> None:
+        """Tokens every 20 ms, disks from instant to slower than the network."""
+        self.world = DiskWorld(WorldSettings(seed=seed, fsync_ns=fsync_ms * NS_PER_MS + 1))
+        self.world.add(engine(offer(places=3), input_tokens=input_tokens))
+        self.world.add()
+        self.provider, self.requester = self.world.peers
+        self.watch = Watch(self.world, advance)
+
+    # --- the market ------------------------------------------------------------------------
+
+    @rule(tokens=TOKENS, deposit=st.sampled_from([0, 1_000_000]))
+    def ask(self, tokens: int, deposit: int) -> None:
+        """A job; several may share the channel."""
+        self.asks += 1
+        asked = make_ask(
+            self.asks,
+            tokens,
+            advance_max_ucr=self.watch.advance_ucr,
+            deposit_ucr=deposit,
+            timeout_ns=20 * NS_PER_S,
+            bid_window_ns=100 * NS_PER_MS,
+        )
+        self.world.give(self.requester, asked)
+
+    @rule(tokens=TOKENS, ms=st.integers(150, 900))
+    def ask_and_wait(self, tokens: int, ms: int) -> None:
+        """A job, up to anywhere between its award and its receipt."""
+        self.ask(tokens=tokens, deposit=0)
+        self.world.run(ms * NS_PER_MS)
+
+    @rule(ms=st.integers(1, 50))
+    def run_a_little(self, ms: int) -> None:
+        """A few frames."""
+        self.world.run(ms * NS_PER_MS)
+
+    @rule(ms=st.integers(100, 3_000))
+    def run_longer(self, ms: int) -> None:
+        """A good part of a job."""
+        self.world.run(ms * NS_PER_MS)
+
+    @rule(back=st.integers(0, 2))
+    def cancel(self, back: int) -> None:
+        """The asker gives up."""
+        self.world.give(self.requester, act.CancelAsk(self.asks - back))
+
+    @rule()
+    def close(self) -> None:
+        """All channels should close."""
+        self.world.give(self.requester, act.CloseChannels(()))
+
+    # --- trouble ---------------------------------------------------------------------------
+
+    @rule()
+    def cut(self) -> None:
+        """The stream breaks with what is in flight."""
+        self.world.cut(self.provider, self.requester)
+
+    @rule(who=ENDS, how=st.sampled_from(Loss), seed=SEEDS, again_ms=st.integers(0, 200))
+    def crash_and_restart(self, who: int, how: Loss, seed: int, again_ms: int) -> None:
+        """A node stops inside a write and comes back from its disk."""
+        peer = self.world.peers[who]
+        if peer.alive:
+            self.world.stop_hard(peer, how, chooser(seed))
+            self.world.run(again_ms * NS_PER_MS)
+            self.world.restart(peer)
+
+    @rule(who=ENDS, how=st.sampled_from(Loss), seed=SEEDS)
+    def crash(self, who: int, how: Loss, seed: int) -> None:
+        """A node stops and stays away."""
+        if self.world.peers[who].alive:
+            self.world.stop_hard(self.world.peers[who], how, chooser(seed))
+
+    @precondition(
+        lambda self: hasattr(self, "world") and not all(p.alive for p in self.world.peers)
+    )
+    @rule()
+    def restart(self) -> None:
+        """The dead come back."""
+        for peer in self.world.peers:
+            if not peer.alive:
+                self.world.restart(peer)
+
+    @rule(who=ENDS, operation=st.sampled_from(["pwrite", "fdatasync"]), after=st.integers(0, 3))
+    def disk_fails(self, who: int, operation: str, after: int) -> None:
+        """From some call on the disk gives errors: the node stops, and the next one has a new
+        controller on the same platters."""
+        self.world.disks[who].fail(operation, 5, after=after)
+
+    @rule()
+    def engine_breaks(self) -> None:
+        """Every running job fails."""
+        for job_id in list(self.provider.jobs):
+            del self.provider.jobs[job_id]
+            self.world.give(self.provider, act.JobBroke(job_id, "engine.crashed"))
+
+    # --- always, and in the end ------------------------------------------------------------
+
+    @invariant()
+    def money_is_straight(self) -> None:
+        """I1 to I6, replay and agreement hold between any two steps."""
+        self.watch.check()
+
+    def teardown(self) -> None:
+        """Faults stop: what hangs ends, a new job is served, every channel settles."""
+        if not hasattr(self, "watch"):
+            return
+        world = self.world
+        for peer in world.peers:
+            world.disks[peer.index].on.clear()
+            if not peer.alive:
+                world.restart(peer)
+        world.run(60 * NS_PER_S)
+        assert not self.requester.node.requester.open_jobs
+        assert not self.provider.node.provider.serving.running
+        self.watch.advance_ucr = ADVANCE_UCR  # so that a prompt over W is paid for
+        self.asks += 1
+        world.give(self.requester, make_ask(self.asks, 40, bid_window_ns=100 * NS_PER_MS))
+        world.run(10 * NS_PER_S)
+        assert succeeded(self.requester, self.asks), last_end(self.requester, self.asks)
+        world.give(self.requester, act.CloseChannels(()))
+        world.run(10 * NS_PER_S)
+        self.watch.check_settled()
+
+
+Pair.TestCase.settings = settings(stateful_step_count=30)
+TestPair = Pair.TestCase
