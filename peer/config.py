@@ -17,6 +17,7 @@ import tomlkit
 from msgspec import Meta
 
 from peer.config_tables import TABLES, AdapterConfig, RemoteConfig, about_tables
+from peer.money import AMOUNTS, AnchorConfig, CreditConfig, Credits, WitnessConfig
 from protocol import limits
 from protocol.errors import ConfigError
 from protocol.units import UCR_PER_CREDIT, parse_credits
@@ -24,7 +25,6 @@ from protocol.units import UCR_PER_CREDIT, parse_credits
 CONFIG_FILE: Final = "config.toml"
 ENVIRONMENT_PREFIX: Final = "PEERD_"
 
-Credits = Annotated[str, Meta(max_length=20)]
 Count = Annotated[int, Meta(ge=0, le=limits.U32_MAX)]
 
 
@@ -116,6 +116,9 @@ class Config:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     provider: ProviderConfig = field(default_factory=ProviderConfig)
     requester: RequesterConfig = field(default_factory=RequesterConfig)
+    credit: CreditConfig = field(default_factory=CreditConfig)
+    anchor: AnchorConfig = field(default_factory=AnchorConfig)
+    witness: WitnessConfig = field(default_factory=WitnessConfig)
     api: ApiConfig = field(default_factory=ApiConfig)
     log: LogConfig = field(default_factory=LogConfig)
     drain_s: Annotated[int, Meta(ge=0, le=3_600)] = 10
@@ -175,7 +178,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         defaults = section()
         for setting in fields(section):
             text = environment.get(f"{ENVIRONMENT_PREFIX}{item.name}_{setting.name}".upper())
-            if text is not None and setting.name not in TABLES:
+            if text is not None and setting.name not in (*TABLES, *AMOUNTS):
                 default = getattr(defaults, setting.name)
                 value = _environment_value(setting.name, default, text)
                 found.setdefault(item.name, {})[setting.name] = value
@@ -241,7 +244,7 @@ def default_document() -> str:
         for line in (type(section).__doc__ or "").strip().splitlines():
             table.add(tomlkit.comment(line.strip()) if line.strip() else tomlkit.nl())
         for setting in fields(section):
-            if setting.name in TABLES:
+            if setting.name in (*TABLES, *AMOUNTS):
                 continue
             value = getattr(section, setting.name)
             table.add(setting.name, list(value) if isinstance(value, tuple) else value)

@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from protocol.channel import ChannelState, Role
 from protocol.crypto import Signer
 from router import actions as act
 from router import events
-from router.anchor import MutualCredit
+from router.anchoring import AnchorSettings
 from router.fold import Fold
 from router.node import Node
 
@@ -49,7 +49,7 @@ class DaemonSettings:
     network: NetworkSettings
     input_price_ucr: int = 0
     output_price_ucr: int = 0
-    credit_limit_ucr: int = 0
+    anchor: AnchorSettings = field(default_factory=AnchorSettings)
     standing_offers: bool = True
     preferred: tuple[bytes, ...] = ()
 
@@ -85,7 +85,7 @@ class Daemon:
             settings.network.network,
             self.ledger,
             entropy=os.urandom,
-            anchor=MutualCredit(settings.credit_limit_ucr),
+            anchor=settings.anchor,
             log=self._fold,
             standing_offers=settings.standing_offers,
         )
@@ -285,6 +285,7 @@ async def open_daemon(
             await nursery.start(daemon.driver.run)
             await nursery.start(daemon.network.run)
             daemon.node.context.addresses = daemon.network.addresses
+            daemon.driver.feed(act.Started())
             if daemon.jobs is not None:
                 nursery.start_soon(daemon.jobs.keep_offers)
             yield daemon

@@ -125,6 +125,8 @@ PRICE_UCR_MAX: Final = 10**15
 DEPOSIT_UCR_MAX: Final = 10**15
 # Open channels of a node; each is ~2 KB and one of up to CHANNELS_PER_PEER_MAX of its peer.
 CHANNELS_MAX: Final = 16_384
+# Payers whose debts of closed channels are remembered, ~100 B each.
+DEBTORS_MAX: Final = 65_536
 # Closed channels that are still listed; older ones only count in the balance.
 CHANNELS_CLOSED_KEPT: Final = 1_024
 CHANNELS_PER_PEER_MAX: Final = 16

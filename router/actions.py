@@ -183,6 +183,26 @@ class TopUpChannel:
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimDeposits:
+    """Collect on the vouchers of the payee channels named by `cids`, or of all when empty."""
+
+    cids: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DebtWasPaid:
+    """Under mutual credit: the operator says that `payer` paid so much of what it owes."""
+
+    payer: bytes
+    amount_ucr: int
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The log was replayed and streams can be opened: what was begun goes on."""
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """Take no new work; what runs may finish."""
 
@@ -213,6 +233,9 @@ Input = (
     | CancelAsk
     | CloseChannels
     | TopUpChannel
+    | ClaimDeposits
+    | DebtWasPaid
+    | Started
     | Drain
     | SignHead
     | Snapshot

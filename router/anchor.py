@@ -3,6 +3,7 @@
 Rule: router/README.md, "Anchors".
 """
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from protocol.channel import Channel, Role
@@ -78,6 +79,10 @@ class Anchor(Protocol):
         """Either end, behind the record of a co-operative close: both signatures under it."""
         return
 
+    def release(self, context: Context, channel: Channel) -> None:
+        """Payer: nothing was bought on this channel and nothing will be: free its deposit."""
+        return
+
     def start(self) -> None:
         """After the log was replayed: go on with what was begun."""
         return
@@ -95,7 +100,7 @@ class Anchor(Protocol):
         return
 
     def handle_timer(self, key: TimerKey) -> None:
-        """A timer of kind "quorum" is due."""
+        """A timer of kind "quorum" or "watch" is due."""
         return
 
 
@@ -122,17 +127,23 @@ class AnchorListener(Protocol):
 class MutualCredit(Anchor):
     """Deposits are promises between peers: each payer is believed up to one limit in all.
 
-    What is really at risk is less: the credit window W, one chunk, of work that is not yet
-    covered by a voucher, plus vouchers that a dishonest payer later refuses to honour.
+    What counts against the limit is what it may come to owe, the deposits of its open channels,
+    and what it owes: closed channels, until the operator says that they were paid. Without a
+    voucher it gets less: the credit window W, one chunk. `limits_ucr` are those of known peers.
     """
 
-    def __init__(self, limit_ucr: int) -> None:
-        self.limit_ucr = limit_ucr
+    def __init__(self, limit_ucr: int, limits_ucr: Mapping[bytes, int] | None = None) -> None:
+        self._limit_ucr = limit_ucr
+        self._limits_ucr = dict(limits_ucr or {})
+
+    def limit_ucr(self, payer: bytes) -> int:
+        """The most that this payer may ever owe."""
+        return self._limits_ucr.get(payer, self._limit_ucr)
 
     def deposit_max_ucr(self, ledger: Ledger, payer: bytes) -> int:
-        """The limit, less the deposits of the payer's open channels."""
+        """The limit, less the deposits of the payer's open channels and its debts."""
         held = sum(channel.deposit_ucr for channel in ledger.with_peer(payer, Role.PAYEE))
-        return max(0, self.limit_ucr - held)
+        return max(0, self.limit_ucr(payer) - held - ledger.debts.owed_ucr(payer))
 
     def verify_deposit(
         self, ledger: Ledger, cid: bytes, payer: bytes, deposit_ucr: int, held_ucr: int

@@ -101,8 +101,16 @@ class Awarding:
             self.connect(scored.signed.sender, scored.bid.addresses)
 
     def is_up(self, provider: bytes) -> bool:
-        """Whether the job stream to a provider is up."""
+        """Whether our stream to a peer is up."""
         return self._sessions.get(provider, False)
+
+    def unfunded(self, cid: bytes, code: str) -> None:
+        """The deposit of a channel that a job was to open can't be had."""
+        bid_id = self._payer.opening_bid(cid)
+        for job in list(self._jobs()):
+            scored = job.candidate
+            if job.state is JobState.CONNECTING and scored and scored.signed.digest == bid_id:
+                self.next_bid(job, code)
 
     def connect(self, provider: bytes, addresses: tuple[str, ...]) -> None:
         """Open the job stream to a provider, unless it is up or on its way."""
@@ -160,15 +168,19 @@ class Awarding:
         ask, request = job.ask, job.request.message
         committed_ucr, deadline_ns = self._delivery.attempts.committed_ucr, request.deadline_ns
         channel = self._payer.choose(scored, deadline_ns, committed_ucr)
-        if channel is not None and channel.state is not ChannelState.READY:
-            return  # `dispatch` comes again when it is accepted or re-established
         opening = None
+        if channel is not None and channel.state is not ChannelState.READY:
+            opening = self._payer.unsent(channel, scored)
+            if opening is None:
+                return  # `dispatch` comes again when it is accepted or re-established
         raising = self._top_ups.for_award
         if channel is None and raising(scored, deadline_ns, committed_ucr, ask.deposit_ucr):
             return  # likewise, when the payee has answered
         try:
             if channel is None:
                 channel, opening = self._payer.open(scored, ask.deposit_ucr)
+            if opening is not None and not self._payer.fund(channel):
+                return  # `dispatch` comes again when the anchor holds the deposit
             channel.step(ChannelEvent.LANE_OPEN)
         except RemoteError as error:
             self.next_bid(job, error.code)

@@ -38,7 +38,8 @@ class Inquiries:
         is_up: Callable[[bytes], bool],
     ) -> None:
         self._context = context
-        self._witnesses = witnesses
+        # A node that is a witness itself does not ask itself.
+        self._witnesses = tuple(one for one in witnesses if one != context.public_key)
         self._connect = connect
         self._is_up = is_up
         self._open: dict[Key, Inquiry] = {}

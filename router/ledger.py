@@ -22,6 +22,7 @@ from protocol.errors import LocalError, RemoteError, StorageError
 from protocol.messages import Result
 from protocol.signing import channel_id, receipt_id
 from router.backing import Backing
+from router.debts import Debts
 from router.denials import Denials
 from router.head_book import HeadBook
 from router.vault import Vault
@@ -64,6 +65,7 @@ class Ledger:
         self.open_channels = 0
         self.heads = HeadBook()
         self.denials = Denials()
+        self.debts = Debts()
         self._with_peer: dict[tuple[bytes, Role], dict[bytes, Channel]] = {}  # open ones
         self.closed: list[bytes] = []  # oldest first, at most CHANNELS_CLOSED_KEPT
         self.forgotten_spent_ucr = 0
@@ -168,6 +170,8 @@ class Ledger:
                 self.heads.saw(self.owner, record)
             case records.SnapshotBegun() | records.SnapshotPart():
                 pass  # what they say, the records before them said: see router/fold.py
+            case records.DebtPaid():
+                self.debts.paid(record.payer, record.amount_ucr)
             case records.OpeningSigned():
                 self._channel(record.cid).open_signature = record.signature
             case _ if self.vault.apply(record) or self.backing.apply(record):
@@ -242,6 +246,8 @@ class Ledger:
             raise LocalError("channel.wrong_state", f"closed by {record.how}")
         channel.step(_CLOSED_BY[record.how])
         channel.settled_ucr = record.settled_ucr
+        if channel.role is Role.PAYEE and not self.backing.proved_ucr(channel.cid):
+            self.debts.add(channel.payer, record.settled_ucr)
         channel.lanes.clear()
         self.open_channels -= 1
         siblings = self._with_peer[channel.peer, channel.role]

@@ -15,7 +15,7 @@ from protocol.framing import FrameReader
 from router import actions as act
 from router.actions import Action, Input, SessionKey
 from router.admission import Admission, Opening
-from router.anchor import Anchor, MutualCredit
+from router.anchoring import Anchoring, AnchorSettings
 from router.closing import Closing
 from router.context import Context
 from router.fold import Fold
@@ -35,7 +35,7 @@ class Node:
         ledger: Ledger,
         *,
         entropy: Callable[[int], bytes],
-        anchor: Anchor | None = None,
+        anchor: AnchorSettings | None = None,
         check: Verify = verify,
         opening: Opening | None = None,
         log: Fold | None = None,
@@ -45,9 +45,17 @@ class Node:
         self.context = Context(signer, network, ledger, entropy, check, log)
         self.heads = Heads(self.context)
         self.admission = Admission(network, check, opening)
-        anchor = anchor or MutualCredit(limits.DEPOSIT_UCR_MAX)
-        self.requester = Requester(self.context, anchor)
-        self.provider = Provider(self.context, anchor, standing_offers=standing_offers)
+        self.anchoring = Anchoring(
+            self.context,
+            anchor or AnchorSettings(limits.DEPOSIT_UCR_MAX),
+            connect=lambda peer, at: self.requester.awarding.connect(peer, at),
+            is_up=lambda peer: self.requester.awarding.is_up(peer),
+            funded=lambda cid: self.requester.funded(cid),
+            refused=lambda cid, code: self.requester.unfunded(cid, code),
+        )
+        backed_by = self.anchoring.anchor
+        self.requester = Requester(self.context, backed_by)
+        self.provider = Provider(self.context, backed_by, standing_offers=standing_offers)
         self._readers: dict[SessionKey, FrameReader] = {}
         self.closing = Closing(self.context, self.requester.payer, self.requester.awarding.connect)
 
@@ -72,6 +80,8 @@ class Node:
         while (key := self.context.timers.pop_due(now_ns)) is not None:
             if key.kind in Provider.TIMERS:
                 self.provider.handle_timer(key)
+            elif key.kind in Anchoring.TIMERS:
+                self.anchoring.handle_timer(key)
             else:
                 self.requester.handle_timer(key)
         self.heads.tick()
@@ -138,6 +148,12 @@ class Node:
                 self.requester.top_ups.ask(item.cid, item.deposit_ucr)
             case act.CloseChannels():
                 self.closing.close(item.cids, self._readers.__contains__)
+            case act.ClaimDeposits():
+                self.anchoring.claim(item.cids)
+            case act.DebtWasPaid():
+                self.anchoring.paid(item.payer, item.amount_ucr)
+            case act.Started():
+                self.anchoring.start()
             case act.Drain():
                 self.provider.drain()
             case act.SignHead():
@@ -172,11 +188,13 @@ class Node:
         if session.outbound:
             self.heads.session_opened(session)
             self.requester.awarding.session_opened(session.peer)
+            self.anchoring.session_opened(session)
             self.closing.proceed(session)
 
     def _session_closed(self, session: SessionKey, code: str, *, may_resume: bool = True) -> None:
         self._readers.pop(session, None)
         self.heads.session_closed(session)
+        self.anchoring.session_closed(session)
         if session.outbound:
             self.requester.awarding.session_closed(session.peer, code, may_resume=may_resume)
         else:
@@ -201,6 +219,8 @@ class Node:
         message = wire.decode(body)
         if isinstance(message, messages.LogHead):
             self.heads.take(session, message)
+            return
+        if self.anchoring.take(session, message):
             return
         if session.outbound:
             self._from_payee(session, message)

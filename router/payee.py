@@ -225,6 +225,8 @@ class Payee:
                 signature,
             )
         )
+        total, theirs = message.total_ucr, message.signature
+        self._anchor.settle_agreed(context, channel.cid, total, theirs, signature)
         context.send(session, CloseAck(channel.cid, message.total_ucr, signature))
         context.note("channel.closed", cid=channel.cid, settled_ucr=message.total_ucr)
 

@@ -21,6 +21,7 @@ from protocol.records import (
 )
 from protocol.units import cost_ucr
 from router.actions import SessionKey
+from router.anchor import Anchor
 from router.auction import ScoredBid
 from router.context import Context
 from router.ledger import COOPERATIVE, REFUSED
@@ -32,8 +33,11 @@ _USABLE = (ChannelState.READY, ChannelState.OPENING, ChannelState.DETACHED)
 class Payer:
     """Vouchers and channels that this node pays through."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, anchor: Anchor) -> None:
         self._context = context
+        self._anchor = anchor
+        # Openings that wait for the anchor to hold their deposit, and the bids that they are of.
+        self._openings: dict[bytes, tuple[ChannelOpen, bytes]] = {}
 
     def find(self, session: SessionKey, cid: bytes) -> Channel:
         """A channel that we pay this peer through. RemoteError `channel.unknown`."""
@@ -106,7 +110,24 @@ class Payer:
             opened_at_ns=record.opened_at_ns,
             signature=signature,
         )
+        self._openings[cid] = opening, scored.signed.digest
         return context.ledger.channels[cid], opening
+
+    def opening_bid(self, cid: bytes) -> bytes:
+        """The bid on whose terms a channel waits to be opened; empty for none."""
+        return self._openings[cid][1] if cid in self._openings else b""
+
+    def unsent(self, channel: Channel, scored: ScoredBid) -> ChannelOpen | None:
+        """The opening on this bid's terms that was not sent yet."""
+        opening, bid_id = self._openings.get(channel.cid, (None, b""))
+        return opening if bid_id == scored.signed.digest else None
+
+    def fund(self, channel: Channel) -> bool:
+        """Whether the deposit of an opening stands, so that it can be sent now."""
+        funded = self._anchor.top_up(self._context, channel, channel.deposit_ucr)
+        if funded:
+            del self._openings[channel.cid]
+        return funded
 
     def issue(self, channel: Channel, target_ucr: int, advance_max_ucr: int) -> Voucher | None:
         """The voucher for `target_ucr`, logged first; None when it would not be higher.
@@ -179,6 +200,8 @@ class Payer:
                 message.signature,
             )
         )
+        total, theirs = message.total_ucr, message.signature
+        self._anchor.settle_agreed(context, channel.cid, total, ours, theirs)
         return channel
 
     def detached(self, provider: bytes) -> list[Channel]:
@@ -218,6 +241,8 @@ class Payer:
         self._context.append(
             ChannelClosed(channel.cid, 0, REFUSED, self._context.now_ns, b"", b"")
         )
+        self._openings.pop(channel.cid, None)
+        self._anchor.release(self._context, channel)
 
 
 def headroom_ucr(scored: ScoredBid, input_tokens: int, output_left: int) -> int:

@@ -84,7 +84,7 @@ class WitnessQuorum(Anchor):
         shown = self._shown.pop(cid, None)
         if shown is not None:
             context.append(DepositProved(shown.order, shown.signatures))
-        self._inquiries.ask((_LOOK, cid, 0), *self._certificate(cid), messages.ChannelAsk(cid))
+        self._look(cid, *self._certificate(cid))
 
     def top_up(self, context: Context, channel: Channel, deposit_ucr: int) -> bool:
         """True when it is certified; the certificate then goes to the payee."""
@@ -122,16 +122,26 @@ class WitnessQuorum(Anchor):
         agreed = messages.SettleAsk(cid, total_ucr, by_payer, by_payee)
         self._inquiries.ask((_SETTLE, cid, 0), *self._certificate(cid), agreed)
 
+    def release(self, context: Context, channel: Channel) -> None:
+        """Close it alone, without a voucher; the witnesses give it back after the challenge."""
+        if context.ledger.backing.ordered_ucr(channel.cid):
+            ask = messages.ClaimAsk(channel.cid, None, 1)
+            key = (_CLAIM, channel.cid, 1)
+            self._inquiries.ask(key, *self._certificate(channel.cid), ask)
+
     def watch(self, context: Context, channel: Channel) -> int | None:
         """Ask the witnesses, and again in a quarter of the challenge period."""
-        self._inquiries.ask((_LOOK, channel.cid, 0), messages.ChannelAsk(channel.cid))
+        self._look(channel.cid)
         return context.now_ns + max(limits.WITNESS_RETRY_NS, channel.terms.challenge_ns // 4)
 
     # --- asking ----------------------------------------------------------------------------
 
     def start(self) -> None:
-        """After a restart: go on with what was ordered and not certified."""
+        """After a restart: go on with what was ordered, and look after what we may lose."""
         self._deposits.ask_pending()
+        for channel in list(self._context.ledger.channels.values()):
+            if channel.role is Role.PAYEE and channel.is_open:
+                self._look(channel.cid, *self._certificate(channel.cid))
 
     def ask_accounts(self) -> None:
         """Have every witness say what we have with it."""
@@ -161,9 +171,20 @@ class WitnessQuorum(Anchor):
         self._deposits.connected(peer)
         self._inquiries.connected(peer)
 
+    def _look(self, cid: bytes, *first: Any) -> None:
+        """Ask where the witnesses stand on a channel, and again in time to answer a close."""
+        self._inquiries.ask((_LOOK, cid, 0), *first, messages.ChannelAsk(cid))
+        channel = self._context.ledger.channel(cid)
+        if channel is not None and channel.role is Role.PAYEE and channel.is_open:
+            again_ns = max(limits.WITNESS_RETRY_NS, channel.terms.challenge_ns // 4)
+            self._context.timers.set(TimerKey("watch", cid), self._context.now_ns + again_ns)
+
     def handle_timer(self, key: TimerKey) -> None:
-        """Reach for the witnesses that are still to answer and are not connected."""
-        self._inquiries.retry()
+        """Look at a channel again, or reach for the witnesses that are still to answer."""
+        if key.kind == "watch":
+            self._look(key.subject)
+        else:
+            self._inquiries.retry()
 
     # --- answers ---------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ class Requester:
         self._jobs: dict[bytes, Job] = {}
         self._by_ask: dict[int, bytes] = {}
         self.offers = OfferBook()
-        self.payer = Payer(context)
+        self.payer = Payer(context, anchor)
         self.top_ups = TopUps(
             context,
             self.payer,
@@ -56,6 +56,18 @@ class Requester:
             self._auction,
             self.offers,
         )
+
+    def funded(self, cid: bytes) -> None:
+        """The anchor holds what was ordered for a channel: awards and top-ups waited for it."""
+        channel = self._context.ledger.channel(cid)
+        if channel is not None:
+            self.top_ups.funded(cid)
+            self.awarding.dispatch(channel.peer)
+
+    def unfunded(self, cid: bytes, code: str) -> None:
+        """The anchor does not hold it: the job goes elsewhere, the top-up is off."""
+        self.top_ups.refused(cid, code)
+        self.awarding.unfunded(cid, code)
 
     # --- publishing ------------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ class State:
     channels: list[Channel] = field(default_factory=list)
     closed: list[bytes] = field(default_factory=list)
     denials: list[tuple[bytes, Denial]] = field(default_factory=list)
+    debts: list[tuple[bytes, int]] = field(default_factory=list)
     own: list[SignedHead] = field(default_factory=list)
     seen: list[tuple[bytes, SignedHead]] = field(default_factory=list)
     accounts: list[tuple[bytes, Account]] = field(default_factory=list)
@@ -59,6 +60,7 @@ def snapshot_parts(ledger: Ledger) -> Iterator[bytes]:
         "channels": ledger.channels.values(),
         "closed": ledger.closed,
         "denials": ledger.denials.by_payer.items(),
+        "debts": ledger.debts.by_payer.items(),
         "own": ledger.heads.own.values(),
         "seen": ledger.heads.seen.items(),
         "accounts": ledger.vault.accounts.items(),
@@ -103,6 +105,7 @@ def restore(ledger: Ledger, parts: Iterable[bytes]) -> None:
             ledger.keep(channel)
         ledger.closed += state.closed
         ledger.denials.by_payer |= dict(state.denials)
+        ledger.debts.by_payer |= dict(state.debts)
         ledger.heads.own |= {head.sequence: head for head in state.own}
         ledger.heads.seen |= dict(state.seen)
         ledger.vault.restore(state.accounts, state.held, state.held_settled)

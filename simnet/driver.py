@@ -12,7 +12,7 @@ from typing import Final, get_args
 
 from protocol.crypto import Signer
 from router.actions import Action, Append, GossipReceived, Input, SessionData
-from router.anchor import Anchor
+from router.anchoring import AnchorSettings
 from router.fold import Fold
 from router.node import Node
 from simnet.clock import EventHeap
@@ -72,7 +72,7 @@ class Driver:
         """Carry out an action other than Append; never calls back into the node at once."""
         raise NotImplementedError
 
-    def _anchor(self) -> Anchor:
+    def _anchor(self, peer: Peer) -> AnchorSettings:
         """How far payers are believed."""
         raise NotImplementedError
 
@@ -92,7 +92,7 @@ class Driver:
             self.network,
             fold.live(),
             entropy=peer.entropy.bytes,
-            anchor=self._anchor(),
+            anchor=self._anchor(peer),
             check=self.verified,
             opening=self._opened,
             log=fold if self.with_heads else None,

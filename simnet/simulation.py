@@ -14,7 +14,7 @@ from protocol.errors import RemoteError
 from protocol.units import NS_PER_MS, NS_PER_S, NS_PER_US
 from router import actions as act
 from router.actions import Action, Input
-from router.anchor import Anchor, MutualCredit
+from router.anchoring import AnchorSettings
 from simnet import topology
 from simnet.cpu import Cpu
 from simnet.crowd import Crowd
@@ -72,7 +72,7 @@ class Simulation(Driver):
         self.sellers: dict[int, Seller] = {}
         self._messages: deque[Message] = deque()
         self.series = Series(scenario, recorder, EPOCH_NS)
-        self._anchors = MutualCredit(scenario.credit_limit_ucr)
+        self._anchors = AnchorSettings(scenario.credit_limit_ucr)
         self._sync = scenario.disk.sync_us * NS_PER_US
         self._costs = _input_costs(scenario)
         self._bid_ns = scenario.costs.bid_us * NS_PER_US
@@ -139,7 +139,7 @@ class Simulation(Driver):
 
     # --- what the driver asks for ----------------------------------------------------------
 
-    def _anchor(self) -> Anchor:
+    def _anchor(self, peer: Peer) -> AnchorSettings:
         return self._anchors
 
     def _sync_ns(self, peer: Peer) -> int:

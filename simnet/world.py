@@ -13,7 +13,7 @@ from protocol.fields import FinishReason
 from protocol.units import NS_PER_S
 from router import actions as act
 from router.actions import Action, SessionKey
-from router.anchor import Anchor, MutualCredit
+from router.anchoring import AnchorSettings
 from simnet.driver import Driver
 from simnet.entropy import Entropy
 from simnet.peer import Peer, SimEngine, WorldSettings
@@ -38,8 +38,8 @@ class World(Driver):
         # For tests: may change or drop what leaves for a stream.
         self.frame_filter: Callable[[Peer, Peer, bytes], bytes | None] | None = None
 
-    def _anchor(self) -> Anchor:
-        return MutualCredit(self.settings.credit_limit_ucr)
+    def _anchor(self, peer: Peer) -> AnchorSettings:
+        return AnchorSettings(self.settings.credit_limit_ucr)
 
     def _sync_ns(self, peer: Peer) -> int:
         return self.settings.fsync_ns

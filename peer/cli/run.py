@@ -20,6 +20,7 @@ from engine.lora import AdapterSource
 from engine.notes import ModelNotes
 from engine.remote import RemoteEngine
 from engine.settings import LlamaSettings
+from peer.anchors import anchor_settings
 from peer.cli.options import (
     data_option,
     given,
@@ -68,7 +69,7 @@ def daemon_settings(directory: Path, config: Config) -> DaemonSettings:
         ),
         input_price_ucr=credits_of("input_price", provider.input_price),
         output_price_ucr=credits_of("output_price", provider.output_price),
-        credit_limit_ucr=credits_of("credit_limit", provider.credit_limit),
+        anchor=anchor_settings(config),
         standing_offers=provider.standing_offers,
         preferred=tuple(map(public_key, provider.preferred)),
     )

@@ -26,7 +26,7 @@ SETTINGS = [
     (section, item.name)
     for section in SECTIONS
     for item in fields(getattr(CONFIG, section))
-    if item.name not in TABLES
+    if item.name not in (*TABLES, *AMOUNTS)
 ]
 
 
@@ -34,6 +34,7 @@ def other_value(section: str, name: str) -> tuple[str, Any]:
     """A valid value that is not the default: as a variable's text, and as it is loaded."""
     default = getattr(getattr(CONFIG, section), name)
     special = {"name": "other-1", "level": "error", "format": "json", "model": "another"}
+    special["kind"] = "witnesses"
     if name in special:
         return special[name], special[name]
     if isinstance(default, tuple):

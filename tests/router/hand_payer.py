@@ -17,7 +17,7 @@ from protocol.transcript import prompt_commitment
 from protocol.units import NS_PER_S
 from router import actions as act
 from router.actions import Action, SessionKey
-from router.anchor import MutualCredit
+from router.anchoring import AnchorSettings
 from router.ledger import Ledger
 from router.node import Node
 from simnet.entropy import Entropy
@@ -39,7 +39,7 @@ class Shop:
         self.ledger = Ledger(NETWORK, self.signer.public_key)
         entropy = Entropy(1, "shop").bytes
         self.node = Node(
-            self.signer, NETWORK, self.ledger, entropy=entropy, anchor=MutualCredit(credit_ucr)
+            self.signer, NETWORK, self.ledger, entropy=entropy, anchor=AnchorSettings(credit_ucr)
         )
         self.give(act.OffersChanged((offer(),)))
 
