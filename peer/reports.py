@@ -15,7 +15,8 @@ from protocol.messages import Receipt
 from protocol.recovery import RecoveryReport
 from protocol.units import format_credits, milliseconds
 from router import events
-from router.ledger import Balance, Ledger
+from router.balance import Balance
+from router.ledger import Ledger
 
 Json = dict[str, Any]
 

@@ -10,6 +10,7 @@ from peer.daemon import Daemon
 from peer.gateway.app import Model
 from peer.identity import peer_id
 from peer.reports import archive_json, balance_json, channel_json, event_json, head_json
+from peer.trust import trust_methods
 from peer.upkeep import archive_daemons, sign_daemons_head
 from protocol.errors import ConfigError, NetworkError
 from protocol.units import milliseconds
@@ -69,7 +70,7 @@ def offered_models(daemon: Daemon) -> list[Model]:
 
 
 def control_methods(daemon: Daemon) -> dict[str, Method]:
-    """The methods by name: status, ask, channels, close, head, archive."""
+    """The methods by name: status, ask, channels, close, head, archive, and those of trust."""
 
     async def status(params: Json, answer: Answer) -> None:
         await answer(status_json(daemon))
@@ -108,6 +109,7 @@ def control_methods(daemon: Daemon) -> dict[str, Method]:
         "close": close,
         "head": head,
         "archive": archive,
+        **trust_methods(daemon, _channel_ids),
     }
 
 

@@ -89,6 +89,7 @@ CODES: Final[dict[str, str]] = {
         "the log is older than what a peer holds a signature of: an old copy was restored; stop"
         " the daemon and put the newest copy back, or go on and lose what peers can't show"
     ),
+    "credit.no_debt": "this peer owes nothing on closed channels; see `peerd credit`",
     # witness: who holds deposits for others
     "witness.not_serving": "this peer is no witness; check [anchor] witnesses",
     "witness.unknown_account": "the witness's operator granted this account nothing",

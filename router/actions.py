@@ -190,6 +190,11 @@ class ClaimDeposits:
 
 
 @dataclass(frozen=True, slots=True)
+class AskAccounts:
+    """Have every witness say what we have with it."""
+
+
+@dataclass(frozen=True, slots=True)
 class DebtWasPaid:
     """Under mutual credit: the operator says that `payer` paid so much of what it owes."""
 
@@ -235,6 +240,7 @@ Input = (
     | TopUpChannel
     | ClaimDeposits
     | DebtWasPaid
+    | AskAccounts
     | Started
     | Drain
     | SignHead

@@ -73,6 +73,19 @@ class Anchor(Protocol):
         the peer itself tells us."""
         ...
 
+    @property
+    def asking(self) -> bool:
+        """Whether somebody was asked and has not answered."""
+        return False
+
+    def balances(self) -> dict[bytes, int]:
+        """What we have free with those who hold deposits, as they last said; in ucr."""
+        return {}
+
+    def ask_accounts(self) -> None:
+        """Ask them what we have."""
+        return
+
     def settle_agreed(
         self, context: Context, cid: bytes, total_ucr: int, by_payer: bytes, by_payee: bytes
     ) -> None:

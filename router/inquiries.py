@@ -66,6 +66,10 @@ class Inquiries:
         """All open questions about one thing."""
         return [(key, inquiry) for key, inquiry in self._open.items() if key[1] == subject]
 
+    def awaited(self) -> bool:
+        """Whether a witness that is up, or may be soon, has not answered something."""
+        return bool(self._open)
+
     def answered(self, key: Key, witness: bytes) -> None:
         """This witness has answered this question."""
         inquiry = self._open.get(key)

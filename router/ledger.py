@@ -6,7 +6,6 @@ connection: folded without a node, a channel is DETACHED from its opening on, an
 event is legal there. Has no keys, clock or disk. Rule: router/README.md, "Money".
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 from protocol import limits, records
@@ -22,6 +21,7 @@ from protocol.errors import LocalError, RemoteError, StorageError
 from protocol.messages import Result
 from protocol.signing import channel_id, receipt_id
 from router.backing import Backing
+from router.balance import Balance
 from router.debts import Debts
 from router.denials import Denials
 from router.head_book import HeadBook
@@ -30,25 +30,6 @@ from router.vault import Vault
 # How a channel came to be closed, by the number in its record.
 COOPERATIVE, REFUSED = 1, 2
 _CLOSED_BY = {COOPERATIVE: ChannelEvent.CLOSE_ACK, REFUSED: ChannelEvent.REFUSE}
-
-
-@dataclass(frozen=True, slots=True)
-class Balance:
-    """Sums over channels, in ucr. As payer: spent and locked; as payee: earned and unpaid.
-
-    `spent_ucr`/`earned_ucr` count what was delivered; `locked_ucr` what open channels hold of
-    our deposits beyond that; `unpaid_ucr` what we delivered and hold no voucher for.
-    """
-
-    spent_ucr: int
-    locked_ucr: int
-    earned_ucr: int
-    unpaid_ucr: int
-
-    @property
-    def net_ucr(self) -> int:
-        """Earned less spent."""
-        return self.earned_ucr - self.spent_ucr
 
 
 class Ledger:
@@ -170,14 +151,13 @@ class Ledger:
                 self.heads.saw(self.owner, record)
             case records.SnapshotBegun() | records.SnapshotPart():
                 pass  # what they say, the records before them said: see router/fold.py
-            case records.DebtPaid():
-                self.debts.paid(record.payer, record.amount_ucr)
             case records.OpeningSigned():
                 self._channel(record.cid).open_signature = record.signature
-            case _ if self.vault.apply(record) or self.backing.apply(record):
-                pass
+            case records.DebtPaid():
+                self.debts.paid(record.payer, record.amount_ucr)
             case _:
-                raise AssertionError(f"no rule for {type(record).__name__}")
+                known = self.vault.apply(record) or self.backing.apply(record)
+                assert known, f"no rule for {type(record).__name__}"
 
     def replay(self, number: int, payload: bytes) -> Any:
         """Fold one log frame in and return its record. StorageError `storage.corrupt` when it

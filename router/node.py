@@ -152,6 +152,8 @@ class Node:
                 self.anchoring.claim(item.cids)
             case act.DebtWasPaid():
                 self.anchoring.paid(item.payer, item.amount_ucr)
+            case act.AskAccounts():
+                self.anchoring.anchor.ask_accounts()
             case act.Started():
                 self.anchoring.start()
             case act.Drain():

@@ -44,6 +44,11 @@ class Payee:
         """What a bid to `payer` may offer as the largest deposit."""
         return self._anchor.deposit_max_ucr(self._context.ledger, payer)
 
+    def carried_ucr(self, payer: bytes) -> int:
+        """The largest job that an open channel of this payer has room for."""
+        open_ones = self._context.ledger.with_peer(payer, Role.PAYEE)
+        return max((channel.spendable_ucr for channel in open_ones), default=0)
+
     def find(self, session: SessionKey, cid: bytes) -> Channel:
         """An open channel of this payer. RemoteError `channel.unknown`."""
         channel = self._context.ledger.channel(cid)

@@ -89,6 +89,7 @@ class Provider:
             payee_salt=context.entropy(16),
             addresses=context.addresses,
             now_ns=context.now_ns,
+            carried_ucr=self.payee.carried_ucr(request.sender),
         )
         signed = sign_envelope(context.signer, context.network, bid, context.now_ns)
         sealed = crypto.seal(ask.ephemeral_key, signed.data, context.entropy(32))

@@ -122,6 +122,15 @@ class WitnessQuorum(Anchor):
         agreed = messages.SettleAsk(cid, total_ucr, by_payer, by_payee)
         self._inquiries.ask((_SETTLE, cid, 0), *self._certificate(cid), agreed)
 
+    @property
+    def asking(self) -> bool:
+        """Whether a witness that is connected has yet to answer."""
+        return self._inquiries.awaited()
+
+    def balances(self) -> dict[bytes, int]:
+        """What each witness said that we have free."""
+        return {key: account.free_ucr for key, account in self.accounts.items()}
+
     def release(self, context: Context, channel: Channel) -> None:
         """Close it alone, without a voucher; the witnesses give it back after the challenge."""
         if context.ledger.backing.ordered_ucr(channel.cid):

@@ -49,8 +49,11 @@ def quote(
     payee_salt: bytes,
     addresses: tuple[str, ...],
     now_ns: int,
+    carried_ucr: int = 0,
 ) -> Bid:
-    """The bid for `request`. RemoteError, not an offence, is the reason for silence:
+    """The bid for `request`; an open channel with its sender carries `carried_ucr` more.
+
+    RemoteError, not an offence, is the reason for silence:
     `bid.unacceptable`, `request.price_too_low`, `channel.over_limit`, `request.expired`,
     `provider.busy`.
     """
@@ -63,13 +66,18 @@ def quote(
         expires_at_ns=now_ns + limits.BID_LIFETIME_NS,
     )
     bid = bid_of(standing, request)
-    check_request(standing, bid, request, provider, now_ns)
+    check_request(standing, bid, request, provider, now_ns, carried_ucr)
     check_patience(offer, request.message, bid, now_ns)
     return bid
 
 
 def check_request(
-    offer: StandingOffer, bid: Bid, request: Signed, provider: bytes, now_ns: int
+    offer: StandingOffer,
+    bid: Bid,
+    request: Signed,
+    provider: bytes,
+    now_ns: int,
+    carried_ucr: int = 0,
 ) -> None:
     """Whether `provider` wants to serve `request` by this offer. RemoteError, not an offence:
     `bid.unacceptable`, `request.price_too_low`, `channel.over_limit`, `request.expired`.
@@ -93,7 +101,7 @@ def check_request(
     )
     if cost > ask.price_max_ucr:
         raise RemoteError("request.price_too_low", penalize=False)
-    if cost > offer.terms.deposit_max_ucr:
+    if cost > max(offer.terms.deposit_max_ucr, carried_ucr):
         raise RemoteError("channel.over_limit", penalize=False)
     if now_ns + expected_latency_ns(bid, ask.output_tokens_max) > ask.deadline_ns:
         raise RemoteError("bid.unacceptable", "too slow for the deadline", penalize=False)

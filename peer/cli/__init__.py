@@ -22,6 +22,8 @@ COMMANDS = {
     "models": "peer.cli.models:models_group",
     "channels": "peer.cli.channels:channels_group",
     "balance": "peer.cli.balance:balance_command",
+    "credit": "peer.cli.credit:credit_group",
+    "witness": "peer.cli.credit:witness_command",
     "history": "peer.cli.jobs:history_command",
     "log": "peer.cli.log:log_group",
     "id": "peer.cli.identity:id_command",

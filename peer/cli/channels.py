@@ -151,6 +151,27 @@ def close_command(directory: Path, named: str, as_json: bool) -> None:
     click.echo(f"channel closed: {settled} credits settled, {refund} back")
 
 
+@channels_group.command("claim")
+@click.argument("named", metavar="[CHANNEL]", default="")
+@data_option
+@json_option
+def claim_command(directory: Path, named: str, as_json: bool) -> None:
+    """Have the witnesses pay what the vouchers of a CHANNEL that we earn on are worth; of all.
+
+    The channel goes on, and the payer need not be there. A daemon must run here.
+    """
+    cids = [find_channel(listed_channels(directory), named)["channel"]] if named else []
+    answers: list[Json] = []
+    trio.run(call_control, directory, "claim", {"channels": cids}, answers.append)
+    if as_json:
+        click.echo(json.dumps(answers[0]))
+        return
+    if not answers[0]["witnesses"]:
+        click.echo("no witness answered, or none is configured: see [anchor]")
+    for one in answers[0]["witnesses"]:
+        click.echo(f"{one['witness']}  {format_credits(one['free_ucr'])} credits free")
+
+
 async def _from_daemon(directory: Path) -> Json | None:
     """The daemon's list; None when the socket was left by one that was killed."""
     found: list[Json] = []

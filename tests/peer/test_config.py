@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from peer.cli.options import given as what_was_given
 from peer.config import Config, credits_of, default_document, load_config
 from peer.config_tables import TABLES
+from peer.money import AMOUNTS
 from protocol import limits
 from protocol.errors import ConfigError
 from protocol.units import UCR_PER_CREDIT, format_credits

@@ -142,8 +142,8 @@ def test_a_refusal_that_comes_after_a_cancel_ends_the_lane() -> None:
 
 
 def test_the_credit_limit_bounds_all_deposits_of_one_payer() -> None:
-    """Mutual credit: a provider that can't believe the deposit does not bid."""
-    world = make_world(credit_limit_ucr=1_005_000)
+    """Mutual credit: a job that fits the limit, but not what is left of it, gets no bid."""
+    world = make_world(credit_limit_ucr=40_000)
     _, requester = world.peers
     complete(world, requester, 1)
     refusals = []
@@ -154,7 +154,7 @@ def test_the_credit_limit_bounds_all_deposits_of_one_payer() -> None:
         return data
 
     world.frame_filter = watch
-    world.give(requester, make_ask(2))
+    world.give(requester, make_ask(2, tokens=500))
     world.run(10 * NS_PER_S)
     assert failure(requester, 2) == "request.no_bids"
     assert not refusals

@@ -1,0 +1,81 @@
+"""What the control socket offers on trust: debts under mutual credit, claims, witness accounts."""
+
+from typing import Any
+
+import trio
+
+from peer.control import Answer, Json, Method
+from peer.daemon import Daemon
+from peer.identity import peer_id, public_key
+from protocol.channel import Role
+from protocol.errors import ConfigError, LocalError
+from router import actions as act
+from router.ledger import Ledger
+
+_ANSWERS_S = 5.0
+_POLL_S = 0.05
+
+
+def credit_json(ledger: Ledger) -> list[Json]:
+    """Every payer that owes, or may come to owe: deposits of open channels, and debts."""
+    held: dict[bytes, int] = {}
+    for channel in ledger.channels.values():
+        if channel.role is Role.PAYEE and channel.is_open:
+            held[channel.payer] = held.get(channel.payer, 0) + channel.deposit_ucr
+    payers = sorted({*held, *ledger.debts.by_payer})
+    return [
+        {
+            "peer": peer_id(payer),
+            "owed_ucr": ledger.debts.owed_ucr(payer),
+            "open_deposits_ucr": held.get(payer, 0),
+        }
+        for payer in payers
+    ]
+
+
+def accounts_json(ledger: Ledger) -> list[Json]:
+    """The accounts of a witness."""
+    return [
+        {
+            "peer": peer_id(key),
+            "granted_ucr": account.granted_ucr,
+            "free_ucr": account.free_ucr,
+            "locked_ucr": account.locked_ucr,
+            "orders": account.next_order,
+        }
+        for key, account in sorted(ledger.vault.accounts.items())
+    ]
+
+
+def trust_methods(daemon: Daemon, channel_ids: Any) -> dict[str, Method]:
+    """The methods by name: credit, paid, claim, accounts."""
+
+    async def credit(params: Json, answer: Answer) -> None:
+        await answer({"payers": credit_json(daemon.ledger)})
+
+    async def paid(params: Json, answer: Answer) -> None:
+        amount = params.get("amount_ucr")
+        if not isinstance(amount, int) or amount <= 0:
+            raise ConfigError("config.bad_value", "the amount is in ucr, above 0")
+        payer = public_key(str(params.get("peer")))
+        if not daemon.ledger.debts.owed_ucr(payer):
+            raise LocalError("credit.no_debt", peer_id(payer))
+        daemon.driver.feed(act.DebtWasPaid(payer, amount))
+        await daemon.driver.wait_idle()
+        await answer({"peer": peer_id(payer), "owed_ucr": daemon.ledger.debts.owed_ucr(payer)})
+
+    async def claim(params: Json, answer: Answer) -> None:
+        daemon.driver.feed(act.ClaimDeposits(channel_ids(params)))
+        daemon.driver.feed(act.AskAccounts())
+        anchor = daemon.node.anchoring.anchor
+        with trio.move_on_after(_ANSWERS_S):
+            while anchor.asking:  # noqa: ASYNC110 - witnesses answer in many ways
+                await trio.sleep(_POLL_S)
+        found = anchor.balances()
+        listed = [{"witness": peer_id(key), "free_ucr": found[key]} for key in sorted(found)]
+        await answer({"witnesses": listed})
+
+    async def accounts(params: Json, answer: Answer) -> None:
+        await answer({"accounts": accounts_json(daemon.ledger)})
+
+    return {"credit": credit, "paid": paid, "claim": claim, "accounts": accounts}
