@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from protocol import limits
+from protocol.units import NS_PER_S
 from simnet.scenario import Scenario
 
 MIB: Final = 1 << 20
@@ -41,14 +43,17 @@ def estimate(scenario: Scenario) -> Estimate:
     nodes = scenario.nodes
     seconds = scenario.warmup_s + scenario.duration_s + scenario.drain_s // 3
     requests = sum(group.requests_per_s for group in scenario.requesters) * scenario.duration_s
-    flood = scenario.gossip.router == "flood"
-    degree = scenario.topology.degree if flood else scenario.gossip.degree + 1
-    copies = requests * nodes * min(degree, nodes)
-    heartbeats = 0 if flood else nodes * seconds * 1_000 // scenario.gossip.heartbeat_ms
-    deliveries = requests * nodes
     sellers = sum(group.count for group in scenario.providers)
     each = [len(group.models) or 1 for group in scenario.providers]
     offers = sum(group.count * many for group, many in zip(scenario.providers, each, strict=True))
+    flood = scenario.gossip.router == "flood"
+    degree = scenario.topology.degree if flood else scenario.gossip.degree + 1
+    messages = requests
+    if scenario.standing_offers:
+        messages += offers * seconds * NS_PER_S / limits.OFFER_REFRESH_NS
+    copies = messages * nodes * min(degree, nodes)
+    heartbeats = 0 if flood else nodes * seconds * 1_000 // scenario.gossip.heartbeat_ms
+    deliveries = messages * nodes
     bids = requests * min(sellers, max(1, offers // len(scenario.models)))
     cpu_ns = (
         heartbeats * HEARTBEAT_CPU_NS
@@ -57,7 +62,7 @@ def estimate(scenario: Scenario) -> Estimate:
         + bids * BID_CPU_NS
         + requests * JOB_CPU_NS
     )
-    fresh = min(requests, requests * WINDOW_S / scenario.duration_s)
+    fresh = min(messages, messages * WINDOW_S / scenario.duration_s)
     node_bytes = NODE_BYTES + CONNECTION_BYTES * scenario.topology.degree + SEEN_BYTES * fresh
     return Estimate(
         requests=round(requests),

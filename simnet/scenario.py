@@ -60,6 +60,10 @@ class Scenario(Table, frozen=True, kw_only=True):
     credit_limit_ucr: Annotated[
         int, Meta(ge=0, le=10**15, description="what each provider believes of a payer in all")
     ] = 10_000_000
+    standing_offers: Annotated[
+        bool,
+        Meta(description="providers say on the topic what they sell: awards without auction"),
+    ] = False
     topology: Topology = Topology()
     latency: Latency = Latency()
     access: Access = Access()

@@ -173,6 +173,9 @@ class Requesters(Table, frozen=True, kw_only=True):
     price_max_permille: Annotated[
         int, Meta(ge=1, le=100_000, description="cap, of what the worst case usually costs")
     ] = 2_000
+    use_offers: Annotated[
+        bool, Meta(description="standing offers are tried before an auction")
+    ] = False
     bid_window_ms: Annotated[
         int, Meta(ge=10, le=10_000, description="how long bids are waited for")
     ] = 1_000

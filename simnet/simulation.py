@@ -44,6 +44,7 @@ class Simulation(Driver):
     def __init__(self, scenario: Scenario, seed: int, recorder: Recorder, beside: Path) -> None:
         super().__init__(NETWORK, EPOCH_NS)
         self.scenario = scenario
+        self.standing_offers = scenario.standing_offers
         self.seed = seed
         self.recorder = recorder
         self._beside = beside

@@ -140,6 +140,7 @@ class Asking:
             filters=RequestFilter(b"", (), ()),
             deposit_ucr=group.deposit_ucr,
             advance_max_ucr=group.advance_ucr,
+            use_offers=group.use_offers,
         )
         return ask, min(output_tokens, allowed)
 

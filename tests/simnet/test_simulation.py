@@ -14,7 +14,7 @@ import pytest
 from simnet.runner import Run
 from simnet.scenario import Scenario
 from simnet.scenario_market import Providers, Requesters
-from simnet.scenario_network import Access, Gossip, Scoring, Topology
+from simnet.scenario_network import Access, Gossip, Latency, Scoring, Topology
 
 ROOT = Path(__file__).parents[2]
 
@@ -124,6 +124,22 @@ def test_losses_slow_streams_and_thin_out_gossip_and_break_nothing() -> None:
     assert lossy["done"] > 0
     assert lossy["first_text_ms"]["p50"] > clear["first_text_ms"]["p50"]
     assert lossy["gossip"]["duplicates"] < clear["gossip"]["duplicates"]
+
+
+def test_standing_offers_save_the_auction() -> None:
+    """Where providers say what they sell, an award goes out at once: no bids, no window.
+
+    In one region: the best offer may be far off, while an auction that closes early hears from
+    those first that are near.
+    """
+    near = Latency(regions={"dublin": 1})
+    auction = summary_of(scenario(latency=near))
+    group = Requesters(count=6, requests_per_s=1.5, use_offers=True)
+    offers = summary_of(scenario(latency=near, standing_offers=True, requesters=(group,)))
+    assert offers["faults"] == []
+    assert offers["done"] == offers["requests"]
+    assert offers["award_ms"]["p50"] < auction["award_ms"]["p50"] / 2
+    assert offers["bids"] < auction["bids"] / 2
 
 
 def share_of_a_star(**gossip: Any) -> float:
