@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import trio
 
 from peer.disk import RealDisk
+from peer.writer_thread import WriterThread
 from protocol import limits
 from protocol.disk import Disk
 from protocol.errors import StorageError
@@ -81,7 +82,6 @@ class Journal:
         self._taken_done = trio.Event()
         self._buffered_done = trio.Event()
         self._work: trio.Event | None = None
-        self._limiter = trio.CapacityLimiter(1)
         self._running = False
         self._closed = False
         self._failure: str | None = None
@@ -166,15 +166,17 @@ class Journal:
         """
         assert not self._running, "the commit task runs once"
         self._running = True
-        task_status.started()
         try:
-            while True:
-                if not self._frames:
-                    self._work = trio.Event()
-                    await self._work.wait()
-                    self._work = None
-                await trio.lowlevel.checkpoint_if_cancelled()
-                await self._commit_in_thread()
+            with WriterThread() as thread:
+                task_status.started()
+                while True:
+                    if not self._frames:
+                        self._work = trio.Event()
+                        await self._work.wait()
+                        self._work = None
+                    await trio.lowlevel.checkpoint_if_cancelled()
+                    with self._committing() as commit:
+                        await thread.run(commit)
         finally:
             self._work = None
             self._running = False
@@ -201,10 +203,6 @@ class Journal:
         finally:
             self._writer.close()
             self._disk.close(self._lock)
-
-    async def _commit_in_thread(self) -> None:
-        with self._committing() as commit, trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(commit, limiter=self._limiter)
 
     @contextmanager
     def _committing(self) -> Iterator[Callable[[], None]]:

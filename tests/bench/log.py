@@ -1,6 +1,6 @@
 """How fast the log is: beside a bare write + fdatasync, and beside SQLite, in one run.
 
-    python tests/bench/log.py [--json] [--directory DIR] [--seconds S] [--records N]
+    python -m tests.bench.log [--json] [--directory DIR] [--seconds S] [--records N]
 
 Durable appends/s of records of 240 bytes at 1, 8, 64 and 512 at a time, in two forms:
 
@@ -9,6 +9,9 @@ Durable appends/s of records of 240 bytes at 1, 8, 64 and 512 at a time, in two 
   rows, WAL, synchronous=FULL.
 - `tasks`: as many trio tasks, each appending one record and waiting for it, behind a group
   commit in a thread. `log` is the journal; `raw` and `sqlite` commit behind the same grouping.
+
+Beside the rates stands the CPU time of one record. Then vouchers/s, from the payer's record and
+signature to the payee's check and record, and CPU seconds of replays.
 
 The contenders take turns within a run, as disks and neighbours change by the minute; rates are
 medians of the turns, ratios are medians of the turns' ratios. DIR must be on a real disk.
@@ -25,15 +28,17 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import trio
 
 from peer.disk import RealDisk
 from peer.journal import Journal
+from peer.writer_thread import WriterThread
 from protocol import limits
 from protocol.log import FRAME_OVERHEAD_BYTES, LogWriterState, genesis_head
 from protocol.segments import SegmentWriter
+from tests.bench.log_parts import measure_replay, measure_vouchers
 
 NETWORK = "bench"
 OWNER = bytes(range(32))
@@ -63,7 +68,6 @@ class GroupCommit:
         self._durable = self._taken = -1
         self._taken_done, self._buffered_done = trio.Event(), trio.Event()
         self._work = trio.Event()
-        self._limiter = trio.CapacityLimiter(1)
 
     def append_nowait(self, type: int, payload: bytes) -> int:
         self._buffer.append(payload)
@@ -78,16 +82,17 @@ class GroupCommit:
 
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
-        while True:
-            if not self._buffer:
-                self._work = trio.Event()
-                await self._work.wait()
-            batch, self._buffer = self._buffer, []
-            self._taken += len(batch)
-            self._taken_done, self._buffered_done = self._buffered_done, trio.Event()
-            await trio.to_thread.run_sync(self._commit, batch, limiter=self._limiter)
-            self._durable = self._taken
-            self._taken_done.set()
+        with WriterThread() as thread:
+            while True:
+                if not self._buffer:
+                    self._work = trio.Event()
+                    await self._work.wait()
+                batch, self._buffer = self._buffer, []
+                self._taken += len(batch)
+                self._taken_done, self._buffered_done = self._buffered_done, trio.Event()
+                await thread.run(partial(self._commit, batch))
+                self._durable = self._taken
+                self._taken_done.set()
 
 
 @contextmanager
@@ -139,18 +144,30 @@ def log_commit(directory: Path) -> Iterator[Commit]:
     writer.close()
 
 
-def bare_rate(commit: Commit, batch: int, seconds: float) -> float:
-    """Durable records/s of one commit after another."""
+class Rate(NamedTuple):
+    """Durable records/s, and the CPU time of one."""
+
+    per_s: float
+    cpu_us: float
+
+
+def rate(count: int, start: float, cpu_start: float) -> Rate:
+    cpu_s = time.process_time() - cpu_start
+    return Rate(count / (time.perf_counter() - start), cpu_s / count * 1e6)
+
+
+def bare_rate(commit: Commit, batch: int, seconds: float) -> Rate:
+    """One commit after another."""
     payloads = [PAYLOAD] * batch
-    count, start = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - start) < seconds:
+    count, start, cpu_start = 0, time.perf_counter(), time.process_time()
+    while time.perf_counter() - start < seconds:
         commit(payloads)
         count += batch
-    return count / elapsed
+    return rate(count, start, cpu_start)
 
 
-def tasks_rate(make: Callable[[], Appender], tasks: int, seconds: float) -> float:
-    """Durable records/s of so many tasks that each append one record and wait for it."""
+def tasks_rate(make: Callable[[], Appender], tasks: int, seconds: float) -> Rate:
+    """So many tasks that each append one record and wait for it."""
     appender, count = make(), 0
 
     async def work(until: float) -> None:
@@ -159,30 +176,34 @@ def tasks_rate(make: Callable[[], Appender], tasks: int, seconds: float) -> floa
             await appender.wait_durable(appender.append_nowait(3, PAYLOAD))
             count += 1
 
-    async def main() -> float:
+    async def main() -> Rate:
         async with trio.open_nursery() as nursery:
             await nursery.start(appender.run)
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             async with trio.open_nursery() as workers:
                 for _ in range(tasks):
                     workers.start_soon(work, start + seconds)
-            elapsed = time.perf_counter() - start
+            found = rate(count, start, cpu_start)
             nursery.cancel_scope.cancel()
-        return count / elapsed
+        return found
 
     return trio.run(main)
 
 
-def compare(measures: dict[str, Callable[[], float]]) -> dict[str, float]:
-    """Median rates of the contenders taking turns, and the log's median ratio to the others."""
+def compare(measures: dict[str, Callable[[], Rate]]) -> dict[str, float]:
+    """Median rates and CPU times of the contenders taking turns, and the log's median ratio to
+    the others."""
     turns = [{name: measure() for name, measure in measures.items()} for _ in range(TURNS)]
-    result = {f"{name}_per_s": round(median(turn[name] for turn in turns)) for name in measures}
-    ratios = {
-        f"log_to_{name}": round(median(turn["log"] / turn[name] for turn in turns), 3)
-        for name in measures
-        if name != "log"
-    }
-    return {**result, **ratios}
+    result: dict[str, float] = {}
+    for name in measures:
+        result[f"{name}_per_s"] = round(median(turn[name].per_s for turn in turns))
+    for name in measures:
+        result[f"{name}_cpu_us"] = round(median(turn[name].cpu_us for turn in turns), 2)
+    for name in measures:
+        if name != "log":
+            ratios = [turn["log"].per_s / turn[name].per_s for turn in turns]
+            result[f"log_to_{name}"] = round(median(ratios), 3)
+    return result
 
 
 def measure_appends(directory: Path, seconds: float) -> list[dict[str, Any]]:
@@ -222,33 +243,6 @@ def measure_appends(directory: Path, seconds: float) -> list[dict[str, Any]]:
     return rows
 
 
-def measure_replay(directory: Path, records: int) -> dict[str, Any]:
-    """CPU seconds of opening a log of so many records."""
-    directory.mkdir()
-    writer = SegmentWriter(RealDisk(), str(directory), NETWORK, OWNER, limits.SEGMENT_BYTES_MAX)
-    state = LogWriterState(0, genesis_head(NETWORK, OWNER))
-    writer.begin(0, 0, state.head)
-    left = records
-    while left:
-        batch = min(left, 20_000)
-        writer.commit([state.append(3, PAYLOAD) for _ in range(batch)])
-        left -= batch
-    writer.close()
-    start, cpu_start = time.perf_counter(), time.process_time()
-    journal = Journal.open(directory, network=NETWORK, owner=OWNER, on_entry=lambda entry: None)
-    cpu_s, wall_s = time.process_time() - cpu_start, time.perf_counter() - start
-    assert journal.report.records == records
-    segments = journal.report.segments
-    journal.close()
-    return {
-        "records": records,
-        "segments": segments,
-        "cpu_s": round(cpu_s, 3),
-        "wall_s": round(wall_s, 3),
-        "cpu_s_per_million": round(cpu_s / records * 1e6, 3),
-    }
-
-
 def main() -> None:
     """Runs it all and prints a table, or JSON."""
     parser = argparse.ArgumentParser(description="appends/s and replay of the log, as ratios")
@@ -259,15 +253,18 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.directory) as name:
         rows = measure_appends(Path(name), options.seconds)
+        vouchers = measure_vouchers(Path(name), 4 * options.seconds)
         replay = measure_replay(Path(name) / "replay", options.records) if options.records else {}
     if options.json:
-        print(json.dumps({"record_bytes": len(PAYLOAD), "appends": rows, "replay": replay}))
+        found = {"appends": rows, "vouchers": vouchers, "replay": replay}
+        print(json.dumps({"record_bytes": len(PAYLOAD), **found}))
         return
     columns = list(rows[0])
     for cells in [columns, *([row[column] for column in columns] for row in rows)]:
         print("".join(f"{cell:>15}" for cell in cells))
+    print(f"vouchers: {vouchers}")
     for key, value in replay.items():
-        print(f"replay {key}: {value}")
+        print(f"replay of {key}: {value}")
 
 
 if __name__ == "__main__":
