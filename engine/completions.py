@@ -57,6 +57,8 @@ def request_of(spec: JobSpec, model: str) -> tuple[str, Json]:
         body["response_format"] = _response_format(parameters.constraint)
     if any(not _is_text(message.content) for message in prompt.messages):
         raise EngineError("engine.bad_spec", "a message is not valid text")
+    if prompt.inference_type is InferenceType.EMBEDDING:
+        raise EngineError("engine.bad_spec", "texts to embed are no prompt")
     if prompt.inference_type is InferenceType.COMPLETION:
         if parameters.logprobs:
             body["logprobs"] = parameters.logprobs

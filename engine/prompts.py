@@ -97,6 +97,8 @@ class PromptReader:
         return tokens
 
     def _check(self, prompt: Prompt) -> None:
+        if prompt.inference_type == InferenceType.EMBEDDING:
+            raise EngineError("engine.bad_spec", "texts to embed are no prompt")
         completion = prompt.inference_type == InferenceType.COMPLETION
         if not prompt.messages or (completion and len(prompt.messages) != 1):
             raise EngineError("engine.bad_spec", "the number of messages does not fit the type")

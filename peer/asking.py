@@ -29,7 +29,8 @@ from router.actions import Ask
 class AskOptions:
     """One request, as the control socket and the command line give it.
 
-    `messages` are (role, content); `chat` False takes the one message as raw text.
+    `messages` are (role, content); `chat` False takes the one message as raw text;
+    `embedding` makes a vector of each message instead of an answer.
     `price_weight` is in 1/1000, the rest goes to latency. Provider lists hold peer ids.
     """
 
@@ -55,6 +56,7 @@ class AskOptions:
     use_offers: bool = False
     logprobs: Annotated[int, Meta(ge=0, le=limits.LOGPROBS_MAX)] = 0
     stop_tokens: Annotated[tuple[U32, ...], Meta(max_length=limits.STOP_TOKENS_MAX)] = ()
+    embedding: bool = False
 
 
 def parse_options(data: Any) -> AskOptions:
@@ -68,6 +70,8 @@ def parse_options(data: Any) -> AskOptions:
 def to_ask(options: AskOptions, ask_id: int) -> Ask:
     """The node's input for these options. ConfigError `config.bad_value` for a bad peer id."""
     inference = InferenceType.CHAT if options.chat else InferenceType.COMPLETION
+    if options.embedding:
+        inference = InferenceType.EMBEDDING
     messages = tuple(ChatMessage(role, content) for role, content in options.messages)
     return Ask(
         ask_id=ask_id,

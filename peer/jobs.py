@@ -19,8 +19,10 @@ from engine.interface import (
 )
 from engine.job import now_ns
 from engine.queue import Priority
+from peer.embedding_jobs import run_embedding
 from peer.meter import JobFigures, Meter, Outlook
 from protocol.errors import EngineError
+from protocol.fields import InferenceType
 from router.actions import (
     Input,
     JobBroke,
@@ -126,7 +128,10 @@ class Jobs:
                     Priority.INTERACTIVE if preferred else Priority.NORMAL,
                     action.ttft_ns_max,
                 )
-                await self._engine.run_job(spec, emit)
+                if action.prompt.inference_type is InferenceType.EMBEDDING:
+                    await run_embedding(self._engine, spec, emit)
+                else:
+                    await self._engine.run_job(spec, emit)
         except EngineError as error:
             meter.failed()
             log.warning("engine.job_failed", code=error.code, detail=error.detail)
@@ -163,6 +168,7 @@ class Jobs:
                     tokens_per_s_milli=outlook.tokens_per_s_milli,
                     places=places,
                     queue_jobs=self._engine.queue_room(model.name),
+                    embeds=model.embeds,
                 )
             )
         return tuple(offers)

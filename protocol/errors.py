@@ -60,6 +60,7 @@ CODES: Final[dict[str, str]] = {
     "chunk.wrong_total": "the price due does not follow from tokens and the bid; not paid",
     "chunk.too_many_tokens": "the provider counts more tokens than were asked for; not paid",
     "chunk.bad_logprobs": "the chunk has log-probabilities that were not asked for",
+    "chunk.bad_vectors": "the answer is not the vectors of the texts; ask another provider",
     "chunk.stalled": "the provider sent nothing for too long",
     "receipt.mismatch": "the receipt does not match what was delivered; not countersigned",
     "receipt.unacknowledged": "the payer did not counter-sign; the lane is closed at its price",

@@ -36,6 +36,7 @@ class InferenceType(IntEnum):
 
     COMPLETION = 1
     CHAT = 2
+    EMBEDDING = 3
 
 
 class FinishReason(IntEnum):
@@ -73,7 +74,8 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the model is given: one message of raw text for COMPLETION, turns for CHAT."""
+    """What the model is given: one message of raw text for COMPLETION, turns for CHAT, a text in
+    each for EMBEDDING."""
 
     inference_type: InferenceType
     messages: Annotated[

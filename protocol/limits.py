@@ -53,6 +53,9 @@ TOKEN_BYTES_MAX: Final = 256
 STOP_TOKENS_MAX: Final = 16
 BUILD_NAME_CHARS_MAX: Final = 128
 
+# The vectors of one embedding job in base64, sent at once: a quarter of what a session queues.
+EMBED_ANSWER_CHARS_MAX: Final = 256 * 1024
+
 # --- freshness and replay -----------------------------------------------------------------
 # Pastel and others use 55-60 s. Replays inside the window are caught by the seen cache.
 FRESHNESS_NS: Final = 60 * NS_PER_S

@@ -79,7 +79,7 @@ class ModelOffer:
     """A model that the engine serves now: facts, promise and price.
 
     `places` jobs run at once, and `queue_jobs` more would be taken to wait now; the promise is
-    for one that comes next, with its wait.
+    for one that comes next, with its wait. It `embeds` where it takes EMBEDDING, too.
     """
 
     name: str
@@ -92,6 +92,7 @@ class ModelOffer:
     tokens_per_s_milli: int
     places: int
     queue_jobs: int = 0
+    embeds: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,11 +37,13 @@ class Chunking:
     def _next_chunk(self, job: ProviderJob) -> tuple[str | None, int]:
         """The most text that may go in one chunk now, taken off the queue; None for nothing."""
         assert job.input_tokens is not None
-        count = taken = 0
+        count = taken = characters = 0
         due = job.lane.price_ucr(job.input_tokens, job.output_tokens)
         ahead = job.lane.price_ucr(0, limits.CHUNK_TOKENS_MAX)
-        for _, tokens in job.pieces:
-            if taken and count + tokens > limits.CHUNK_TOKENS_MAX:
+        for text, tokens in job.pieces:
+            characters += len(text)
+            too_long = characters > limits.CHUNK_TEXT_CHARS_MAX
+            if taken and (count + tokens > limits.CHUNK_TOKENS_MAX or too_long):
                 break
             price = job.lane.price_ucr(job.input_tokens, job.output_tokens + count + tokens)
             if not self._payee.reserve(job.channel, job.lane, price, ahead):
@@ -51,8 +53,7 @@ class Chunking:
             return None, 0
         if not job.pieces and not self._payee.reserve(job.channel, job.lane, due, 0):
             return None, 0
-        text = "".join(job.pieces.popleft()[0] for _ in range(taken))
-        return text, count
+        return "".join(job.pieces.popleft()[0] for _ in range(taken)), count
 
     def _send_chunk(self, job: ProviderJob, text: str, count: int) -> None:
         context, lane = self._context, job.lane

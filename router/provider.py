@@ -38,7 +38,7 @@ from router.auction import patience_ns
 from router.context import Context
 from router.payee import Payee
 from router.provider_job import PlacedBid
-from router.quoting import check_patience, check_room, quote
+from router.quoting import check_kind, check_patience, check_room, quote
 from router.reestablish import PayeeReestablish
 from router.serving import Serving
 from router.standing import Standing
@@ -156,6 +156,7 @@ class Provider:
         if offer is None:
             raise RemoteError("provider.busy", "the model is not offered now", penalize=False)
         self._check_room(offer, session.peer)
+        check_kind(offer, ask)
         check_patience(offer, ask, bid, context.now_ns)
         commitment = transcript.prompt_commitment(award.prompt, award.prompt_key)
         if commitment != ask.prompt_commitment:

@@ -6,7 +6,7 @@ A bid that can't win is not sent: a storm of hopeless bids is how such a market 
 from protocol import limits
 from protocol.envelope import Signed
 from protocol.errors import RemoteError
-from protocol.fields import ChannelTerms, Prompt
+from protocol.fields import ChannelTerms, InferenceType, Prompt
 from protocol.messages import Bid, Request, StandingOffer
 from protocol.units import cost_ucr
 from router.actions import ModelOffer
@@ -55,7 +55,7 @@ def quote(
 
     RemoteError, not an offence, is the reason for silence:
     `bid.unacceptable`, `request.price_too_low`, `channel.over_limit`, `request.expired`,
-    `provider.busy`.
+    `provider.busy`, `engine.no_embeddings`.
     """
     standing = standing_offer(
         offer,
@@ -67,6 +67,7 @@ def quote(
     )
     bid = bid_of(standing, request)
     check_request(standing, bid, request, provider, now_ns, carried_ucr)
+    check_kind(offer, request.message)
     check_patience(offer, request.message, bid, now_ns)
     return bid
 
@@ -169,6 +170,12 @@ def check_room(offer: ModelOffer, *, running: int, own: int) -> None:
         raise RemoteError("provider.busy", "all places and the queue are full", penalize=False)
     if free <= 0 and own >= free + offer.queue_jobs:
         raise RemoteError("provider.busy", "its share of the queue is full", penalize=False)
+
+
+def check_kind(offer: ModelOffer, ask: Request) -> None:
+    """RemoteError `engine.no_embeddings`, no offence, when the model has none to give."""
+    if ask.inference_type is InferenceType.EMBEDDING and not offer.embeds:
+        raise RemoteError("engine.no_embeddings", penalize=False)
 
 
 def check_patience(offer: ModelOffer, ask: Request, bid: Bid, now_ns: int) -> None:

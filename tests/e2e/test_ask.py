@@ -4,6 +4,8 @@ Source: README, "Run a node".
 """
 
 import json
+import math
+import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from peer.cli.identity import initialize
+from peer.embedding_jobs import read_vectors
 from tests.e2e.judging import answer_of, ledger_of, of, shared_channels
 from tests.e2e.support import (
     NETWORK,
@@ -191,6 +194,29 @@ def test_logprobs_come_with_the_answer(shop: Shop) -> None:
     assert all(token["logprob"] == token["top_logprobs"][0]["logprob"] for token in tokens)
     assert told["cost_ucr"] == plain["cost_ucr"]
     assert "logprobs" not in plain
+
+
+def _cosine(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
+
+
+def test_texts_become_vectors(shop: Shop) -> None:
+    """A vector each, of length 1; near in words, near in direction; only input is billed."""
+    texts = ["What is the capital of France?", "What is the capital of Spain?", "What is 2 + 2?"]
+    messages = [["user", text] for text in texts]
+    only = [shop.provider.peer_id]
+    asked = {"messages": messages, "embedding": True, "max_tokens": 1, "providers_only": only}
+    events = shop.requester.ask(**asked)
+    vectors = [
+        struct.unpack(f"<{len(vector) // 4}f", vector)
+        for vector in read_vectors(answer_of(events), 3)
+    ]
+    assert all(math.hypot(*vector) == pytest.approx(1, abs=1e-5) for vector in vectors)
+    france, spain, sum_of = vectors
+    assert _cosine(france, spain) > _cosine(france, sum_of)
+    receipt = of(events, "done")[0]["receipt"]
+    assert receipt["output_tokens"] == 0 < receipt["input_tokens"]
+    assert receipt["finish_reason"] == "stop"
 
 
 def test_logs_hold_neither_prompts_nor_answers_nor_keys(shop: Shop) -> None:

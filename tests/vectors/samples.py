@@ -143,6 +143,7 @@ MESSAGES: Final[dict[str, Any]] = {
         addresses=(),
         prompt_commitment=fill(0x60),
     ),
+    "Request.embedding": replace(REQUEST, inference_type=InferenceType.EMBEDDING),
     "SealedBid": m.SealedBid(REQUEST_ID, fill(0xC0, 300)),
     "SealedBid.short": m.SealedBid(REQUEST_ID, b""),
     "Bid": BID,
