@@ -91,6 +91,12 @@ CODES: Final[dict[str, str]] = {
         " the daemon and put the newest copy back, or go on and lose what peers can't show"
     ),
     "credit.no_debt": "this peer owes nothing on closed channels; see `peerd credit`",
+    # bundle: evidence of one channel, for a third party
+    "bundle.malformed": "the file is no settlement bundle, or was damaged",
+    "bundle.version": "the bundle is of another version of peerd; check it with a newer one",
+    "bundle.bad_signature": "a signature in the bundle is not good: it was changed, or is a lie",
+    "bundle.mismatch": "the parts of the bundle do not belong together",
+    "bundle.no_opening": "the log does not go back to the channel's opening; use an archive",
     # witness: who holds deposits for others
     "witness.not_serving": "this peer is no witness; check [anchor] witnesses",
     "witness.unknown_account": "the witness's operator granted this account nothing",

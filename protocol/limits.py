@@ -147,6 +147,9 @@ CHANNEL_LIFETIME_NS: Final = 30 * 24 * 3_600 * NS_PER_S
 CHALLENGE_NS: Final = 24 * 3_600 * NS_PER_S
 # Witnesses of one quorum: a proof of deposit carries up to so many signatures, ~100 B each.
 WITNESSES_MAX: Final = 32
+# Receipts of a settlement bundle, in pages of ARRAY_ITEMS_MAX; the newest are kept. ~700 B each.
+BUNDLE_PAGES_MAX: Final = 64
+BUNDLE_BYTES_MAX: Final = 4 * 1024 * 1024
 # Unsettled channels that a witness holds deposits for, ~500 B each, and settled ones that it can
 # still answer for.
 WITNESS_CHANNELS_MAX: Final = 65_536

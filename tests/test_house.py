@@ -19,7 +19,7 @@ PACKAGES = ("protocol", "router", "engine", "peer", "simnet")
 
 F0 = ("units", "errors", "limits", "registry")
 F1 = ("fields", "messages", "wire", "envelope", "framing", "transcript", "crypto", "signing")
-F2 = ("channel", "job", "machine", "records", "log", "disk", "segments", "recovery")
+F2 = ("bundle", "channel", "job", "machine", "records", "log", "disk", "segments", "recovery")
 
 # Time, chance, the outside world: a core gets them as arguments or not at all.
 BANNED_IMPORTS = (

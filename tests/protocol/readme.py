@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_
 
 from msgspec import Meta
 
-from protocol import channel, envelope, fields, job, limits, machine, messages, records
+from protocol import bundle, channel, envelope, fields, job, limits, machine, messages, records
 from protocol.errors import CODES
 
 ROOT: Final = Path(__file__).parent.parent.parent
@@ -44,6 +44,12 @@ PARTS: Final = (
     fields.SignedHead,
     fields.DepositOrder,
     fields.WitnessSignature,
+    bundle.ReceiptEvidence,
+    bundle.ReceiptPage,
+    bundle.RaiseEvidence,
+    bundle.BackingEvidence,
+    bundle.CloseEvidence,
+    bundle.SettlementBundle,
 )
 ENUMS: Final = (fields.InferenceType, fields.FinishReason, fields.ConstraintKind)
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from protocol import crypto, records, signing, transcript, wire
+from protocol.bundle import encode_bundle
 from protocol.envelope import sign_envelope
 from protocol.fields import LaneClaim
 from protocol.messages import NUMBERS
+from tests.protocol.bundles import whole
 from tests.vectors import samples as s
 from tests.vectors.plain import to_plain
 
@@ -236,6 +238,11 @@ def _sealed_boxes() -> Section:
     }
 
 
+def _bundles() -> Section:
+    bundle = whole()
+    return {"whole": {"fields": to_plain(bundle), "hex": encode_bundle(bundle).hex()}}
+
+
 def sections() -> dict[str, Section]:
     """All vectors as the code gives them now."""
     return {
@@ -247,6 +254,7 @@ def sections() -> dict[str, Section]:
         "digests": _digests(),
         "envelopes": _envelopes(),
         "sealed_boxes": _sealed_boxes(),
+        "bundles": _bundles(),
     }
 
 
