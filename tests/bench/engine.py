@@ -2,7 +2,7 @@
 
     python -m tests.bench.engine [--json] [--build-llama-server | --llama-server PATH]
         [--levels 1,4,8,16,32] [--weights f16,q4_0] [--rounds 3] [--tokens 64] [--threads N]
-        [--quick] [--cache DIRECTORY] [--model PATH]
+        [--quick] [--clock processor] [--cache DIRECTORY] [--model PATH]
 
 For each weight type and level n: n streams work off requests with prompts of 16 to 512 tokens,
 spread evenly and in a seeded order, each answered greedily with exactly --tokens tokens. The same
@@ -39,7 +39,7 @@ from engine.native import build_name
 from engine.settings import available_threads
 from tests.bench.serving import llama_server
 from tests.bench.serving.model import WEIGHTS, PromptMaker, make_model
-from tests.bench.serving.timing import Round
+from tests.bench.serving.timing import Round, processor_ns
 
 PROMPT_TOKENS = (16, 512)
 CONTEXT_TOKENS = 1024
@@ -73,12 +73,12 @@ class Contestant:
     def ask(self, asked: Round) -> dict[str, float]:
         """One round's figures."""
         assert self._process.stdin is not None
-        before_s = sum(map(cpu_s, self.pids))
+        before_ns = sum(map(processor_ns, self.pids))
         self._process.stdin.write(asked.line() + "\n")
         self._process.stdin.flush()
         answer = self._read()
-        used_s = sum(map(cpu_s, self.pids)) - before_s
-        return figures(asked, answer, used_s)
+        used_ns = sum(map(processor_ns, self.pids)) - before_ns
+        return figures(asked, answer, used_ns)
 
     def close(self) -> None:
         """End it."""
@@ -87,13 +87,7 @@ class Contestant:
         self._process.wait()
 
 
-def cpu_s(pid: int) -> float:
-    """What a process has computed so far, all of its threads."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def figures(asked: Round, answer: Any, used_s: float) -> dict[str, float]:
+def figures(asked: Round, answer: Any, used_ns: int) -> dict[str, float]:
     """What a round says. RuntimeError unless exactly what was asked was done."""
     done = answer["requests"]
     wanted = sorted((each.input_tokens, each.output_tokens) for each in asked.requests)
@@ -105,7 +99,7 @@ def figures(asked: Round, answer: Any, used_s: float) -> dict[str, float]:
     gaps_ms = [gap_ns / 1e6 for each in done for gap_ns in each["gaps_ns"]] or [0.0]
     return {
         "tokens_per_s": tokens / (answer["duration_ns"] / 1e9),
-        "tokens_per_cpu_s": tokens / max(used_s, 1e-9),
+        "tokens_per_cpu_s": tokens / (max(used_ns, 1) / 1e9),
         "ttft_p50_ms": float(np.percentile(ttft_ms, 50)),
         "ttft_p95_ms": float(np.percentile(ttft_ms, 95)),
         "gap_p50_ms": float(np.percentile(gaps_ms, 50)),
@@ -139,7 +133,7 @@ def measure(
             )
             stack.callback(server.close)
             options.shares_libraries = server.shares_libraries
-            sides["server"] = start("http_side", server.port, pid=server.pid)
+            sides["server"] = start("http_side", server.port, server.pid, pid=server.pid)
         results: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
         for number in range(-1, options.rounds):
             ask_all(options, maker, level, number, sides, results)
@@ -164,7 +158,8 @@ def ask_all(
         requests = list(maker.requests(count, PROMPT_TOKENS, options.tokens, seed))
         if name == "sequential" and count > REQUESTS_MIN:
             requests = list(maker.requests(REQUESTS_MIN, PROMPT_TOKENS, options.tokens, seed))
-        found = sides[name].ask(Round(level, requests, busy=name == "busy"))
+        asked = Round(level, requests, name == "busy", options.clock == "processor")
+        found = sides[name].ask(asked)
         if number >= 0:
             results[name].append(found)
             progress(f"  round {number + 1}: {name:<10} {found['tokens_per_s']:8.1f} tokens/s")
@@ -229,6 +224,12 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
         default=Path(tempfile.gettempdir()) / "peerd-bench",
         help="directory of the models and of llama-server's build (%(default)s)",
     )
+    parser.add_argument(
+        "--clock",
+        choices=("wall", "processor"),
+        default="wall",
+        help="for a machine with other work: processor time of worker and llama-server alone",
+    )
     parser.add_argument("--model", type=Path, help="a GGUF instead of the made ones")
     server = parser.add_mutually_exclusive_group()
     server.add_argument("--llama-server", type=Path, help="a server's binary to compare with")
@@ -264,6 +265,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             weights[name][str(level)] = measure(options, path, maker, level)
     return {
         "machine": machine(options),
+        "clock": options.clock,
         "rounds": options.rounds,
         "output_tokens": options.tokens,
         "prompt_tokens": PROMPT_TOKENS,

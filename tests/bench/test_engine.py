@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,14 @@ def test_a_round_counts_only_what_was_asked_for() -> None:
     """A contestant that ends an answer early would look faster than it is."""
     asked = Round(2, [Request("a", 5, 10), Request("b", 7, 10)])
     answer = {"duration_ns": 2_000_000_000, "requests": [done(7, 10, 4000), done(5, 10, 2000)]}
-    found = engine.figures(asked, answer, used_s=0.5)
+    found = engine.figures(asked, answer, used_ns=500_000_000)
     assert found["tokens_per_s"] == 10
     assert found["tokens_per_cpu_s"] == 40
     assert found["ttft_p50_ms"] == 0.003
     assert found["gap_max_ms"] == 0.002
     answer["requests"] = [done(7, 10, 1), done(5, 9, 1)]
     with pytest.raises(RuntimeError, match="asked for"):
-        engine.figures(asked, answer, used_s=0.5)
+        engine.figures(asked, answer, used_ns=500_000_000)
 
 
 def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
@@ -89,7 +90,8 @@ def test_a_stream_is_understood_however_it_is_cut(size: int) -> None:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        answer = http_side.Answer(listener.getsockname()[1], [], Request("a", 3, 2))
+        port = listener.getsockname()[1]
+        answer = http_side.Answer(port, [], Request("a", 3, 2), time.perf_counter_ns)
         while not answer.receive():
             pass
         clock = answer.check()

@@ -1,6 +1,6 @@
 """A client of llama-server that costs little: one thread, plain sockets, no parsing while it runs.
 
-    python -m tests.bench.serving.http_side PORT END_TOKENS
+    python -m tests.bench.serving.http_side PORT PID END_TOKENS
 
 Each request has its own connection. What comes is only looked at for the mark of an event and for
 the end of the answer; it is read as JSON, and checked, after the round.
@@ -10,11 +10,11 @@ import json
 import selectors
 import socket
 import sys
-import time
 from collections import deque
+from collections.abc import Callable
 
 from tests.bench.serving.model import Request
-from tests.bench.serving.timing import Clock, Round, report, rounds, tell
+from tests.bench.serving.timing import Clock, Round, report, rounds, stopwatch, tell
 
 EVENT, END = b"data: ", b"\r\n0\r\n\r\n"
 READ_BYTES = 256 * 1024
@@ -23,7 +23,9 @@ READ_BYTES = 256 * 1024
 class Answer:
     """A connection with one request on it."""
 
-    def __init__(self, port: int, bias: list[list[object]], request: Request) -> None:
+    def __init__(
+        self, port: int, bias: list[list[object]], request: Request, now_ns: Callable[[], int]
+    ) -> None:
         """Ask; the greediest and cheapest sampling that the server knows."""
         body = json.dumps(
             {
@@ -42,7 +44,7 @@ class Answer:
         self._got = bytearray()
         # Connecting is not counted: a caller with many requests keeps connections.
         self.socket = socket.create_connection(("127.0.0.1", port))
-        self.clock = Clock()
+        self.clock = Clock(now_ns)
         self.socket.sendall(head.encode() + body)
 
     def receive(self) -> bool:
@@ -70,17 +72,18 @@ class Answer:
         return self.clock
 
 
-def run(port: int, bias: list[list[object]], asked: Round) -> None:
+def run(port: int, pid: int, bias: list[list[object]], asked: Round) -> None:
     """Work off a round and report it."""
+    now_ns = stopwatch(pid, processor=asked.processor)
     todo = deque(asked.requests)
     over: list[Answer] = []
     with selectors.DefaultSelector() as selector:
 
         def ask_next() -> None:
-            answer = Answer(port, bias, todo.popleft())
+            answer = Answer(port, bias, todo.popleft(), now_ns)
             selector.register(answer.socket, selectors.EVENT_READ, answer)
 
-        start_ns = time.perf_counter_ns()
+        start_ns = now_ns()
         for _ in range(min(asked.streams, len(todo))):
             ask_next()
         while selector.get_map():
@@ -92,16 +95,16 @@ def run(port: int, bias: list[list[object]], asked: Round) -> None:
                 over.append(answer)
                 if todo:
                     ask_next()
-        duration_ns = time.perf_counter_ns() - start_ns
+        duration_ns = now_ns() - start_ns
     report(duration_ns, [answer.check() for answer in over])
 
 
 def main() -> None:
     """Serve rounds until the input ends."""
-    port, end_tokens = int(sys.argv[1]), json.loads(sys.argv[2])
+    port, pid, end_tokens = map(json.loads, sys.argv[1:])
     tell({})
     for asked in rounds():
-        run(port, [[token, False] for token in end_tokens], asked)
+        run(port, pid, [[token, False] for token in end_tokens], asked)
 
 
 if __name__ == "__main__":

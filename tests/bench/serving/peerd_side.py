@@ -28,7 +28,7 @@ from protocol.fields import (
 )
 from protocol.units import NS_PER_MS
 from tests.bench.serving.model import Request
-from tests.bench.serving.timing import Clock, Round, report, tell
+from tests.bench.serving.timing import Clock, Round, report, stopwatch, tell
 
 # Gossip, crypto and journal work in pieces of this size and less.
 BUSY_SLICE_NS = 2 * NS_PER_MS
@@ -49,6 +49,10 @@ class Side:
     def __init__(self, engine: LlamaEngine, end_tokens: list[int]) -> None:
         self._engine = engine
         self._model = engine.models()[0].name
+        worker_pid = engine.worker_pid(self._model)
+        assert worker_pid is not None
+        self.worker_pid = worker_pid
+        self._now_ns = time.perf_counter_ns
         self._bias = tuple(LogitBias(token, FORBIDDEN_MILLI) for token in end_tokens)
 
     async def run(self, asked: Round) -> None:
@@ -58,11 +62,12 @@ class Side:
         async with trio.open_nursery() as others:
             if asked.busy:
                 others.start_soon(_keep_busy)
-            start_ns = time.perf_counter_ns()
+            self._now_ns = stopwatch(self.worker_pid, processor=asked.processor)
+            start_ns = self._now_ns()
             async with trio.open_nursery() as streams:
                 for _ in range(asked.streams):
                     streams.start_soon(self._stream, todo, clocks)
-            report(time.perf_counter_ns() - start_ns, clocks)
+            report(self._now_ns() - start_ns, clocks)
             others.cancel_scope.cancel()
 
     async def _stream(self, todo: deque[Request], clocks: list[Clock]) -> None:
@@ -74,7 +79,7 @@ class Side:
         asked = GenerationParameters(
             request.output_tokens, 0, 0, 1000, 1, (), logit_bias=self._bias
         )
-        clock = Clock()
+        clock = Clock(self._now_ns)
 
         def take(event: EngineEvent) -> None:
             if isinstance(event, Tokens):
@@ -101,8 +106,7 @@ async def main() -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
         side = Side(engine, json.loads(end_tokens))
-        worker = engine.worker_pid(engine.models()[0].name)
-        tell({"pids": [os.getpid(), worker], "settings": settings.conditions()})
+        tell({"pids": [os.getpid(), side.worker_pid], "settings": settings.conditions()})
         while line := await trio.to_thread.run_sync(sys.stdin.readline):
             await side.run(Round.read(line))
         nursery.cancel_scope.cancel()

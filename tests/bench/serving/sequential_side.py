@@ -6,11 +6,10 @@ python -m tests.bench.serving.sequential_side MODEL THREADS CONTEXT_TOKENS END_T
 import json
 import os
 import sys
-import time
 
 from llama_cpp import Llama
 
-from tests.bench.serving.timing import Clock, report, rounds, tell
+from tests.bench.serving.timing import Clock, report, rounds, stopwatch, tell
 
 
 def main() -> None:
@@ -30,9 +29,10 @@ def main() -> None:
     tell({"pids": [os.getpid()]})
     for asked in rounds():
         clocks = []
-        start_ns = time.perf_counter_ns()
+        now_ns = stopwatch(os.getpid(), processor=asked.processor)
+        start_ns = now_ns()
         for request in asked.requests:
-            clock = Clock()
+            clock = Clock(now_ns)
             usage = llama.create_completion(
                 request.text,
                 max_tokens=request.output_tokens,
@@ -43,7 +43,7 @@ def main() -> None:
             clock.input_tokens = usage["prompt_tokens"]
             clock.output_tokens = usage["completion_tokens"]
             clocks.append(clock)
-        report(time.perf_counter_ns() - start_ns, clocks)
+        report(now_ns() - start_ns, clocks)
 
 
 if __name__ == "__main__":
