@@ -17,7 +17,7 @@ from engine.pipe import Outbox, Pipe
 from engine.prompts import PromptReader
 from engine.sampling import SAMPLER_VERSION
 from engine.selftest import calibrate, try_adapters
-from engine.speed import Speedometer
+from engine.speed import Speedometer, chunk_tokens
 
 
 class Service:
@@ -54,20 +54,21 @@ class Service:
         self._speedometer = Speedometer(load.places, load.step_ns_min)
         calibrate(model, prompts, self._speedometer)
         try_adapters(model)
+        speed = self._speedometer.speed()
+        chunk = load.chunk_tokens or chunk_tokens(speed)
         self._batcher = Batcher(
             model,
             prompts,
             self._speedometer,
             self._outbox.add,
-            chunk_tokens=load.chunk_tokens,
+            chunk_tokens=chunk,
             queue_jobs=load.queue_jobs,
             prefix_reuse=load.prefix_reuse,
         )
         settings = (
-            f"sampler={SAMPLER_VERSION} {model.settings} chunk={load.chunk_tokens}"
+            f"sampler={SAMPLER_VERSION} {model.settings} chunk={chunk}"
             f" threads={load.threads}{f' gpu_layers={gpu_layers}' if gpu_layers else ''}"
         )
-        speed = self._speedometer.speed()
         self._ready = Ready(
             model.context_tokens, native.build_name(), settings, speed, model.pooling
         )

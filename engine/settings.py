@@ -24,7 +24,8 @@ class LlamaSettings:
     `n_threads` 0 takes every processor that the process may run on. `places` is how many
     sequences decode at once; each holds `context_tokens` (0: the model's own, up to a bound).
     `prefill_chunk_tokens` bounds how much of new prompts one step reads beside running jobs:
-    smaller keeps their gaps short, larger starts the newcomer sooner. `queue_jobs` may wait.
+    smaller keeps their gaps short, larger starts the newcomer sooner; 0 takes what the model
+    reads here in `engine.speed.CHUNK_NS`. `queue_jobs` may wait.
     `steps_per_s_max` leaves the machine's owner some of it: the worker rests after each step
     as long as that takes (0: never). `memory_mib` is what all models together may take (0: no
     limit; engine/memory.py says how the need is estimated). `worker_memory_mib` is what one
@@ -36,7 +37,7 @@ class LlamaSettings:
     n_threads: int = 0
     places: int = 4
     context_tokens: int = 0
-    prefill_chunk_tokens: int = 256
+    prefill_chunk_tokens: int = 0
     queue_jobs: int = 16
     steps_per_s_max: int = 0
     memory_mib: int = 0
@@ -59,6 +60,8 @@ class LlamaSettings:
         }
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
+            if name == "prefill_chunk_tokens" and value == 0:
+                continue
             if not isinstance(value, int) or not low <= value <= high:
                 raise ConfigError("config.bad_value", f"{name} {value} is not in {low}..{high}")
         if not isinstance(self.prefix_reuse, bool):

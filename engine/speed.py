@@ -10,11 +10,15 @@ from heapq import heapreplace
 from engine.frames import Speed
 from engine.interface import Estimate
 from protocol import limits
-from protocol.units import NS_PER_S
+from protocol.units import NS_PER_MS, NS_PER_S
 
 # Starting a worker, and reading a file from an ordinary disk: for what was never loaded.
 START_NS = NS_PER_S
 READ_BYTES_PER_S = 500_000_000
+# The pause that a newcomer may cause those who decode. Less than 64 tokens at once are read
+# more slowly; more than 512, a micro-batch, no faster.
+CHUNK_NS = 750 * NS_PER_MS
+CHUNK_TOKENS_MIN, CHUNK_TOKENS_MAX = 64, 512
 # A new measure weighs 1/8: a few steps forget an outlier, a few dozen follow a change.
 WEIGHT = 8
 # Fewer prompt tokens than this in a step cost too little to be told from the rest of it.
@@ -103,6 +107,17 @@ def _wait_steps(places: int, tokens_left: Sequence[int]) -> int:
     for left in tokens_left:
         heapreplace(ends, ends[0] + left)
     return ends[0]
+
+
+def chunk_tokens(speed: Speed) -> int:
+    """How much of new prompts a step reads beside running jobs, if the operator does not say.
+
+    A power of two, so that another measurement seldom gives another one.
+    """
+    chunk = CHUNK_TOKENS_MAX
+    while chunk > CHUNK_TOKENS_MIN and chunk * speed.prefill_ns > CHUNK_NS:
+        chunk //= 2
+    return chunk
 
 
 def silence_ns(speed: Speed) -> int:

@@ -247,7 +247,8 @@ async def test_an_engine_confirms_what_it_made(serve, job, answer):
 
 async def test_an_answer_says_what_a_recheck_needs(serve, job, answer):
     """Sampler version, KV type, flash attention as it was decided, batch layout; in a profile."""
-    async with serve(LlamaSettings(n_threads=1, places=3, context_tokens=300)) as engine:
+    settings = LlamaSettings(n_threads=1, places=3, context_tokens=300, prefill_chunk_tokens=256)
+    async with serve(settings) as engine:
         got = answer()
         await engine.run_job(job("Hello", tokens=2), got.events.append)
     said = dict(part.split("=") for part in got.finished.settings.split())

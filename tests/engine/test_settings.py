@@ -33,6 +33,10 @@ def test_a_pace_is_a_time_between_steps():
     assert LlamaSettings(steps_per_s_max=50).step_ns_min() == 20_000_000
 
 
+def test_a_chunk_may_be_left_to_measurement():
+    assert LlamaSettings(prefill_chunk_tokens=0).prefill_chunk_tokens == 0
+
+
 def test_no_number_of_threads_means_all():
     assert LlamaSettings().threads() >= 1
     assert LlamaSettings(n_threads=3).threads() == 3

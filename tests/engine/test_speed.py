@@ -3,7 +3,7 @@
 import pytest
 
 from engine.frames import Speed
-from engine.speed import Speedometer, estimate, step_ns
+from engine.speed import Speedometer, chunk_tokens, estimate, step_ns
 
 MS = 1_000_000
 
@@ -75,3 +75,20 @@ def test_jobs_that_wait_before_it_take_places_first():
 def test_nothing_measured_promises_nothing():
     promise = estimate(Speed(0, (0,)), input_tokens=9, unread_tokens=0, tokens_left=[])
     assert (promise.ttft_ns, promise.tokens_per_s_milli) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("prefill_ns", "chunk"),
+    [
+        (0, 512),
+        (1_464_843, 512),
+        (1_464_844, 256),
+        (4_000_000, 128),
+        (11_000_000, 64),
+        (10**9, 64),
+    ],
+)
+def test_a_chunk_is_what_is_read_in_the_pause_that_decoding_jobs_may_have(
+    prefill_ns: int, chunk: int
+) -> None:
+    assert chunk_tokens(Speed(prefill_ns, (1,))) == chunk
