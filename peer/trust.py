@@ -8,11 +8,12 @@ from peer.control import Answer, Json, Method
 from peer.daemon import Daemon
 from peer.identity import peer_id, public_key
 from protocol.channel import Role
-from protocol.errors import ConfigError, LocalError
+from protocol.errors import ConfigError, LocalError, NetworkError
 from router import actions as act
 from router.ledger import Ledger
 
 _ANSWERS_S = 5.0
+_PEER_S = 10.0
 _POLL_S = 0.05
 
 
@@ -48,7 +49,7 @@ def accounts_json(ledger: Ledger) -> list[Json]:
 
 
 def trust_methods(daemon: Daemon, channel_ids: Any) -> dict[str, Method]:
-    """The methods by name: credit, paid, claim, accounts."""
+    """The methods by name: credit, paid, claim, topup, accounts."""
 
     async def credit(params: Json, answer: Answer) -> None:
         await answer({"payers": credit_json(daemon.ledger)})
@@ -75,7 +76,24 @@ def trust_methods(daemon: Daemon, channel_ids: Any) -> dict[str, Method]:
         listed = [{"witness": peer_id(key), "free_ucr": found[key]} for key in sorted(found)]
         await answer({"witnesses": listed})
 
+    async def topup(params: Json, answer: Answer) -> None:
+        (cid,) = channel_ids(params) or (b"",)
+        channel, deposit = daemon.ledger.channel(cid), params.get("deposit_ucr")
+        if channel is None or channel.role is not Role.PAYER or not channel.is_open:
+            raise LocalError("channel.unknown", "no open one that we pay on")
+        if not isinstance(deposit, int) or deposit <= channel.deposit_ucr:
+            raise ConfigError("config.bad_value", "a top-up raises the deposit")
+        top_ups = daemon.node.requester.top_ups
+        daemon.driver.feed(act.TopUpChannel(cid, deposit))
+        with trio.move_on_after(_PEER_S):
+            # The payee or the anchor answers, and no event says to which of several top-ups.
+            while channel.deposit_ucr < deposit and not top_ups.refusal(cid):  # noqa: ASYNC110
+                await trio.sleep(_POLL_S)
+        if channel.deposit_ucr < deposit:
+            raise NetworkError(top_ups.refusal(cid) or "channel.no_answer", peer_id(channel.peer))
+        await answer({"channel": cid.hex(), "deposit_ucr": channel.deposit_ucr})
+
     async def accounts(params: Json, answer: Answer) -> None:
         await answer({"accounts": accounts_json(daemon.ledger)})
 
-    return {"credit": credit, "paid": paid, "claim": claim, "accounts": accounts}
+    return {"credit": credit, "paid": paid, "claim": claim, "topup": topup, "accounts": accounts}

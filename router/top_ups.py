@@ -66,6 +66,10 @@ class TopUps:
             elif channel.peer == session.peer and channel.allows(ChannelEvent.TOP_UP):
                 self.offer(session, channel, self._asked.pop(cid))
 
+    def refusal(self, cid: bytes) -> str:
+        """Why the channel got no more; empty while nobody refused."""
+        return self._refused.get(cid, "")
+
     def can_offer(self, channel: Channel) -> bool:
         """Whether the payee may still take more on this channel."""
         return channel.cid not in self._refused and channel.state is not ChannelState.FROZEN

@@ -14,6 +14,7 @@ from peer.checking import fold_log
 from peer.cli.jobs import jobs_table, read_jobs, time_text
 from peer.cli.options import data_option, json_option, load_node
 from peer.cli.screen import short, table_console
+from peer.config import credits_of
 from peer.control import call_control, socket_path
 from peer.daemon import LOG_DIRECTORY
 from peer.journal import log_reader, read_entries
@@ -153,6 +154,27 @@ def close_command(directory: Path, named: str, as_json: bool) -> None:
         return
     settled, refund = (format_credits(answers[0][f"{name}_ucr"]) for name in ("settled", "refund"))
     click.echo(f"channel closed: {settled} credits settled, {refund} back")
+
+
+@channels_group.command("topup")
+@click.argument("named", metavar="CHANNEL")
+@click.argument("amount", metavar="CREDITS")
+@data_option
+@json_option
+def topup_command(directory: Path, named: str, amount: str, as_json: bool) -> None:
+    """Raise the deposit of a CHANNEL that we pay on by so many CREDITS.
+
+    The peer must agree, so it must be reachable, and a daemon must run here.
+    """
+    item = find_channel(listed_channels(directory), named)
+    deposit = item["deposit_ucr"] + credits_of("CREDITS", amount)
+    params = {"channels": [item["channel"]], "deposit_ucr": deposit}
+    answers: list[Json] = []
+    trio.run(call_control, directory, "topup", params, answers.append)
+    if as_json:
+        click.echo(json.dumps(answers[0]))
+        return
+    click.echo(f"deposit {format_credits(answers[0]['deposit_ucr'])} credits")
 
 
 @channels_group.command("claim")

@@ -97,14 +97,20 @@ def test_a_job_is_paid_and_the_provider_collects_alone(world: Witnessed) -> None
     assert listed == world.witnesses[0].call("accounts")[0]["accounts"]
 
 
-def test_an_agreed_close_gives_the_rest_back_over_a_restart(world: Witnessed) -> None:
-    """The requester comes back, closes, and has at every witness what it did not spend."""
+def test_after_a_restart_topped_up_and_closed_by_agreement(world: Witnessed) -> None:
+    """The requester comes back, locks more, closes, and has at each witness what it did not
+    spend."""
     if not world.requester.running:
         world.requester.flags = ("--bootstrap", world.provider.address)
         world.requester.start()
     until(lambda: world.requester.status()["topic_peers"] >= 1, "the two meet again")
     assert of(world.ask(), "done")
     named = world.requester.channels()[0]["channel"]
+    raised = run_json(
+        *("channels", "topup", named[:12], "0.5", "--data", str(world.requester.directory))
+    )
+    assert raised["deposit_ucr"] == 1_500_000 == world.requester.channels()[0]["deposit_ucr"]
+    until(lambda: world.free(world.requester) == [GRANT - 1_500_000] * 3, "it is locked")
     shown = run("channels", "close", named[:12], "--data", str(world.requester.directory))
     assert shown.returncode == 0, shown.stderr
     assert "settled" in shown.stdout
