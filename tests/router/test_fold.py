@@ -220,9 +220,12 @@ def test_a_snapshot_signed_by_another_is_none() -> None:
 
 
 def test_a_head_that_signs_another_record_or_chain_is_refused() -> None:
+    """By the right key all the same: it is of another log, or was moved."""
     book = small_book()
     right = book.head()
-    for head in (replace(right, sequence=right.sequence - 1), replace(right, head=bytes(32))):
+    for sequence, chain in ((right.sequence - 1, right.head), (right.sequence, bytes(32))):
+        signed = signing.head_bytes(NETWORK, US.public_key, sequence, chain)
+        head = SignedHead(sequence, chain, US.sign(signed))
         number, payload = encode_record(r.HeadSigned(head, 1))
         entry = LogEntry(len(book.entries), number, payload, bytes(32))
         assert refused([*book.entries, entry]) == "storage.bad_head"
