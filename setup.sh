@@ -2,6 +2,7 @@
 # Makes this checkout runnable, then runs the command it is given inside:
 #   ./setup.sh peerd demo
 #   ./setup.sh pytest
+#   CMAKE_ARGS="-DGGML_CUDA=on" ./setup.sh    # llama.cpp for a GPU; remembered, CMAKE_ARGS= undoes it
 # Needs git, python3 (3.11 or newer) with venv, CA certificates, and a C/C++ compiler with Python's
 # and GMP's headers, which it installs with apt where it may. All else goes into .venv.
 set -euo pipefail
@@ -48,25 +49,29 @@ provide() {
 
 # Fills .venv with what the lock file names, and with this checkout. Of llama.cpp only the library
 # is compiled: its tools and their common part, which nothing here uses, take longer than all else.
-# (CMake puts a toolchain file's variables before the options that its wheel forces on.)
+# (CMake puts a toolchain file's variables before the options that its wheel forces on.) What
+# CMAKE_ARGS changes must not come from pip's cache, nor stay there.
 fill() {
     local pip=(.venv/bin/python -m pip --disable-pip-version-check)
     printf 'set(%s OFF)\n' LLAMA_BUILD_COMMON LLAVA_BUILD >.venv/llama.cmake
     CMAKE_TOOLCHAIN_FILE=${CMAKE_TOOLCHAIN_FILE:-$PWD/.venv/llama.cmake} \
-        "${pip[@]}" install --use-pep517 --require-hashes -r requirements.lock |
+        "${pip[@]}" install ${CMAKE_ARGS:+--no-cache-dir} --use-pep517 --require-hashes \
+        -r requirements.lock |
         sed -un 's/^ *Building wheel for \([^ ]*\).*: /setup: building \1: /p' >&2 &&
         "${pip[@]}" install -q --no-deps --no-build-isolation -e .
 }
 
-# What .venv was made for: this place, its Python, and the lock file. Written when it is complete.
+# What .venv was made for: this place, its Python, CMAKE_ARGS if any, and the lock file. Written when
+# it is complete.
 stamp() {
     local files
     files=$(cat requirements.lock pyproject.toml | sha256sum)
-    echo "$PWD, $(.venv/bin/python -V 2>/dev/null): ${files%% *}"
+    echo "$PWD, $(.venv/bin/python -V 2>/dev/null)${CMAKE_ARGS:+, $CMAKE_ARGS}: ${files%% *}"
 }
 
 exec 9<setup.sh # one set-up at a time
 flock -n 9 || { say "waiting for another set-up of this checkout"; flock 9; }
+export CMAKE_ARGS=${CMAKE_ARGS-$(cat .venv/cmake-args 2>/dev/null || true)}
 want=$(stamp)
 have=$(cat .venv/stamp 2>/dev/null || true)
 if [ "$have" != "$want" ]; then
@@ -76,6 +81,7 @@ if [ "$have" != "$want" ]; then
     [ "${have%:*}" = "${want%:*}" ] || "$python" -m venv --clear .venv
     rm -f .venv/stamp
     say "installing packages into .venv; compiling llama.cpp takes about 3 minutes on 2 cores"
+    printf '%s' "$CMAKE_ARGS" >.venv/cmake-args
     fill || die "pip failed, see above; a new run starts over"
     stamp >.venv/stamp
     say "done in $((SECONDS / 60)) min $((SECONDS % 60)) s"
