@@ -52,10 +52,11 @@ class Service:
         self._step_ns_min = load.step_ns_min
         self._next_step_ns = 0
         self._speedometer = Speedometer(load.places, load.step_ns_min)
-        calibrate(model, prompts, self._speedometer)
+        read_ns = calibrate(model, prompts, self._speedometer)
         try_adapters(model)
         speed = self._speedometer.speed()
-        chunk = load.chunk_tokens or chunk_tokens(speed)
+        # A GPU's time is not this thread's.
+        chunk = load.chunk_tokens or chunk_tokens(speed.prefill_ns if gpu_layers else read_ns)
         self._batcher = Batcher(
             model,
             prompts,

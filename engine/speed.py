@@ -109,13 +109,13 @@ def _wait_steps(places: int, tokens_left: Sequence[int]) -> int:
     return ends[0]
 
 
-def chunk_tokens(speed: Speed) -> int:
+def chunk_tokens(read_ns: int) -> int:
     """How much of new prompts a step reads beside running jobs, if the operator does not say.
 
-    A power of two, so that another measurement seldom gives another one.
+    One token takes `read_ns`. A power of two, so that another measurement seldom gives another.
     """
     chunk = CHUNK_TOKENS_MAX
-    while chunk > CHUNK_TOKENS_MIN and chunk * speed.prefill_ns > CHUNK_NS:
+    while chunk > CHUNK_TOKENS_MIN and chunk * read_ns > CHUNK_NS:
         chunk //= 2
     return chunk
 

@@ -61,7 +61,7 @@ class Contestant:
         )
         ready = self._read()
         self.pids: list[int] = [pid] if pid else ready["pids"]
-        self.settings = ready.get("settings", "")
+        self.settings = ""
 
     def _read(self) -> Any:
         assert self._process.stdout is not None
@@ -78,6 +78,7 @@ class Contestant:
         self._process.stdin.flush()
         answer = self._read()
         used_ns = sum(map(processor_ns, self.pids)) - before_ns
+        self.settings = answer["settings"]
         return figures(asked, answer, used_ns)
 
     def close(self) -> None:
@@ -137,7 +138,7 @@ def measure(
         results: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
         for number in range(-1, options.rounds):
             ask_all(options, maker, level, number, sides, results)
-    return summary(results)
+        return {**summary(results), "settings": ours.settings}
 
 
 def ask_all(

@@ -78,7 +78,7 @@ def test_nothing_measured_promises_nothing():
 
 
 @pytest.mark.parametrize(
-    ("prefill_ns", "chunk"),
+    ("read_ns", "chunk"),
     [
         (0, 512),
         (1_464_843, 512),
@@ -89,6 +89,6 @@ def test_nothing_measured_promises_nothing():
     ],
 )
 def test_a_chunk_is_what_is_read_in_the_pause_that_decoding_jobs_may_have(
-    prefill_ns: int, chunk: int
+    read_ns: int, chunk: int
 ) -> None:
-    assert chunk_tokens(Speed(prefill_ns, (1,))) == chunk
+    assert chunk_tokens(read_ns) == chunk

@@ -53,6 +53,7 @@ class Side:
         assert worker_pid is not None
         self.worker_pid = worker_pid
         self._now_ns = time.perf_counter_ns
+        self._settings = ""
         self._bias = tuple(LogitBias(token, FORBIDDEN_MILLI) for token in end_tokens)
 
     async def run(self, asked: Round) -> None:
@@ -67,7 +68,7 @@ class Side:
             async with trio.open_nursery() as streams:
                 for _ in range(asked.streams):
                     streams.start_soon(self._stream, todo, clocks)
-            report(self._now_ns() - start_ns, clocks)
+            report(self._now_ns() - start_ns, clocks, self._settings)
             others.cancel_scope.cancel()
 
     async def _stream(self, todo: deque[Request], clocks: list[Clock]) -> None:
@@ -88,6 +89,7 @@ class Side:
                 clock.input_tokens = event.input_tokens
             elif isinstance(event, Finished):
                 clock.output_tokens = event.output_tokens
+                self._settings = event.settings
 
         await self._engine.run_job(JobSpec(os.urandom(16), self._model, prompt, asked), take)
         return clock
@@ -106,7 +108,7 @@ async def main() -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
         side = Side(engine, json.loads(end_tokens))
-        tell({"pids": [os.getpid(), side.worker_pid], "settings": settings.conditions()})
+        tell({"pids": [os.getpid(), side.worker_pid]})
         while line := await trio.to_thread.run_sync(sys.stdin.readline):
             await side.run(Round.read(line))
         nursery.cancel_scope.cancel()

@@ -88,6 +88,7 @@ def rounds() -> Iterator[Round]:
         yield Round.read(line)
 
 
-def report(duration_ns: int, clocks: list[Clock]) -> None:
-    """Tell how a round went."""
-    tell({"duration_ns": duration_ns, "requests": [clock.figures() for clock in clocks]})
+def report(duration_ns: int, clocks: list[Clock], settings: str = "") -> None:
+    """Tell how a round went, and under which settings the engine says that it ran."""
+    done = [clock.figures() for clock in clocks]
+    tell({"duration_ns": duration_ns, "requests": done, "settings": settings})
