@@ -20,6 +20,7 @@ import trio
 
 from engine.interface import EngineEvent, Finished, JobSpec, Started, Tokens
 from engine.llama import LlamaEngine
+from engine.lora import AdapterSource
 from engine.settings import LlamaSettings
 from protocol.errors import EngineError
 from protocol.fields import (
@@ -33,9 +34,11 @@ from protocol.fields import (
     Prompt,
 )
 from tests.engine.babbler import BABBLER_NAME, babbler_path
+from tests.engine.fuzz_embeddings import embed_one, texts
 from tests.engine.fuzz_headers import fuzz_headers
 from tests.engine.fuzz_tally import Tally
 from tests.engine.fuzz_texts import grammar, schema, text
+from tests.engine.lora import write_lora
 
 WITNESS = JobSpec(
     b"witness",
@@ -43,6 +46,7 @@ WITNESS = JobSpec(
     Prompt(InferenceType.CHAT, (ChatMessage("user", "Hello"),)),
     GenerationParameters(12, 900, 40, 950, 7, ()),
 )
+ADAPTED = f"{BABBLER_NAME}+loud"
 REFUSALS = {"engine.bad_spec", "engine.prompt_too_long", "engine.unknown_model"}
 CONTEXT_TOKENS = 512
 # Far over what any job takes here: one that is still at work hangs.
@@ -123,7 +127,7 @@ def job(chance: random.Random, index: int) -> JobSpec:
     asked = parameters(chance)
     if chance.random() < 0.85:
         asked = usual(asked, chance)
-    model = chance.choice([BABBLER_NAME] * 40 + ["", "other", "\0"])
+    model = chance.choice([BABBLER_NAME] * 30 + [ADAPTED] * 10 + ["", "other", "\0"])
     return JobSpec(index.to_bytes(8, "big"), model, prompt(chance), asked)
 
 
@@ -198,39 +202,47 @@ async def recheck(
         tally.faults.append(f"re-check: {report.mismatches} of {len(ids)} for {spec}")
 
 
-async def watch(engine: LlamaEngine, texts: set[str], tally: Tally) -> None:
+async def watch(engine: LlamaEngine, said: set[str], tally: Tally) -> None:
     """The witness once more; whatever ran beside it, it says the same."""
     found: list[EngineEvent] = []
     try:
         await engine.run_job(WITNESS, found.append)
     except EngineError as error:
         tally.faults.append(f"the witness: {error}")
-    texts.add("".join(event.text for event in found if isinstance(event, Tokens)))
+    said.add("".join(event.text for event in found if isinstance(event, Tokens)))
 
 
 async def fuzz(jobs: int, seed: int, say: Callable[[str], None] = lambda line: None) -> Tally:
     """Run that many jobs, some at a time, and a witness beside each group."""
-    chance, tally, texts = random.Random(seed), Tally(), set[str]()
+    chance, tally, said = random.Random(seed), Tally(), set[str]()
+    lora = write_lora(babbler_path().parent / "loud-lora.gguf", babbler_path(), strength=0.3)
     engine = LlamaEngine(
-        [babbler_path()], LlamaSettings(n_threads=1, context_tokens=CONTEXT_TOKENS)
+        [babbler_path()],
+        LlamaSettings(n_threads=1, context_tokens=CONTEXT_TOKENS),
+        adapters=[AdapterSource(BABBLER_NAME, "loud", lora)],
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
         pid = engine.worker_pid(BABBLER_NAME)
         for start in range(0, jobs, TOGETHER):
             async with trio.open_nursery() as group:
-                group.start_soon(watch, engine, texts, tally)
+                group.start_soon(watch, engine, said, tally)
                 for index in range(start, min(start + TOGETHER, jobs)):
                     one = random.Random(chance.getrandbits(64))
-                    group.start_soon(run_one, engine, job(one, index), one, tally)
+                    if one.random() < 0.1:
+                        model = one.choice([BABBLER_NAME, ADAPTED])
+                        spec = replace(texts(one), model=model)
+                        group.start_soon(embed_one, engine, spec, one, tally, JOB_S_MAX)
+                    else:
+                        group.start_soon(run_one, engine, job(one, index), one, tally)
             if engine.worker_pid(BABBLER_NAME) != pid:
                 tally.faults.append(f"the worker died among jobs {start} to {start + TOGETHER}")
                 pid = engine.worker_pid(BABBLER_NAME)
             if start % (TOGETHER * 50) == 0:
                 say(f"{start} jobs, {len(tally.faults)} faults")
         nursery.cancel_scope.cancel()
-    if len(texts) != 1:
-        tally.faults.append(f"the witness said {len(texts)} different texts")
+    if len(said) != 1:
+        tally.faults.append(f"the witness said {len(said)} different texts")
     return tally
 
 
