@@ -10,7 +10,7 @@ from peer.daemon import Daemon
 from peer.gateway.app import Model
 from peer.identity import peer_id
 from peer.reports import archive_json, balance_json, channel_json, event_json, head_json
-from peer.trust import trust_methods
+from peer.trust import deposit_methods, trust_methods
 from peer.upkeep import archive_daemons, sign_daemons_head
 from protocol.errors import ConfigError, NetworkError
 from protocol.units import milliseconds
@@ -110,6 +110,7 @@ def control_methods(daemon: Daemon) -> dict[str, Method]:
         "head": head,
         "archive": archive,
         **trust_methods(daemon, _channel_ids),
+        **deposit_methods(daemon, _channel_ids),
     }
 
 

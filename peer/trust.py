@@ -49,7 +49,7 @@ def accounts_json(ledger: Ledger) -> list[Json]:
 
 
 def trust_methods(daemon: Daemon, channel_ids: Any) -> dict[str, Method]:
-    """The methods by name: credit, paid, claim, topup, accounts."""
+    """The methods by name: credit, paid, claim, accounts."""
 
     async def credit(params: Json, answer: Answer) -> None:
         await answer({"payers": credit_json(daemon.ledger)})
@@ -76,6 +76,35 @@ def trust_methods(daemon: Daemon, channel_ids: Any) -> dict[str, Method]:
         listed = [{"witness": peer_id(key), "free_ucr": found[key]} for key in sorted(found)]
         await answer({"witnesses": listed})
 
+    async def accounts(params: Json, answer: Answer) -> None:
+        await answer({"accounts": accounts_json(daemon.ledger)})
+
+    return {
+        "credit": credit,
+        "paid": paid,
+        "claim": claim,
+        "accounts": accounts,
+    }
+
+
+def deposit_methods(daemon: Daemon, channel_ids: Any) -> dict[str, Method]:
+    """The methods by name: open, topup."""
+
+    async def open_(params: Json, answer: Answer) -> None:
+        payee, deposit = public_key(str(params.get("peer"))), params.get("deposit_ucr")
+        if not isinstance(deposit, int) or deposit <= 0:
+            raise ConfigError("config.bad_value", "the deposit is in ucr, above 0")
+        ended = daemon.node.anchoring.openings.ended
+        daemon.driver.feed(act.OpenChannel(payee, deposit))
+        with trio.move_on_after(_PEER_S):
+            while payee not in ended:  # noqa: ASYNC110 - the payee, the anchor or nobody answers
+                await trio.sleep(_POLL_S)
+        cid, code = ended.get(payee, (b"", "channel.no_answer"))
+        if code:
+            raise NetworkError(code, peer_id(payee))
+        await daemon.driver.wait_idle()
+        await answer({"channel": cid.hex(), "deposit_ucr": deposit})
+
     async def topup(params: Json, answer: Answer) -> None:
         (cid,) = channel_ids(params) or (b"",)
         channel, deposit = daemon.ledger.channel(cid), params.get("deposit_ucr")
@@ -93,7 +122,4 @@ def trust_methods(daemon: Daemon, channel_ids: Any) -> dict[str, Method]:
             raise NetworkError(top_ups.refusal(cid) or "channel.no_answer", peer_id(channel.peer))
         await answer({"channel": cid.hex(), "deposit_ucr": channel.deposit_ucr})
 
-    async def accounts(params: Json, answer: Answer) -> None:
-        await answer({"accounts": accounts_json(daemon.ledger)})
-
-    return {"credit": credit, "paid": paid, "claim": claim, "topup": topup, "accounts": accounts}
+    return {"open": open_, "topup": topup}

@@ -231,6 +231,23 @@ class TopUp:
     signature: Bytes64
 
 
+@message(28)
+@dataclass(frozen=True, slots=True)
+class TermsAsk:
+    """The payer wants to open a channel without a job: on what terms?"""
+
+    deposit_ucr: Deposit
+
+
+@message(29)
+@dataclass(frozen=True, slots=True)
+class OpenAsk:
+    """Opens a channel without a job, on the terms that were given on this stream."""
+
+    cid: Bytes32
+    opening: ChannelOpen
+
+
 # --- session: payee to payer ---------------------------------------------------------------
 
 
@@ -361,6 +378,24 @@ class TopUpAck:
 
     cid: Bytes32
     deposit_ucr: Deposit
+    signature: Bytes64
+
+
+@message(54)
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The terms and the payee's salt of one channel, until the stream ends or it is opened."""
+
+    terms: ChannelTerms
+    payee_salt: Bytes16
+
+
+@message(55)
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The channel is open; `signature` is the payee's, layout accept, for lane 0 and no bid."""
+
+    cid: Bytes32
     signature: Bytes64
 
 

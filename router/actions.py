@@ -184,6 +184,14 @@ class TopUpChannel:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenChannel:
+    """Open a channel to `payee` with this deposit, without a job."""
+
+    payee: bytes
+    deposit_ucr: int
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimDeposits:
     """Collect on the vouchers of the payee channels named by `cids`, or of all when empty."""
 
@@ -239,6 +247,7 @@ Input = (
     | CancelAsk
     | CloseChannels
     | TopUpChannel
+    | OpenChannel
     | ClaimDeposits
     | DebtWasPaid
     | AskAccounts

@@ -14,6 +14,7 @@ from protocol.records import DebtPaid
 from router.actions import SessionKey
 from router.anchor import Anchor, MutualCredit
 from router.context import Context
+from router.opening import Openings
 from router.quorum import WitnessQuorum
 from router.timers import TimerKey
 from router.witness import ASKED, Quorum, Witness
@@ -63,6 +64,7 @@ class Anchoring:
         is_up: Callable[[bytes], bool],
         funded: Callable[[bytes], None],
         refused: Callable[[bytes, str], None],
+        window_ucr: Callable[[], int],
     ) -> None:
         self._context = context
         self._funded = funded
@@ -70,18 +72,18 @@ class Anchoring:
         self._grants = settings.grants
         self.witness: Witness | None = None
         self.anchor: Anchor = MutualCredit(settings.deposit_max_ucr, settings.limits_ucr)
-        if settings.quorum is None:
-            return
-        if settings.serves:
+        if settings.quorum is not None:
+            self.anchor = WitnessQuorum(
+                context,
+                settings.quorum,
+                deposit_max_ucr=settings.deposit_max_ucr,
+                connect=lambda witness: connect(witness, settings.addresses.get(witness, ())),
+                is_up=is_up,
+                listener=self,
+            )
+        if settings.quorum is not None and settings.serves:
             self.witness = Witness(context, settings.quorum)
-        self.anchor = WitnessQuorum(
-            context,
-            settings.quorum,
-            deposit_max_ucr=settings.deposit_max_ucr,
-            connect=lambda witness: connect(witness, settings.addresses.get(witness, ())),
-            is_up=is_up,
-            listener=self,
-        )
+        self.openings = Openings(context, self.anchor, connect, is_up, window_ucr)
 
     def start(self) -> None:
         """After the log was replayed, once the time is known."""
@@ -100,7 +102,7 @@ class Anchoring:
         elif not session.outbound and isinstance(message, ASKED):
             self._asked(session, message)
         else:
-            return False
+            return self.openings.take(session, message)
         return True
 
     def _asked(self, session: SessionKey, message: Any) -> None:
@@ -114,9 +116,11 @@ class Anchoring:
         """A stream is up."""
         if session.outbound:
             self.anchor.connected(session.peer)
+        self.openings.session_opened(session)
 
     def session_closed(self, session: SessionKey) -> None:
         """A stream is gone."""
+        self.openings.session_closed(session)
         if not session.outbound and self.witness is not None:
             self.witness.disconnected(session.peer)
 
@@ -142,11 +146,13 @@ class Anchoring:
 
     def funded(self, cid: bytes) -> None:
         """The deposit stands: awards and top-ups waited for it."""
+        self.openings.funded(cid)
         self._funded(cid)
 
     def refused(self, cid: bytes, code: str) -> None:
         """The witnesses don't hold what was ordered."""
-        self._refused(cid, code)
+        if not self.openings.refused(cid, code):
+            self._refused(cid, code)
 
     def challenged(self, cid: bytes, total_ucr: int, deadline_ns: int) -> None:
         """The other end closes alone; the anchor has answered with our best voucher."""

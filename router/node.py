@@ -52,6 +52,7 @@ class Node:
             is_up=lambda peer: self.requester.awarding.is_up(peer),
             funded=lambda cid: self.requester.funded(cid),
             refused=lambda cid, code: self.requester.unfunded(cid, code),
+            window_ucr=lambda: self.provider.window_ucr(),
         )
         backed_by = self.anchoring.anchor
         self.requester = Requester(self.context, backed_by)
@@ -148,6 +149,8 @@ class Node:
                 self.requester.top_ups.ask(item.cid, item.deposit_ucr)
             case act.CloseChannels():
                 self.closing.close(item.cids, self._readers.__contains__)
+            case act.OpenChannel():
+                self.anchoring.openings.ask(item.payee, item.deposit_ucr)
             case act.ClaimDeposits():
                 self.anchoring.claim(item.cids)
             case act.DebtWasPaid():

@@ -5,7 +5,7 @@ only once it is durable (both by the order of actions). What is sent and not cov
 voucher never exceeds W. Rule: router/README.md, "Money".
 """
 
-from protocol import limits, signing
+from protocol import signing
 from protocol.channel import Channel, ChannelEvent, ChannelState, Lane, Role
 from protocol.errors import RemoteError
 from protocol.messages import (
@@ -31,6 +31,7 @@ from router.actions import SessionKey
 from router.anchor import Anchor
 from router.context import Context
 from router.ledger import COOPERATIVE
+from router.opening import check_opening
 
 
 class Payee:
@@ -69,41 +70,8 @@ class Payee:
         """
         opening, context = award.open, self._context
         assert opening is not None
-        if opening.terms != bid.terms or opening.payee_salt != bid.payee_salt:
-            raise RemoteError("channel.bad_terms")
-        cid = signing.channel_id(
-            context.network,
-            payer,
-            context.public_key,
-            opening.payer_salt,
-            opening.payee_salt,
-            opening.terms,
-        )
-        if cid != award.cid:
-            raise RemoteError("channel.bad_terms", "the id does not follow from the terms")
-        if cid in context.ledger.channels:
-            raise RemoteError("channel.wrong_state", "already open", penalize=False)
-        if opening.deposit_ucr > bid.terms.deposit_max_ucr:
-            raise RemoteError("channel.over_limit", penalize=False)
-        self._anchor.verify_deposit(context.ledger, cid, payer, opening.deposit_ucr, 0)
-        with_peer = context.ledger.with_peer(payer, Role.PAYEE)
-        too_many = len(with_peer) >= limits.CHANNELS_PER_PEER_MAX
-        if too_many or context.ledger.open_channels >= limits.CHANNELS_MAX:
-            raise RemoteError("channel.too_many", penalize=False)
-        signed = signing.open_bytes(
-            context.network, cid, opening.deposit_ucr, opening.opened_at_ns
-        )
-        if not context.verify(payer, signed, opening.signature):
-            raise RemoteError("channel.bad_signature", "open")
-        return ChannelOpened(
-            payer=payer,
-            payee=context.public_key,
-            payer_salt=opening.payer_salt,
-            payee_salt=opening.payee_salt,
-            terms=opening.terms,
-            deposit_ucr=opening.deposit_ucr,
-            opened_at_ns=opening.opened_at_ns,
-        )
+        offered = bid.terms, bid.payee_salt
+        return check_opening(context, self._anchor, payer, award.cid, opening, offered)
 
     def opened(self, award: Award) -> None:
         """The opening was logged: keep what proves it to others."""

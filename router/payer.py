@@ -14,9 +14,7 @@ from protocol.messages import CloseAck, CloseRequest, Voucher
 from protocol.records import (
     ChannelClosed,
     ChannelFrozen,
-    ChannelOpened,
     CloseAgreed,
-    OpeningSigned,
     VoucherIssued,
 )
 from protocol.units import cost_ucr
@@ -25,6 +23,7 @@ from router.anchor import Anchor
 from router.auction import ScoredBid
 from router.context import Context
 from router.ledger import COOPERATIVE, REFUSED
+from router.opening import open_channel
 
 # Soonest first: an opening channel waits for its acceptance, a detached one for its peer.
 _USABLE = (ChannelState.READY, ChannelState.OPENING, ChannelState.DETACHED)
@@ -78,40 +77,10 @@ class Payer:
         deposit = min(max(deposit_ucr, scored.cost_max_ucr), terms.deposit_max_ucr)
         if deposit < scored.cost_max_ucr:
             raise RemoteError("channel.over_limit", penalize=False)
-        with_peer = context.ledger.with_peer(scored.signed.sender, Role.PAYER)
-        if len(with_peer) >= limits.CHANNELS_PER_PEER_MAX:
-            raise RemoteError("channel.too_many", penalize=False)
-        record = ChannelOpened(
-            payer=context.public_key,
-            payee=scored.signed.sender,
-            payer_salt=context.entropy(16),
-            payee_salt=scored.bid.payee_salt,
-            terms=terms,
-            deposit_ucr=deposit,
-            opened_at_ns=context.now_ns,
-        )
-        context.append(record)
-        cid = signing.channel_id(
-            context.network,
-            record.payer,
-            record.payee,
-            record.payer_salt,
-            record.payee_salt,
-            terms,
-        )
-        signed = signing.open_bytes(context.network, cid, deposit, record.opened_at_ns)
-        signature = context.signer.sign(signed)
-        context.append(OpeningSigned(cid, signature))
-        opening = ChannelOpen(
-            payer_salt=record.payer_salt,
-            payee_salt=record.payee_salt,
-            terms=terms,
-            deposit_ucr=deposit,
-            opened_at_ns=record.opened_at_ns,
-            signature=signature,
-        )
-        self._openings[cid] = opening, scored.signed.digest
-        return context.ledger.channels[cid], opening
+        payee, salt = scored.signed.sender, scored.bid.payee_salt
+        channel, opening = open_channel(context, payee, terms, salt, deposit)
+        self._openings[channel.cid] = opening, scored.signed.digest
+        return channel, opening
 
     def opening_bid(self, cid: bytes) -> bytes:
         """The bid on whose terms a channel waits to be opened; empty for none."""

@@ -38,7 +38,7 @@ from router.auction import patience_ns
 from router.context import Context
 from router.payee import Payee
 from router.provider_job import PlacedBid
-from router.quoting import check_kind, check_patience, check_room, quote
+from router.quoting import check_kind, check_patience, check_room, quote, window_ucr
 from router.reestablish import PayeeReestablish
 from router.serving import Serving
 from router.standing import Standing
@@ -60,6 +60,11 @@ class Provider:
         self.reestablish = PayeeReestablish(context, self.payee, self.serving)
         self.draining = False
         self.standing = Standing(context, self._free_places, self.payee.deposit_max_ucr)
+
+    def window_ucr(self) -> int:
+        """W of a channel for any job here: the price of the dearest chunk; 0: nothing is sold."""
+        offers = () if self.draining else self.offers.values()
+        return max(map(window_ucr, offers), default=0)
 
     # --- bidding ---------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ Needs nothing but the directories: what the demo and the tests use to judge from
 from pathlib import Path
 from typing import Any
 
-from peer.cli.channels import read_ledger
+from peer.cli.books import read_ledger
 from peer.daemon import LOG_DIRECTORY
 from peer.identity import load_key
 from peer.journal import read_entries, verify_log

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from peer.cli.channels import balance_line, listed_channels
+from peer.cli.books import listed_channels
+from peer.cli.channels import balance_line
 from peer.cli.jobs import read_jobs, sums_table
 from peer.cli.options import data_option, json_option
 from peer.cli.screen import table_console

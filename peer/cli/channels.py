@@ -1,6 +1,5 @@
 """`peerd channels`: where the money is; from the daemon when it runs, else from the log."""
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,39 +8,17 @@ import click
 import trio
 from rich.table import Table
 
-from peer.bundle import findings_json, findings_text, make_bundle
-from peer.checking import fold_log
+from peer.cli.books import find_channel, listed_channels
+from peer.cli.bundles import check_command, export_command
 from peer.cli.jobs import jobs_table, read_jobs, time_text
-from peer.cli.options import data_option, json_option, load_node
+from peer.cli.options import data_option, json_option
 from peer.cli.screen import short, table_console
 from peer.config import credits_of
-from peer.control import call_control, socket_path
-from peer.daemon import LOG_DIRECTORY
-from peer.journal import log_reader, read_entries
-from peer.reports import balance_json, channel_json
-from protocol import limits
-from protocol.bundle import check_bundle, encode_bundle
-from protocol.errors import ConfigError, LocalError, NetworkError, StorageError
-from protocol.log import ScanOutcome
-from protocol.records import decode_record
+from peer.control import call_control
+from protocol.errors import LocalError, NetworkError
 from protocol.units import format_credits
-from router.ledger import Ledger
 
 Json = dict[str, Any]
-
-
-def read_ledger(directory: Path, owner: bytes) -> Ledger:
-    """The ledger that a data directory's log makes, on the network that the log names.
-
-    Takes no lock. StorageError, `storage.foreign` for the log of another node.
-    """
-    if not (directory / LOG_DIRECTORY).exists():
-        return Ledger("", owner)  # a node that never ran
-    reader = log_reader(directory / LOG_DIRECTORY)
-    found = fold_log(reader, owner)
-    if reader.replay.outcome is ScanOutcome.CORRUPT:
-        raise StorageError("storage.corrupt", reader.replay.detail)
-    return found
 
 
 @click.group("channels", invoke_without_command=True)
@@ -62,6 +39,10 @@ def channels_group(context: click.Context, directory: Path, as_json: bool) -> No
         raise click.UsageError(f"write options behind the command: channels {name} --data DIR")
 
 
+channels_group.add_command(export_command)
+channels_group.add_command(check_command)
+
+
 @channels_group.command("list")
 @data_option
 @json_option
@@ -78,34 +59,6 @@ def _list(directory: Path, as_json: bool) -> None:
     console = table_console()
     console.print(channels_table(listed["channels"]))
     console.print(balance_line(listed["balance"]))
-
-
-def listed_channels(directory: Path) -> Json:
-    """All channels and the balance, from the daemon where it runs, else from the log."""
-    signer, _ = load_node(directory, {})
-    listed: Json | None = None
-    if socket_path(directory).exists():
-        listed = trio.run(_from_daemon, directory)
-    if listed is None:
-        ledger = read_ledger(directory, signer.public_key)
-        listed = {
-            "channels": [channel_json(item, live=False) for item in ledger.channels.values()],
-            "balance": balance_json(ledger.balance()),
-        }
-    return listed
-
-
-def find_channel(listed: Json, named: str) -> Json:
-    """The one channel whose id begins with `named`, in hex.
-
-    LocalError `channel.unknown`; ConfigError `config.bad_value` when several do.
-    """
-    found = [item for item in listed["channels"] if item["channel"].startswith(named.lower())]
-    if len(found) > 1:
-        raise ConfigError("config.bad_value", f"{len(found)} channels begin with {named!r}")
-    if not found or not named:
-        raise LocalError("channel.unknown", named)
-    return dict(found[0])
 
 
 @channels_group.command("show")
@@ -156,6 +109,22 @@ def close_command(directory: Path, named: str, as_json: bool) -> None:
     click.echo(f"channel closed: {settled} credits settled, {refund} back")
 
 
+@channels_group.command("open")
+@click.argument("peer", metavar="PEER")
+@click.option("--deposit", required=True, metavar="CREDITS", help="The channel's deposit.")
+@data_option
+@json_option
+def open_command(directory: Path, peer: str, deposit: str, as_json: bool) -> None:
+    """Open a channel to PEER before there is a job, so that the first one waits for nothing.
+
+    The peer must sell something and be connected, and a daemon must run here.
+    """
+    params = {"peer": peer, "deposit_ucr": credits_of("--deposit", deposit)}
+    answers: list[Json] = []
+    trio.run(call_control, directory, "open", params, answers.append)
+    click.echo(json.dumps(answers[0]) if as_json else f"channel {answers[0]['channel']}")
+
+
 @channels_group.command("topup")
 @click.argument("named", metavar="CHANNEL")
 @click.argument("amount", metavar="CREDITS")
@@ -196,68 +165,6 @@ def claim_command(directory: Path, named: str, as_json: bool) -> None:
         click.echo("no witness answered, or none is configured: see [anchor]")
     for one in answers[0]["witnesses"]:
         click.echo(f"{one['witness']}  {format_credits(one['free_ucr'])} credits free")
-
-
-@channels_group.command("export")
-@click.argument("named", metavar="CHANNEL")
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The file to write.",
-)
-@data_option
-@json_option
-def export_command(directory: Path, named: str, output: Path, as_json: bool) -> None:
-    """Write all that is signed about a CHANNEL into one file, for a judge or a watchtower.
-
-    Whoever has it can check it, and show the voucher for the payee. It holds no secret.
-    """
-    signer, _ = load_node(directory, {})
-    ledger = read_ledger(directory, signer.public_key)
-    listed = {"channels": [channel_json(item, live=False) for item in ledger.channels.values()]}
-    channel = ledger.channels[bytes.fromhex(find_channel(listed, named)["channel"])]
-    log = (decode_record(one.type, one.payload) for one in read_entries(directory / LOG_DIRECTORY))
-    data = encode_bundle(make_bundle(ledger, channel, signer, log))
-    try:
-        output.write_bytes(data)
-    except OSError as error:
-        raise StorageError("storage.unwritable", f"{output}: {error.strerror}") from error
-    _print_findings(data, as_json)
-
-
-@channels_group.command("check")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@json_option
-def check_command(file: Path, as_json: bool) -> None:
-    """Check a bundle that `channels export` wrote, and say what it proves.
-
-    Needs no node, no network and no key but those in the FILE.
-    """
-    try:
-        with file.open("rb") as opened:
-            data = opened.read(limits.BUNDLE_BYTES_MAX + 1)
-    except OSError as error:
-        raise ConfigError("config.unreadable", f"{file}: {error.strerror}") from error
-    _print_findings(data, as_json)
-
-
-def _print_findings(data: bytes, as_json: bool) -> None:
-    found = check_bundle(data)
-    if as_json:
-        click.echo(json.dumps(findings_json(found)))
-        return
-    for line in findings_text(found):
-        click.echo(line)
-
-
-async def _from_daemon(directory: Path) -> Json | None:
-    """The daemon's list; None when the socket was left by one that was killed."""
-    found: list[Json] = []
-    with contextlib.suppress(NetworkError):
-        await call_control(directory, "channels", {}, found.append)
-    return found[0] if found else None
 
 
 def channels_table(channels: list[Json]) -> Table:

@@ -9,7 +9,7 @@ import click
 import trio
 from rich.table import Table
 
-from peer.cli.channels import read_ledger
+from peer.cli.books import read_ledger
 from peer.cli.options import data_option, json_option, load_node
 from peer.cli.screen import table_console
 from peer.config import credits_of

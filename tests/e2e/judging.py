@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from peer.cli.channels import read_ledger
+from peer.cli.books import read_ledger
 from peer.identity import load_key
 from peer.journal import verify_log
 from protocol.channel import Channel, Role

@@ -76,8 +76,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Witnessed]:
 
 def test_a_job_is_paid_and_the_provider_collects_alone(world: Witnessed) -> None:
     """The deposit is locked at all three; with the requester killed, the voucher is paid out."""
+    payee = world.provider.peer_id
+    data = ("--data", str(world.requester.directory))
+    opened = run_json("channels", "open", payee, "--deposit", "1", *data)
     assert answer_of(world.ask())
     (channel,) = world.requester.channels()
+    assert channel["channel"] == opened["channel"]
     until(
         lambda: world.free(world.requester) == [GRANT - channel["deposit_ucr"]] * 3,
         "every witness hears of the certificate",
