@@ -9,6 +9,7 @@ Rule: engine/README.md.
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
@@ -55,13 +56,16 @@ class Checker:
         EngineError `engine.bad_spec` when the job's constraint takes too much.
         """
         step = len(self._columns)
-        chosen = self._sampler.choose(row, step)
         best = float(row.max())
         if step == len(self._claimed):
             ends = [float(row[token]) for token in self._ends]
             self._end_gap = best - max(ends, default=-math.inf)
-            self._ends_here = chosen in self._ends or (chosen is None and self._may_end)
+            # An output cut by length has no next token; that none can be found does not matter.
+            with suppress(EngineError):
+                chosen = self._sampler.choose(row, step)
+                self._ends_here = chosen in self._ends or (chosen is None and self._may_end)
             return
+        chosen = self._sampler.choose(row, step)
         token = self._claimed[step]
         if self._is_over or token in self._ends:
             # An output that is over has no further token, and its end is none of them.

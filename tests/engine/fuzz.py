@@ -223,7 +223,7 @@ async def fuzz(jobs: int, seed: int, say: Callable[[str], None] = lambda line: N
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
-        pid = engine.worker_pid(BABBLER_NAME)
+        pid, told = engine.worker_pid(BABBLER_NAME), 0
         for start in range(0, jobs, TOGETHER):
             async with trio.open_nursery() as group:
                 group.start_soon(watch, engine, said, tally)
@@ -238,6 +238,9 @@ async def fuzz(jobs: int, seed: int, say: Callable[[str], None] = lambda line: N
             if engine.worker_pid(BABBLER_NAME) != pid:
                 tally.faults.append(f"the worker died among jobs {start} to {start + TOGETHER}")
                 pid = engine.worker_pid(BABBLER_NAME)
+            for fault in tally.faults[told:]:
+                say(fault[:2_000])
+            told = len(tally.faults)
             if start % (TOGETHER * 50) == 0:
                 say(f"{start} jobs, {len(tally.faults)} faults")
         nursery.cancel_scope.cancel()

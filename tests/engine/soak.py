@@ -16,7 +16,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import structlog
 import trio
@@ -243,10 +243,15 @@ def main() -> int:
         soak, asked.jobs, asked.checks, asked.seed, lambda line: print(line, file=sys.stderr)
     )
     if asked.json:
-        print(json.dumps(asdict(report)))
+        print(json.dumps(to_json(report)))
     else:
         show(report)
     return 1 if report.faults else 0
+
+
+def to_json(report: Report) -> dict[str, object]:
+    """The report as JSON has it; `asdict` would make another Counter, of pairs."""
+    return {**asdict(replace(report, outcomes=Counter())), "outcomes": dict(report.outcomes)}
 
 
 def show(report: Report) -> None:

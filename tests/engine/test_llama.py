@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import trio
@@ -12,7 +13,7 @@ from engine.interface import Engine, Finished, Started, Tokens
 from engine.settings import LlamaSettings
 from protocol import limits
 from protocol.errors import EngineError
-from protocol.fields import FinishReason
+from protocol.fields import ConstraintKind, FinishReason, OutputConstraint
 from tests.engine.babbler import babbler_path
 
 LONG = 1_900
@@ -171,3 +172,26 @@ async def test_a_job_that_was_cancelled_before_a_step_makes_no_token(serve, job)
         await engine.run_job(job("Hello", tokens=5), lambda event: None)
         assert [type(event) for event in cancelled._events] == [Started, Finished]
         assert cancelled._events[-1].reason == FinishReason.CANCELLED
+
+
+async def test_an_answer_whose_grammar_could_not_go_on_is_rechecked_all_the_same(serve, job):
+    """It ended by length; that what would have followed takes too much is no fault of it."""
+    text = 'root ::= "☃"* | ([a-z] | [b-y] | [c-x] | [d-w] root)+'
+    spec = job(
+        "how word word are are ኸare how ",
+        tokens=1,
+        temperature_milli=900,
+        top_k=40,
+        top_p_milli=950,
+        seed=7,
+    )
+    constraint = OutputConstraint(ConstraintKind.GRAMMAR, text)
+    spec = replace(spec, parameters=replace(spec.parameters, constraint=constraint))
+    events = []
+    async with serve(LlamaSettings(n_threads=1, context_tokens=512)) as engine:
+        await engine.run_job(spec, events.append)
+        ids = [token for event in events if isinstance(event, Tokens) for token in event.ids]
+        report = await engine.recheck(spec.model, spec.prompt, spec.parameters, ids)
+    assert len(ids) == 1
+    assert report.mismatches == 0
+    assert not report.ends

@@ -1,6 +1,7 @@
 """A short soak in every test run; the real one: `python -m tests.engine.soak`."""
 
 import dataclasses
+import json
 
 import pytest
 import trio
@@ -16,6 +17,8 @@ async def test_mixed_jobs_end_well_and_are_the_same_alone(monkeypatch):
     assert report.faults == []
     assert report.compared == 8
     assert {"finished", "cancelled"} == set(report.outcomes)
+    assert json.loads(json.dumps(soak.to_json(report)))["outcomes"] == report.outcomes
+    soak.show(report)
 
 
 async def test_another_output_is_a_fault(monkeypatch):
