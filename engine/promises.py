@@ -21,6 +21,10 @@ QUANTILE = 750
 WAIT_BOUNDS = UNIT // 16, 4 * UNIT
 READ_BOUNDS = UNIT // 4, 4 * UNIT
 SPEED_BOUNDS = UNIT // 4, 4 * UNIT
+# What a job takes beside the model, a pipe and a busy daemon, shows where little is read: a factor
+# learned there would be wrong for long prompts.
+READ_NS_MIN = 20_000_000
+OVERHEAD_NS_MAX = 250_000_000
 # A promise is kept within a quarter, and an instant: nobody notices 20 ms.
 KEPT_WITHIN = UNIT // 4
 KEPT_WITHIN_NS = 20_000_000
@@ -108,18 +112,24 @@ class Promises:
     def __init__(self) -> None:
         self.wait = Correction(WAIT_BOUNDS, QUANTILE)
         self.read = Correction(READ_BOUNDS, QUANTILE)
+        self._overheads = Ring((0,) * PRIOR_JOBS)
         self.speed = Correction(SPEED_BOUNDS, UNIT - QUANTILE)
         self.ttft_errors = Errors()
         self.speed_errors = Errors()
         self.jobs = 0
         self.kept = 0
 
+    @property
+    def overhead_ns(self) -> int:
+        """What a first token takes beside the model."""
+        return self._overheads.quantile(QUANTILE)
+
     def correct(self, estimate: Estimate) -> Estimate:
         """What to promise where the engine estimates this."""
         wait_ns = self.wait.apply(estimate.wait_ns)
         read_ns = self.read.apply(estimate.ttft_ns - estimate.wait_ns)
         speed = self.speed.apply(estimate.tokens_per_s_milli)
-        return Estimate(wait_ns + read_ns, speed, wait_ns)
+        return Estimate(wait_ns + read_ns + self.overhead_ns, speed, wait_ns)
 
     def take(
         self,
@@ -131,7 +141,7 @@ class Promises:
         """A job is over: what the engine had estimated for it when it came, the same corrected,
         and what came of it. Whether what the requester was `told` (else: expected) was kept."""
         self.wait.add(delivered.queue_ns, estimated.wait_ns)
-        self.read.add(
+        self._learn_read(
             delivered.ttft_ns - delivered.queue_ns, estimated.ttft_ns - estimated.wait_ns
         )
         self.ttft_errors.add(delivered.ttft_ns, expected.ttft_ns)
@@ -142,6 +152,12 @@ class Promises:
         self.jobs += 1
         self.kept += kept
         return kept
+
+    def _learn_read(self, read_ns: int, estimated_ns: int) -> None:
+        if estimated_ns >= READ_NS_MIN:
+            self.read.add(max(0, read_ns - self.overhead_ns), estimated_ns)
+        elif estimated_ns > 0:
+            self._overheads.add(min(OVERHEAD_NS_MAX, max(0, read_ns - estimated_ns)))
 
 
 def is_kept(promised: Estimate, delivered: Delivered) -> bool:

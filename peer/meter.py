@@ -120,6 +120,7 @@ class Meter:
                 "wait": promises.wait.factor / 1_000,
                 "read": promises.read.factor / 1_000,
                 "tokens_per_s": promises.speed.factor / 1_000,
+                "overhead_ms": milliseconds(promises.overhead_ns),
             },
         }
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from engine.interface import Estimate
 from engine.promises import (
     ERROR_MAX,
+    OVERHEAD_NS_MAX,
     PRIOR_JOBS,
     READ_BOUNDS,
     RING_JOBS,
@@ -38,9 +39,12 @@ def test_a_promise_stays_within_bounds_of_the_estimate(
     for job in jobs:
         promises.take(*job)
     promise = promises.correct(estimate)
+    overhead_ns = promises.overhead_ns
+    assert 0 <= overhead_ns <= OVERHEAD_NS_MAX
+    read_ns = promise.ttft_ns - promise.wait_ns - overhead_ns
     parts = (
         (promise.wait_ns, estimate.wait_ns, WAIT_BOUNDS),
-        (promise.ttft_ns - promise.wait_ns, estimate.ttft_ns - estimate.wait_ns, READ_BOUNDS),
+        (read_ns, estimate.ttft_ns - estimate.wait_ns, READ_BOUNDS),
         (promise.tokens_per_s_milli, estimate.tokens_per_s_milli, SPEED_BOUNDS),
     )
     for promised, estimated, (low, high) in parts:
@@ -105,6 +109,21 @@ def test_a_wait_and_the_reading_are_corrected_apart() -> None:
         promises.take(estimate, estimate, Delivered(100 * MS, 300 * MS, 4_000))
     assert promises.correct(estimate) == Estimate(300 * MS, 4_000, 100 * MS)
     assert promises.correct(Estimate(100 * MS, 8_000)) == Estimate(200 * MS, 4_000, 0)
+
+
+def test_what_a_job_takes_beside_the_model_is_no_factor() -> None:
+    """A known beginning leaves 1 ms to read, and the pipe takes 9: a long prompt takes no ten
+    times as long for that."""
+    promises, little = Promises(), Estimate(1 * MS, 0)
+    for _ in range(RING_JOBS):
+        promises.take(little, promises.correct(little), Delivered(0, 10 * MS, 0))
+    assert promises.correct(little).ttft_ns == 10 * MS
+    assert promises.correct(Estimate(1_000 * MS, 0)).ttft_ns == 1_009 * MS
+    assert promises.ttft_errors.quantile(500) == 0
+    long = Estimate(100 * MS, 0)
+    for _ in range(RING_JOBS):
+        promises.take(long, promises.correct(long), Delivered(0, 109 * MS, 0))
+    assert promises.read.factor == UNIT
 
 
 def test_nothing_is_learned_from_an_estimate_of_nothing() -> None:

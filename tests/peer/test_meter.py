@@ -76,7 +76,8 @@ def test_a_slow_engine_corrects_the_next_promises() -> None:
     assert (better.ttft_ns, better.ttft_ns_per_input_token) == (200 * NS_PER_MS, 2 * NS_PER_MS)
     assert better.tokens_per_s_milli == 25_000
     assert meter.kept_json()["ttft_error"]["p50"] == 0
-    assert meter.kept_json()["correction"] == {"wait": 1, "read": 2, "tokens_per_s": 0.5}
+    correction = {"wait": 1, "read": 2, "tokens_per_s": 0.5, "overhead_ms": 0}
+    assert meter.kept_json()["correction"] == correction
 
 
 def test_totals_are_sums_and_means() -> None:
