@@ -139,6 +139,8 @@ LANES_PER_CHANNEL_MAX: Final = 32
 DENIAL_FORGIVEN_PER: Final = 64
 # Payers whose denials are remembered; each got one window at most.
 DENIALS_TRACKED_MAX: Final = 8_192
+# A close may cross the last words about a lane; a payee that refuses it again has a reason.
+CLOSE_REFUSALS_MAX: Final = 3
 # Output tokens in one chunk; one chunk is the credit that a newcomer gets.
 CHUNK_TOKENS_MAX: Final = 32
 # Tokens that a provider treats as one: small enough that a window of one chunk always moves.

@@ -5,6 +5,7 @@ Sans-IO. Rule: protocol/README.md, "Close".
 
 from collections.abc import Callable
 
+from protocol import limits
 from protocol.channel import ChannelState, Role
 from router import events
 from router.actions import SessionKey
@@ -22,6 +23,7 @@ class Closing:
         self._payer = payer
         self._connect = connect
         self._wanted: list[bytes] = []
+        self._refusals: dict[bytes, int] = {}
 
     def close(self, cids: tuple[bytes, ...], up: Callable[[SessionKey], bool]) -> None:
         """Close the payer channels named, or all of them; `up` tells whether a stream is."""
@@ -30,6 +32,7 @@ class Closing:
                 continue
             if cids and channel.cid not in cids:
                 continue
+            self._refusals.pop(channel.cid, None)
             if channel.cid not in self._wanted:
                 self._wanted.append(channel.cid)
             session = SessionKey(channel.peer, outbound=True)
@@ -51,10 +54,17 @@ class Closing:
                 self._wanted.remove(cid)
                 self._payer.close(session, channel)
 
+    def refused(self, cid: bytes, code: str) -> None:
+        """The payee did not take a close: again, when it may only have crossed something."""
+        refusals = self._refusals[cid] = self._refusals.get(cid, 0) + 1
+        if code == "channel.wrong_state" and refusals <= limits.CLOSE_REFUSALS_MAX:
+            self._wanted.append(cid)
+
     def closed(self, cid: bytes) -> None:
         """A channel closed: tell whoever waits for it."""
         if cid in self._wanted:
             self._wanted.remove(cid)
+        self._refusals.pop(cid, None)
         channel = self._context.ledger.channels[cid]
         settled = channel.settled_ucr or 0
         refund = channel.deposit_ucr - settled

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from protocol import limits, messages, wire
+from protocol.channel import ChannelState
 from protocol.crypto import Signer, Verify, verify
 from protocol.envelope import Signed
 from protocol.errors import RemoteError
@@ -250,7 +251,7 @@ class Node:
             case messages.JobFailed():
                 delivery.take_failed(session, message)
             case messages.Refuse():
-                delivery.take_refuse(session, message)
+                self._refused(session, message)
             case messages.Resume():
                 self.requester.reestablish.take_resume(session, message)
             case messages.Reestablish():
@@ -264,6 +265,13 @@ class Node:
                 self.requester.awarding.dispatch(session.peer)
             case _:
                 raise RemoteError("session.protocol", type(message).__name__)
+
+    def _refused(self, session: SessionKey, message: messages.Refuse) -> None:
+        channel = self.context.ledger.channel(message.subject)
+        closing = channel is not None and channel.state is ChannelState.CLOSING_COOP
+        self.requester.delivery.take_refuse(session, message)
+        if closing:
+            self.closing.refused(message.subject, message.code)
 
     def _from_payer(self, session: SessionKey, message: Any) -> None:
         provider = self.provider

@@ -270,6 +270,18 @@ def test_a_lost_countersignature_is_sent_again(who: str) -> None:
     assert same_totals(requester, provider)
 
 
+def test_a_close_that_crosses_a_result_sent_again() -> None:
+    """Regression: the payee's lane was still open, and the close was given up for good."""
+    world = make_world()
+    provider, requester = world.peers
+    tamper(world, requester, ReceiptAck, lambda _: None)
+    world.give(requester, make_ask(tokens=TOKENS))
+    world.run(2_500 * NS_PER_MS)
+    world.cut(provider, requester)
+    assert len(close_all(world, requester)) == 1
+    assert provider.node.context.ledger.receipts == 1
+
+
 def test_a_receipt_that_is_never_countersigned() -> None:
     """The lane is closed at its price after ACKNOWLEDGE_TIMEOUT_NS; the channel can close."""
     world = make_world()
