@@ -133,6 +133,7 @@ class Driver:
 
         Raises StorageError when the log fails: the daemon must stop.
         """
+        self._rearm()  # what the log leaves to be done needs no input first
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run_timers)
             task_status.started()

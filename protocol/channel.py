@@ -1,4 +1,4 @@
-"""A payment channel and its lanes: the two state machines and the arithmetic of one channel.
+"""A payment channel: its state machine and the arithmetic of its total and its lanes.
 
 One direction, payer to payee; one cumulative total, which is the nonce; lanes are accounting
 only. A `Channel` changes by nothing but `apply`ing log records (protocol.records), so a replay
@@ -10,10 +10,10 @@ from enum import Enum
 from typing import Final
 
 from protocol import limits
+from protocol.errors import RemoteError
 from protocol.fields import ChannelTerms, LaneClaim
-from protocol.machine import apply
-from protocol.messages import Result, Voucher
-from protocol.units import cost_ucr
+from protocol.lane import Lane
+from protocol.messages import Voucher
 
 
 class Role(Enum):
@@ -56,6 +56,7 @@ class ChannelEvent(Enum):
     CHALLENGE = "challenge"
     RESPOND = "respond"
     DEADLINE = "deadline"
+    WRITE_OFF = "write_off"
     FAULT = "fault"
 
 
@@ -69,6 +70,7 @@ CHANNEL_TRANSITIONS: Final[dict[tuple[ChannelState, ChannelEvent], ChannelState]
     (_C.OPENING, _E.VOUCHER): _C.OPENING,
     (_C.OPENING, _E.LANE_CLOSE): _C.OPENING,
     (_C.OPENING, _E.LOST): _C.DETACHED,
+    (_C.OPENING, _E.CHALLENGE): _C.CHALLENGE,
     (_C.OPENING, _E.FAULT): _C.FROZEN,
     (_C.READY, _E.LANE_OPEN): _C.READY,
     (_C.READY, _E.CHUNK): _C.READY,
@@ -78,6 +80,7 @@ CHANNEL_TRANSITIONS: Final[dict[tuple[ChannelState, ChannelEvent], ChannelState]
     (_C.READY, _E.LOST): _C.DETACHED,
     (_C.READY, _E.CLOSE_REQUEST): _C.CLOSING_COOP,
     (_C.READY, _E.CHALLENGE): _C.CHALLENGE,
+    (_C.READY, _E.WRITE_OFF): _C.SETTLED,
     (_C.READY, _E.FAULT): _C.FROZEN,
     (_C.DETACHED, _E.LOST): _C.DETACHED,
     (_C.DETACHED, _E.LANE_CLOSE): _C.DETACHED,
@@ -85,108 +88,23 @@ CHANNEL_TRANSITIONS: Final[dict[tuple[ChannelState, ChannelEvent], ChannelState]
     (_C.DETACHED, _E.REFUSE): _C.CLOSED,
     (_C.DETACHED, _E.CLOSE_ACK): _C.CLOSED,
     (_C.DETACHED, _E.CHALLENGE): _C.CHALLENGE,
+    (_C.DETACHED, _E.WRITE_OFF): _C.SETTLED,
     (_C.DETACHED, _E.FAULT): _C.FROZEN,
     (_C.CLOSING_COOP, _E.CLOSE_ACK): _C.CLOSED,
     (_C.CLOSING_COOP, _E.CLOSE_REFUSE): _C.READY,
     (_C.CLOSING_COOP, _E.LOST): _C.DETACHED,
     (_C.CLOSING_COOP, _E.CHALLENGE): _C.CHALLENGE,
     (_C.CLOSING_COOP, _E.FAULT): _C.FROZEN,
+    (_C.CHALLENGE, _E.LANE_CLOSE): _C.CHALLENGE,
     (_C.CHALLENGE, _E.RESPOND): _C.CHALLENGE,
     (_C.CHALLENGE, _E.LOST): _C.CHALLENGE,
+    (_C.CHALLENGE, _E.CLOSE_ACK): _C.CLOSED,
     (_C.CHALLENGE, _E.DEADLINE): _C.SETTLED,
     (_C.FROZEN, _E.LOST): _C.FROZEN,
     (_C.FROZEN, _E.LANE_CLOSE): _C.FROZEN,
     (_C.FROZEN, _E.CHALLENGE): _C.CHALLENGE,
-    (_C.FROZEN, _E.CLOSE_ACK): _C.CLOSED,
+    (_C.FROZEN, _E.WRITE_OFF): _C.SETTLED,
 }
-
-
-class LaneState(Enum):
-    """Where a job's lane stands; ABORTED lanes are settled at what was delivered."""
-
-    OFFERED = "offered"
-    ACTIVE = "active"
-    PAUSED = "paused"
-    DONE = "done"
-    AUDIT = "audit"
-    PAID = "paid"
-    DISPUTED = "disputed"
-    ABORTED = "aborted"
-
-
-class LaneEvent(Enum):
-    """What can happen to a lane."""
-
-    ACCEPT = "accept"
-    CHUNK = "chunk"
-    WINDOW_FULL = "window_full"
-    VOUCHER = "voucher"
-    RESULT = "result"
-    ACKNOWLEDGE = "acknowledge"
-    AUDIT_PASSED = "audit_passed"
-    DISPUTE = "dispute"
-    ABORT = "abort"
-
-
-_L, _V = LaneState, LaneEvent
-
-LANE_TRANSITIONS: Final[dict[tuple[LaneState, LaneEvent], LaneState]] = {
-    (_L.OFFERED, _V.ACCEPT): _L.ACTIVE,
-    (_L.OFFERED, _V.ABORT): _L.ABORTED,
-    (_L.ACTIVE, _V.CHUNK): _L.ACTIVE,
-    (_L.ACTIVE, _V.VOUCHER): _L.ACTIVE,
-    (_L.ACTIVE, _V.WINDOW_FULL): _L.PAUSED,
-    (_L.ACTIVE, _V.RESULT): _L.DONE,
-    (_L.ACTIVE, _V.ABORT): _L.ABORTED,
-    (_L.PAUSED, _V.VOUCHER): _L.ACTIVE,
-    (_L.PAUSED, _V.WINDOW_FULL): _L.PAUSED,
-    (_L.PAUSED, _V.ABORT): _L.ABORTED,
-    (_L.DONE, _V.VOUCHER): _L.DONE,
-    (_L.DONE, _V.ACKNOWLEDGE): _L.AUDIT,
-    (_L.DONE, _V.DISPUTE): _L.DISPUTED,
-    (_L.DONE, _V.ABORT): _L.ABORTED,
-    (_L.AUDIT, _V.AUDIT_PASSED): _L.PAID,
-    (_L.AUDIT, _V.DISPUTE): _L.DISPUTED,
-}
-
-
-@dataclass(slots=True)
-class Lane:
-    """One job on a channel: its prices and how far it got.
-
-    `due_ucr` is the price of what was sent (payee) or received (payer); `reserved_ucr` the
-    price up to which the payee has durably said that it may have sent; `receipt_id` names the
-    receipt that the payee signed. `exact` is False for a payee that restarted meanwhile and
-    can't tell what it sent from what it reserved. `result` is kept until it is counter-signed,
-    `resumes` counts the broken streams that the lane survived.
-    """
-
-    lane: int
-    request_id: bytes
-    bid_id: bytes
-    input_price_ucr: int
-    output_price_ucr: int
-    state: LaneState = LaneState.OFFERED
-    chunks: int = 0
-    due_ucr: int = 0
-    reserved_ucr: int = 0
-    receipt_id: bytes = b""
-    result: Result | None = None
-    exact: bool = True
-    resumes: int = 0
-
-    def step(self, *events: LaneEvent) -> None:
-        """Move by the table. RemoteError `channel.wrong_state`."""
-        for event in events:
-            self.state = apply(LANE_TRANSITIONS, self.state, event, "channel.wrong_state")
-
-    def price_ucr(self, input_tokens: int, output_tokens: int) -> int:
-        """The price due at these counts."""
-        return cost_ucr(input_tokens, output_tokens, self.input_price_ucr, self.output_price_ucr)
-
-    def claim(self) -> LaneClaim:
-        """The lane as a voucher states it."""
-        return LaneClaim(self.lane, self.chunks, self.due_ucr)
 
 
 @dataclass(slots=True)
@@ -199,7 +117,8 @@ class Channel:
     kept so that a reconnecting peer that missed the end can still be reconciled, `receipts`
     those that the payer counter-signed under them. The salts and
     `open_signature`, the payer's, are kept as evidence for others.
-    `offered_ucr` is the deposit that the payer last offered.
+    `offered_ucr` is the deposit that the payer last offered, `deadline_ns` the end of the
+    challenge period.
     """
 
     cid: bytes
@@ -224,6 +143,7 @@ class Channel:
     payee_salt: bytes = bytes(16)
     open_signature: bytes = b""
     offered_ucr: int = 0
+    deadline_ns: int = 0
 
     def step(self, event: ChannelEvent) -> None:
         """Move by the table. RemoteError `channel.wrong_state`."""
@@ -232,7 +152,11 @@ class Channel:
 
     def check(self, event: ChannelEvent) -> None:
         """That the table has a cell for `event` now. RemoteError `channel.wrong_state`."""
-        apply(CHANNEL_TRANSITIONS, self.state, event, "channel.wrong_state")
+        if not self.allows(event):
+            detail = f"{event.value} in {self.state.value}"
+            # Who has not heard of a close yet is no offender.
+            heard = self.state not in (_C.CHALLENGE, _C.CLOSED, _C.SETTLED)
+            raise RemoteError("channel.wrong_state", detail, penalize=heard)
 
     def allows(self, event: ChannelEvent) -> bool:
         """Whether the table has a cell for `event` now."""
@@ -267,6 +191,11 @@ class Channel:
     def expires_at_ns(self) -> int:
         """When the channel's lifetime ends, Unix ns."""
         return self.opened_at_ns + self.terms.lifetime_ns
+
+    def claim_at_ns(self) -> int:
+        """When the payee claims, and no lane is opened any more, Unix ns."""
+        margin_ns = min(limits.CLAIM_MARGIN_NS, self.terms.lifetime_ns // 4)
+        return self.expires_at_ns() - margin_ns
 
     def claims(self) -> tuple[LaneClaim, ...]:
         """What a voucher states: lane 0 is the sum of the closed lanes, then the open ones."""

@@ -80,6 +80,7 @@ CODES: Final[dict[str, str]] = {
     "channel.frozen": "the channel is frozen after a fault; only claim and close are possible",
     "channel.bad_reestablish": "the peer shows a voucher that this side never signed",
     "channel.no_answer": "the peer did not agree in time; is it up? try again later",
+    "channel.challenged": "an end of the channel closes it alone; what was delivered stays due",
     "channel.close_mismatch": "the two sides do not agree on the final total",
     "channel.no_proof": "the payee wants a deposit that its witnesses signed; see [anchor]",
     "channel.too_late": "the channel is settled already; the voucher came after the deadline",

@@ -147,6 +147,13 @@ CHUNK_TOKENS_MAX: Final = 32
 PIECE_TOKENS_MAX: Final = 8
 CHANNEL_LIFETIME_NS: Final = 30 * 24 * 3_600 * NS_PER_S
 CHALLENGE_NS: Final = 24 * 3_600 * NS_PER_S
+# What a payee's terms may ask for at most: a payer's deposit is locked for so long.
+CHALLENGE_NS_MAX: Final = 7 * 24 * 3_600 * NS_PER_S
+# A payee claims so long before a channel's lifetime ends, a payer asks to close so long before
+# that; jobs end within DEADLINE_NS_MAX.
+CLAIM_MARGIN_NS: Final = 3_600 * NS_PER_S
+# An anchor that did not know yet what a channel is settled at is asked again.
+FINALIZE_RETRY_NS: Final = 60 * NS_PER_S
 # Witnesses of one quorum: a proof of deposit carries up to so many signatures, ~100 B each.
 WITNESSES_MAX: Final = 32
 # Receipts of a settlement bundle, in pages of ARRAY_ITEMS_MAX; the newest are kept. ~700 B each.

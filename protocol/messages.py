@@ -438,6 +438,28 @@ class Resume:
     sequence: Annotated[int, Meta(ge=1, le=limits.U32_MAX)]
 
 
+@message(63)
+@dataclass(frozen=True, slots=True)
+class CloseNotice:
+    """The sender closes the channel alone, at the total of its best voucher; `signature` is the
+    sender's over it and `deadline_ns`, until when it takes a better one."""
+
+    cid: Bytes32
+    total_ucr: U63
+    deadline_ns: U63
+    voucher: Voucher | None
+    signature: Bytes64
+
+
+@message(64)
+@dataclass(frozen=True, slots=True)
+class CloseClaim:
+    """A better voucher than the one that a channel is being closed with."""
+
+    cid: Bytes32
+    voucher: Voucher
+
+
 # --- session: client to witness ------------------------------------------------------------
 
 

@@ -144,7 +144,8 @@ class ReceiptCountersigned:
 class ChannelClosed:
     """The channel is settled at `settled_ucr`; the rest of the deposit is the payer's again.
 
-    `how` is 1 co-operative (both signatures), 2 refused at opening (none, nothing due).
+    `how` is 1 co-operative (both signatures), 2 refused at opening (none, nothing due),
+    3 unilateral (none, the best voucher), 4 written off at the lifetime's end (none, no voucher).
     """
 
     cid: Bytes32
@@ -219,6 +220,20 @@ class DepositRaised:
     cid: Bytes32
     deposit_ucr: Deposit
     signature: Bytes64
+
+
+@record(17)
+@dataclass(frozen=True, slots=True)
+class ChallengeStarted:
+    """One end closes the channel alone, before it says so or when it hears of it.
+
+    `started_by` is 1 payer, 2 payee. Better vouchers than `total_ucr` count until `deadline_ns`.
+    """
+
+    cid: Bytes32
+    total_ucr: U63
+    started_by: U8
+    deadline_ns: U63
 
 
 @record(20)

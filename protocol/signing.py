@@ -54,6 +54,12 @@ def open_bytes(network: str, cid: bytes, deposit_ucr: int, opened_at_ns: int) ->
     return crypto.domain_tag(network, "open") + cid + _u64(deposit_ucr) + _u64(opened_at_ns)
 
 
+def close_notice_bytes(network: str, cid: bytes, total_ucr: int, deadline_ns: int) -> bytes:
+    """tag16 ‖ cid32 ‖ total u64 ‖ deadline u64, by the end that closes alone."""
+    tag = crypto.domain_tag(network, "close notice")
+    return tag + cid + _u64(total_ucr) + _u64(deadline_ns)
+
+
 def top_up_bytes(network: str, cid: bytes, deposit_ucr: int) -> bytes:
     """tag16 ‖ cid32 ‖ deposit u64, by the payer."""
     return crypto.domain_tag(network, "top up") + cid + _u64(deposit_ucr)

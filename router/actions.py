@@ -176,6 +176,13 @@ class CloseChannels:
 
 
 @dataclass(frozen=True, slots=True)
+class ForceClose:
+    """Close the channels named by `cids` alone, whatever the other end says."""
+
+    cids: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TopUpChannel:
     """Raise the deposit of the payer channel `cid` to `deposit_ucr` in all."""
 
@@ -246,6 +253,7 @@ Input = (
     | Ask
     | CancelAsk
     | CloseChannels
+    | ForceClose
     | TopUpChannel
     | OpenChannel
     | ClaimDeposits

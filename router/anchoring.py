@@ -50,7 +50,7 @@ class Anchoring:
     """Takes what witnesses and their clients say, and tells the other cores what follows.
 
     `funded` is told of a channel that has the deposit which was ordered, `refused` of one that
-    does not get it.
+    does not get it, `challenged` and `settled` of one that is closed at the witnesses.
     """
 
     TIMERS: Final = ("witness", "quorum", "watch")
@@ -65,10 +65,14 @@ class Anchoring:
         funded: Callable[[bytes], None],
         refused: Callable[[bytes, str], None],
         window_ucr: Callable[[], int],
+        challenged: Callable[[bytes], None],
+        settled: Callable[[bytes, int], None],
     ) -> None:
         self._context = context
         self._funded = funded
         self._refused = refused
+        self._challenged = challenged
+        self._settled = settled
         self._grants = settings.grants
         self.witness: Witness | None = None
         self.anchor: Anchor = MutualCredit(settings.deposit_max_ucr, settings.limits_ucr)
@@ -157,8 +161,10 @@ class Anchoring:
     def challenged(self, cid: bytes, total_ucr: int, deadline_ns: int) -> None:
         """The other end closes alone; the anchor has answered with our best voucher."""
         note = self._context.note
-        note("channel.challenged", cid=cid, total_ucr=total_ucr, deadline_ns=deadline_ns)
+        note("deposit.challenged", cid=cid, total_ucr=total_ucr, deadline_ns=deadline_ns)
+        self._challenged(cid)
 
     def settled(self, cid: bytes, settled_ucr: int) -> None:
         """The witnesses paid out."""
         self._context.note("deposit.settled", cid=cid, settled_ucr=settled_ucr)
+        self._settled(cid, settled_ucr)

@@ -7,11 +7,12 @@ Pure: it verifies and counts, and never decides what to do about it. Rule: proto
 from dataclasses import dataclass
 
 from protocol import limits, signing
-from protocol.channel import LANE_TRANSITIONS as TRANSITIONS
-from protocol.channel import Channel, Lane, LaneEvent
+from protocol.channel import Channel
 from protocol.crypto import Verify
 from protocol.errors import RemoteError
 from protocol.fields import GenerationParameters
+from protocol.lane import LANE_TRANSITIONS as TRANSITIONS
+from protocol.lane import Lane, LaneEvent
 from protocol.machine import apply
 from protocol.messages import Accept, Chunk, Receipt, Request, Result
 from protocol.transcript import transcript_next

@@ -18,6 +18,7 @@ from router import events
 from router.actions import OpenSession, SessionKey
 from router.attempt import Attempt
 from router.auction import ScoredBid
+from router.breaks import Breaks
 from router.context import Context
 from router.delivery import Delivery
 from router.job import Job
@@ -39,6 +40,7 @@ class Awarding:
         top_ups: TopUps,
         reestablish: PayerReestablish,
         delivery: Delivery,
+        breaks: Breaks,
         jobs: Callable[[], Iterable[Job]],
         fail: Callable[[Job, str, str], None],
         auction: Callable[[Job], None],
@@ -49,6 +51,7 @@ class Awarding:
         self._top_ups = top_ups
         self._reestablish = reestablish
         self._delivery = delivery
+        self._breaks = breaks
         self._jobs = jobs
         self._fail = fail
         self._auction = auction
@@ -130,7 +133,7 @@ class Awarding:
     def session_closed(self, provider: bytes, code: str, *, may_resume: bool) -> None:
         """The stream is gone: waiting jobs try elsewhere, running ones wait for it or end."""
         was_up = self._sessions.pop(provider, False)
-        self._delivery.session_closed(provider, may_resume=may_resume)
+        self._breaks.session_closed(provider, may_resume=may_resume)
         for job in list(self._jobs()):
             if job.candidate is None or job.candidate.signed.sender != provider:
                 continue

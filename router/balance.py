@@ -1,6 +1,9 @@
-"""A node's sums over its channels. A plain value."""
+"""A node's sums over its channels. Pure."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from protocol.channel import Channel, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +23,18 @@ class Balance:
     def net_ucr(self) -> int:
         """Earned less spent."""
         return self.earned_ucr - self.spent_ucr
+
+
+def sum_up(channels: Iterable[Channel], spent_ucr: int, earned_ucr: int) -> Balance:
+    """The balance of these channels, and of those that are forgotten, by their sums."""
+    spent, earned = spent_ucr, earned_ucr
+    locked = unpaid = 0
+    for channel in channels:
+        due = channel.due_ucr if channel.settled_ucr is None else channel.settled_ucr
+        if channel.role is Role.PAYER:
+            spent += due
+            locked += channel.deposit_ucr - due if channel.is_open else 0
+        else:
+            earned += due
+            unpaid += max(0, due - channel.total_ucr) if channel.is_open else 0
+    return Balance(spent, locked, earned, unpaid)

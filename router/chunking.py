@@ -5,7 +5,8 @@ what it needs. Rule: protocol/README.md, "Chunks" and "Credit".
 """
 
 from protocol import limits, signing, transcript
-from protocol.channel import ChannelEvent, LaneEvent, LaneState
+from protocol.channel import ChannelEvent
+from protocol.lane import LaneEvent, LaneState
 from protocol.messages import Chunk, NeedVoucher
 from router.context import Context
 from router.payee import Payee

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from protocol import limits
-from protocol.channel import Channel, ChannelEvent, ChannelState, LaneState
+from protocol.channel import Channel, ChannelEvent, ChannelState
 from protocol.errors import CODES, LocalError, RemoteError
 from protocol.job import JobEvent, JobState
+from protocol.lane import LaneState
 from protocol.messages import (
     Accept,
     Cancel,
@@ -51,7 +51,8 @@ class Delivery:
         self.paying = Paying(context, payer, top_ups)
         self.attempts = Attempts()
 
-    def _job(self, attempt: Attempt) -> Job | None:
+    def job_of(self, attempt: Attempt) -> Job | None:
+        """The request that still wants the lane's answer."""
         job = self._requester.job(attempt.request)
         return job if job is not None and job.attempt is attempt else None
 
@@ -66,9 +67,9 @@ class Delivery:
             opened = attempt.channel.state is ChannelState.OPENING
             if opened:
                 attempt.channel.step(ChannelEvent.ACCEPT)
-        if self._job(attempt) is not None:
+        if self.job_of(attempt) is not None:
             context.timers.cancel(TimerKey("accept", attempt.request))
-            self._watch(attempt)
+            self.watch(attempt)
         if opened:
             self._requester.awarding.dispatch(session.peer)
 
@@ -79,7 +80,7 @@ class Delivery:
         with self._fault(attempt):
             attempt.channel.step(ChannelEvent.CHUNK)
             attempt.take_chunk(context.network, chunk, context.verify)
-        job = self._job(attempt)
+        job = self.job_of(attempt)
         if job is None:
             return
         job.step(JobEvent.CHUNK)
@@ -91,7 +92,7 @@ class Delivery:
             chunk.logprobs,
         )
         context.deliver(job.ask.ask_id, text)
-        self._watch(attempt)
+        self.watch(attempt)
         self.paying.ahead(job, attempt)
 
     def take_need(self, session: SessionKey, message: NeedVoucher) -> None:
@@ -101,7 +102,7 @@ class Delivery:
         self._pay_needed(attempt)
 
     def _pay_needed(self, attempt: Attempt) -> None:
-        job = self._job(attempt)
+        job = self.job_of(attempt)
         if job is None:
             return
         try:
@@ -133,10 +134,10 @@ class Delivery:
         attempt = self.attempts.find(session, result.receipt.cid, result.receipt.lane)
         with self._fault(attempt):
             identity = attempt.check_result(context.network, result, context.verify)
-        job = self._job(attempt)
+        job = self.job_of(attempt)
         ack = countersign(context, result, identity)
         context.append(ReceiptAcknowledged(result.receipt, result.signature, ack.signature))
-        self._drop(attempt)
+        self.drop(attempt)
         self._payer.settle(session, attempt.channel)
         context.send(session, ack)
         context.note("receipt.acknowledged", request_id=attempt.request, receipt_id=identity)
@@ -154,8 +155,8 @@ class Delivery:
             if attempt.lane.state is LaneState.OFFERED:
                 raise RemoteError("session.protocol", "failed before accepting")
         code = message.code if message.code in CODES else "provider.refused"
-        job = self._job(attempt)
-        self._close_lane(attempt, code)
+        job = self.job_of(attempt)
+        self.close_lane(attempt, code)
         self._payer.settle(session, attempt.channel)
         if job is None:
             return
@@ -175,14 +176,14 @@ class Delivery:
         if channel.state is ChannelState.READY:
             self._top_ups.refused(channel.cid, code)
             self.topped_up(channel)
-        self.resumed(channel, [])
+        self._requester.breaks.resumed(channel, [])
         self._requester.awarding.dispatch(session.peer)
 
     def _refused(self, attempt: Attempt, code: str) -> None:
         if attempt.lane.state is not LaneState.OFFERED:
             raise RemoteError("session.protocol", "refused after accepting")
-        job, channel = self._job(attempt), attempt.channel
-        self._close_lane(attempt, code)
+        job, channel = self.job_of(attempt), attempt.channel
+        self.close_lane(attempt, code)
         if channel.state is ChannelState.OPENING and not channel.lanes:
             self._payer.refused(channel)
         elif channel.state is ChannelState.READY:
@@ -198,50 +199,12 @@ class Delivery:
         attempt.live = False
         self._context.timers.cancel(TimerKey("stall", attempt.request))
         if attempt.away:
-            self._drop(attempt)
+            self.drop(attempt)
         elif attempt in self.attempts:
             self._context.send(attempt.session, Cancel(attempt.channel.cid, attempt.lane.lane))
 
-    # --- a stream breaks, and comes back ----------------------------------------------------
-
-    def session_closed(self, provider: bytes, *, may_resume: bool) -> None:
-        """The stream is gone; its lanes stay open on the channel until it is re-established.
-
-        Lanes whose text somebody is reading wait for that, for RESUME_TIMEOUT_NS.
-        """
-        context = self._context
-        for attempt in self.attempts.with_provider(provider):
-            job = self._job(attempt)
-            if may_resume and job is not None and job.state is JobState.STREAMING:
-                if not attempt.away:
-                    timer = TimerKey("resume", attempt.request)
-                    context.timers.set(timer, context.now_ns + limits.RESUME_TIMEOUT_NS)
-                attempt.away = True
-            else:
-                attempt.live = attempt.away = False
-                self.attempts.remove(attempt)
-        self._payer.lost(provider)
-
-    def away(self, channel: Channel) -> list[Attempt]:
-        """The lanes of a channel that wait for its stream."""
-        return [attempt for attempt in self.attempts.of(channel) if attempt.away]
-
-    def resumed(self, channel: Channel, going_on: list[int]) -> None:
-        """The channel is re-established, or never will be: the lanes named go on."""
-        for attempt in self.away(channel):
-            job = self._job(attempt)
-            attempt.away = False
-            if attempt.lane.lane in going_on:
-                self._context.timers.cancel(TimerKey("resume", attempt.request))
-                self._watch(attempt)
-                self._context.note("stream.resumed", request_id=attempt.request)
-                continue
-            self._drop(attempt)
-            if job is not None:
-                vanished = "mid-stream; what arrived is paid"
-                self._requester.fail(job, "provider.vanished", vanished)
-
-    def _close_lane(self, attempt: Attempt, code: str) -> None:
+    def close_lane(self, attempt: Attempt, code: str) -> None:
+        """Log the end of a lane that has no receipt."""
         self._context.append(
             LaneClosed(
                 attempt.channel.cid,
@@ -252,14 +215,16 @@ class Delivery:
                 self._context.now_ns,
             )
         )
-        self._drop(attempt)
+        self.drop(attempt)
 
-    def _drop(self, attempt: Attempt) -> None:
+    def drop(self, attempt: Attempt) -> None:
+        """A lane is no longer ours to watch."""
         if attempt.live:  # else the timer is that of the request's next attempt
             self._context.timers.cancel(TimerKey("stall", attempt.request))
         self.attempts.remove(attempt)
 
-    def _watch(self, attempt: Attempt) -> None:
+    def watch(self, attempt: Attempt) -> None:
+        """Wait for the lane's next chunk from now on."""
         if attempt.live:
             stall = TimerKey("stall", attempt.request)
             self._context.timers.set(stall, self._context.now_ns + attempt.patience_ns())
@@ -275,11 +240,11 @@ class Delivery:
 
     def fault(self, attempt: Attempt, error: RemoteError) -> None:
         """The provider cheated or broke: freeze the channel, stop the lane, tell the asker."""
-        self._close_lane(attempt, error.code)
+        self.close_lane(attempt, error.code)
         if attempt.channel.allows(ChannelEvent.FAULT):
             self._payer.freeze(attempt.channel, error.code)
         self._context.send(attempt.session, Cancel(attempt.channel.cid, attempt.lane.lane))
-        job = self._job(attempt)
+        job = self.job_of(attempt)
         if job is None:
             return
         attempt.live = False

@@ -106,6 +106,24 @@ class ChannelSettled:
 
 
 @dataclass(frozen=True, slots=True)
+class CloseBegun:
+    """A channel is being closed by one end alone: better vouchers count until `deadline_ns`."""
+
+    cid: bytes
+    total_ucr: int
+    deadline_ns: int
+    by_us: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CloseRefused:
+    """A channel that a person wants closed can't be, for the reason `code`."""
+
+    cid: bytes
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelToppedUp:
     """A channel's deposit is `deposit_ucr` now; `code` says why it was not raised, if so."""
 

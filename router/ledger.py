@@ -9,27 +9,26 @@ event is legal there. Has no keys, clock or disk. Rule: router/README.md, "Money
 from typing import Any
 
 from protocol import limits, records
-from protocol.channel import (
-    Channel,
-    ChannelEvent,
-    Lane,
-    LaneEvent,
-    LaneState,
-    Role,
-)
+from protocol.channel import Channel, ChannelEvent, Role
 from protocol.errors import LocalError, RemoteError, StorageError
+from protocol.lane import Lane, LaneEvent, LaneState
 from protocol.messages import Result
 from protocol.signing import channel_id, receipt_id
 from router.backing import Backing
-from router.balance import Balance
+from router.balance import Balance, sum_up
 from router.debts import Debts
 from router.denials import Denials
 from router.head_book import HeadBook
 from router.vault import Vault
 
 # How a channel came to be closed, by the number in its record.
-COOPERATIVE, REFUSED = 1, 2
-_CLOSED_BY = {COOPERATIVE: ChannelEvent.CLOSE_ACK, REFUSED: ChannelEvent.REFUSE}
+COOPERATIVE, REFUSED, UNILATERAL, WRITTEN_OFF = 1, 2, 3, 4
+_CLOSED_BY = {
+    COOPERATIVE: ChannelEvent.CLOSE_ACK,
+    REFUSED: ChannelEvent.REFUSE,
+    UNILATERAL: ChannelEvent.DEADLINE,
+    WRITTEN_OFF: ChannelEvent.WRITE_OFF,
+}
 
 
 class Ledger:
@@ -76,17 +75,8 @@ class Ledger:
 
     def balance(self) -> Balance:
         """The sums over all channels."""
-        spent, earned = self.forgotten_spent_ucr, self.forgotten_earned_ucr
-        locked = unpaid = 0
-        for channel in self.channels.values():
-            due = channel.due_ucr if channel.settled_ucr is None else channel.settled_ucr
-            if channel.role is Role.PAYER:
-                spent += due
-                locked += channel.deposit_ucr - due if channel.is_open else 0
-            else:
-                earned += due
-                unpaid += max(0, due - channel.total_ucr) if channel.is_open else 0
-        return Balance(spent, locked, earned, unpaid)
+        channels = self.channels.values()
+        return sum_up(channels, self.forgotten_spent_ucr, self.forgotten_earned_ucr)
 
     def apply(self, record: Any) -> None:
         """Fold one record in. LocalError `channel.unknown` when it names what is not there."""
@@ -99,6 +89,42 @@ class Ledger:
                 self._voucher_issued(record)
             case records.VoucherAccepted():
                 self._voucher_accepted(record)
+            case records.ChannelClosed():
+                self._close(self._channel(record.cid), record)
+            case records.ChannelFrozen():
+                self._channel(record.cid).step(ChannelEvent.FAULT)
+            case records.CloseAgreed():
+                self._channel(record.cid)
+            case records.DueAgreed():
+                channel = self._channel(record.cid)
+                channel.settled_due_ucr = record.settled_due_ucr
+                channel.settled_lanes = record.settled_lanes
+                channel.lane_last = max(channel.lane_last, record.lane_last)
+            case records.ChallengeStarted():
+                channel = self._channel(record.cid)
+                channel.step(ChannelEvent.CHALLENGE)
+                channel.deadline_ns = record.deadline_ns
+            case records.TopUpOffered():
+                self._channel(record.cid).offered_ucr = record.deposit_ucr
+            case records.DepositRaised():
+                self._channel(record.cid).deposit_ucr = record.deposit_ucr
+            case records.Denied():
+                self.denials.add(self._channel(record.cid).payer, record.denied_ucr)
+            case records.HeadSigned() | records.SnapshotSigned():
+                self.heads.signed(record.head)
+            case records.HeadSeen():
+                self.heads.saw(self.owner, record)
+            case records.SnapshotBegun() | records.SnapshotPart():
+                pass  # what they say, the records before them said: see router/fold.py
+            case records.OpeningSigned():
+                self._channel(record.cid).open_signature = record.signature
+            case records.DebtPaid():
+                self.debts.paid(record.payer, record.amount_ucr)
+            case _:
+                self._apply_to_lane(record)
+
+    def _apply_to_lane(self, record: Any) -> None:
+        match record:
             case records.Reserved():
                 lane = self._lane(record.cid, record.lane)
                 lane.reserved_ucr = max(lane.reserved_ucr, record.due_ucr)
@@ -128,33 +154,6 @@ class Ledger:
                 lane.step(LaneEvent.ACKNOWLEDGE)
                 self._end_lane(channel, lane.lane, lane.due_ucr, LaneEvent.AUDIT_PASSED)
                 self.receipts += 1
-            case records.ChannelClosed():
-                self._close(self._channel(record.cid), record)
-            case records.ChannelFrozen():
-                self._channel(record.cid).step(ChannelEvent.FAULT)
-            case records.CloseAgreed():
-                self._channel(record.cid)
-            case records.DueAgreed():
-                channel = self._channel(record.cid)
-                channel.settled_due_ucr = record.settled_due_ucr
-                channel.settled_lanes = record.settled_lanes
-                channel.lane_last = max(channel.lane_last, record.lane_last)
-            case records.TopUpOffered():
-                self._channel(record.cid).offered_ucr = record.deposit_ucr
-            case records.DepositRaised():
-                self._channel(record.cid).deposit_ucr = record.deposit_ucr
-            case records.Denied():
-                self.denials.add(self._channel(record.cid).payer, record.denied_ucr)
-            case records.HeadSigned() | records.SnapshotSigned():
-                self.heads.signed(record.head)
-            case records.HeadSeen():
-                self.heads.saw(self.owner, record)
-            case records.SnapshotBegun() | records.SnapshotPart():
-                pass  # what they say, the records before them said: see router/fold.py
-            case records.OpeningSigned():
-                self._channel(record.cid).open_signature = record.signature
-            case records.DebtPaid():
-                self.debts.paid(record.payer, record.amount_ucr)
             case _:
                 known = self.vault.apply(record) or self.backing.apply(record)
                 assert known, f"no rule for {type(record).__name__}"
@@ -225,6 +224,9 @@ class Ledger:
         if record.how not in _CLOSED_BY:
             raise LocalError("channel.wrong_state", f"closed by {record.how}")
         channel.step(_CLOSED_BY[record.how])
+        if channel.role is Role.PAYEE and channel.due_ucr > record.settled_ucr:
+            # Never paid, and never will be: as if denied.
+            self.denials.add(channel.payer, channel.due_ucr - record.settled_ucr)
         channel.settled_ucr = record.settled_ucr
         if channel.role is Role.PAYEE and not self.backing.proved_ucr(channel.cid):
             self.debts.add(channel.payer, record.settled_ucr)

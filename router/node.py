@@ -5,10 +5,9 @@ input run in order, and nothing after an Append leaves before that record is dur
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from protocol import limits, messages, wire
-from protocol.channel import ChannelState
+from protocol.channel import Channel, Role
 from protocol.crypto import Signer, Verify, verify
 from protocol.envelope import Signed
 from protocol.errors import RemoteError
@@ -17,12 +16,15 @@ from router import actions as act
 from router.actions import Action, Input, SessionKey
 from router.admission import Admission, Opening
 from router.anchoring import Anchoring, AnchorSettings
+from router.challenges import SWEEP, Challenges
 from router.closing import Closing
 from router.context import Context
 from router.fold import Fold
+from router.frames import Frames
 from router.heads import Heads
 from router.ledger import Ledger
 from router.provider import Provider
+from router.reestablish import close_lane
 from router.requester import Requester
 
 
@@ -54,12 +56,32 @@ class Node:
             funded=lambda cid: self.requester.funded(cid),
             refused=lambda cid, code: self.requester.unfunded(cid, code),
             window_ucr=lambda: self.provider.window_ucr(),
+            challenged=lambda cid: self.challenges.challenged(cid),
+            settled=lambda cid, settled_ucr: self.challenges.settled(cid, settled_ucr),
         )
         backed_by = self.anchoring.anchor
         self.requester = Requester(self.context, backed_by)
         self.provider = Provider(self.context, backed_by, standing_offers=standing_offers)
         self._readers: dict[SessionKey, FrameReader] = {}
         self.closing = Closing(self.context, self.requester.payer, self.requester.awarding.connect)
+        self.challenges = Challenges(
+            self.context,
+            backed_by,
+            self.requester.payer,
+            self.provider.payee,
+            self.closing,
+            self._stop,
+            self._readers.__contains__,
+        )
+        self._frames = Frames(
+            self.context,
+            self.requester,
+            self.provider,
+            self.closing,
+            self.challenges,
+            self.heads,
+            self.anchoring,
+        )
 
     # --- the driver's side -----------------------------------------------------------------
 
@@ -80,6 +102,9 @@ class Node:
         """Run every timer that is due."""
         self.context.now_ns = now_ns
         while (key := self.context.timers.pop_due(now_ns)) is not None:
+            if key == SWEEP:
+                self.challenges.sweep()
+                continue
             if key.kind in Provider.TIMERS:
                 self.provider.handle_timer(key)
             elif key.kind in Anchoring.TIMERS:
@@ -87,6 +112,7 @@ class Node:
             else:
                 self.requester.handle_timer(key)
         self.heads.tick()
+        self.challenges.tick()
         return self.context.take_actions()
 
     def receive(self, item: Input, now_ns: int) -> list[Action]:
@@ -104,6 +130,7 @@ class Node:
         except RemoteError as error:
             self._offence(peer, session, error)
         self.heads.tick()
+        self.challenges.tick()
         return self.context.take_actions()
 
     def _offence(self, peer: bytes, session: SessionKey | None, error: RemoteError) -> None:
@@ -115,6 +142,16 @@ class Node:
         if session is not None:
             self.context.act(act.CloseSession(session, error.code))
             self._session_closed(session, error.code, may_resume=False)
+
+    def _stop(self, channel: Channel) -> None:
+        """A channel ends with what runs on it."""
+        if channel.role is Role.PAYER:
+            self.requester.breaks.stop(channel, "channel.challenged")
+        else:
+            self.provider.serving.stop(channel)
+        for lane in list(channel.lanes.values()):
+            due, code = lane.due_ucr, "channel.challenged"
+            close_lane(self.context, channel, lane.claim(), due, code)
 
     # --- inputs ----------------------------------------------------------------------------
 
@@ -146,6 +183,8 @@ class Node:
                 self.requester.ask(item)
             case act.CancelAsk():
                 self.requester.cancel(item.ask_id)
+            case act.ForceClose():
+                self.challenges.close(item.cids)
             case act.TopUpChannel():
                 self.requester.top_ups.ask(item.cid, item.deposit_ucr)
             case act.CloseChannels():
@@ -196,6 +235,7 @@ class Node:
             self.requester.awarding.session_opened(session.peer)
             self.anchoring.session_opened(session)
             self.closing.proceed(session)
+        self.challenges.session_opened(session)
 
     def _session_closed(self, session: SessionKey, code: str, *, may_resume: bool = True) -> None:
         self._readers.pop(session, None)
@@ -212,7 +252,7 @@ class Node:
             return  # closed by us while these bytes were on their way
         for body in reader.feed(data):
             try:
-                self._take_frame(session, body)
+                self._frames.take(session, body)
             except RemoteError as error:
                 # One that is no offence must not take the frames behind it along.
                 self._offence(session.peer, session, error)
@@ -220,88 +260,3 @@ class Node:
                 return
         if reader.broken is not None:
             raise reader.broken
-
-    def _take_frame(self, session: SessionKey, body: bytes) -> None:
-        message = wire.decode(body)
-        if isinstance(message, messages.LogHead):
-            self.heads.take(session, message)
-            return
-        if self.anchoring.take(session, message):
-            return
-        if session.outbound:
-            self._from_payee(session, message)
-            self.requester.top_ups.proceed(session)
-            self.closing.proceed(session)
-        else:
-            self._from_payer(session, message)
-
-    def _from_payee(self, session: SessionKey, message: Any) -> None:
-        delivery, payer = self.requester.delivery, self.requester.payer
-        match message:
-            case messages.Chunk():
-                delivery.take_chunk(session, message)
-            case messages.Accept():
-                delivery.take_accept(session, message)
-            case messages.VoucherAck():
-                pass  # the payer's own log already holds the total
-            case messages.NeedVoucher():
-                delivery.take_need(session, message)
-            case messages.Result():
-                delivery.take_result(session, message)
-            case messages.JobFailed():
-                delivery.take_failed(session, message)
-            case messages.Refuse():
-                self._refused(session, message)
-            case messages.Resume():
-                self.requester.reestablish.take_resume(session, message)
-            case messages.Reestablish():
-                self.requester.reestablish.take(session, message)
-                self.requester.awarding.dispatch(session.peer)
-            case messages.TopUpAck():
-                delivery.take_top_up_ack(session, message)
-            case messages.CloseAck():
-                self.closing.closed(payer.take_close_ack(session, message).cid)
-                delivery.resumed(self.context.ledger.channels[message.cid], [])
-                self.requester.awarding.dispatch(session.peer)
-            case _:
-                raise RemoteError("session.protocol", type(message).__name__)
-
-    def _refused(self, session: SessionKey, message: messages.Refuse) -> None:
-        channel = self.context.ledger.channel(message.subject)
-        closing = channel is not None and channel.state is ChannelState.CLOSING_COOP
-        self.requester.delivery.take_refuse(session, message)
-        if closing:
-            self.closing.refused(message.subject, message.code)
-
-    def _from_payer(self, session: SessionKey, message: Any) -> None:
-        provider = self.provider
-        match message:
-            case messages.Voucher():
-                provider.serving.voucher_taken(provider.payee.take_voucher(session, message))
-            case messages.Award():
-                provider.take_award(session, message)
-            case messages.DirectRequest():
-                provider.standing.take_request(session, message)
-            case messages.ReceiptAck():
-                provider.take_receipt_ack(session, message)
-            case messages.Cancel():
-                provider.serving.take_cancel(session, message)
-            case messages.TopUp():
-                self._refusing(session, message.cid, provider.payee.take_top_up, message)
-            case messages.CloseRequest():
-                self._refusing(session, message.cid, provider.payee.take_close, message)
-            case messages.Resume():
-                provider.serving.want(session, message)
-            case messages.Reestablish():
-                self._refusing(session, message.cid, provider.reestablish.take, message)
-            case _:
-                raise RemoteError("session.protocol", type(message).__name__)
-
-    def _refusing(
-        self, session: SessionKey, cid: bytes, take: Callable[..., None], message: Any
-    ) -> None:
-        try:
-            take(session, message)
-        except RemoteError as error:
-            self.context.send(session, messages.Refuse(cid, error.code))
-            raise

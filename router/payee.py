@@ -6,12 +6,14 @@ voucher never exceeds W. Rule: router/README.md, "Money".
 """
 
 from protocol import signing
-from protocol.channel import Channel, ChannelEvent, ChannelState, Lane, Role
+from protocol.channel import Channel, ChannelEvent, ChannelState, Role
 from protocol.errors import RemoteError
+from protocol.lane import Lane
 from protocol.messages import (
     Award,
     Bid,
     CloseAck,
+    CloseClaim,
     CloseRequest,
     TopUp,
     TopUpAck,
@@ -202,6 +204,12 @@ class Payee:
         self._anchor.settle_agreed(context, channel.cid, total, theirs, signature)
         context.send(session, CloseAck(channel.cid, message.total_ucr, signature))
         context.note("channel.closed", cid=channel.cid, settled_ucr=message.total_ucr)
+
+    def show_end(self, session: SessionKey, channel: Channel) -> None:
+        """A payer that forgot how the channel ended: its best voucher, and what we agreed."""
+        if channel.voucher is not None:
+            self._context.send(session, CloseClaim(channel.cid, channel.voucher))
+        self.closed_already(session, channel.cid)
 
     def closed_already(self, session: SessionKey, cid: bytes) -> bool:
         """The payer missed our agreement to close: say it again."""

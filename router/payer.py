@@ -65,7 +65,7 @@ class Payer:
             channel
             for channel in self._context.ledger.with_peer(scored.signed.sender, Role.PAYER)
             if channel.state in _USABLE
-            and channel.expires_at_ns() > deadline_ns
+            and channel.claim_at_ns() > deadline_ns
             and len(channel.lanes) < limits.LANES_PER_CHANNEL_MAX - 1
         ]
         return sorted(able, key=lambda channel: _USABLE.index(channel.state))
@@ -151,11 +151,20 @@ class Payer:
         context = self._context
         channel = self.find(session, message.cid)
         channel.check(ChannelEvent.CLOSE_ACK)
-        if message.total_ucr != channel.due_ucr:
-            raise RemoteError("channel.close_mismatch")
-        signed = signing.close_ack_bytes(context.network, channel.cid, message.total_ucr)
-        if not context.verify(channel.payee, signed, message.signature):
-            raise RemoteError("channel.bad_signature", "close")
+        asked = channel.state is ChannelState.CLOSING_COOP
+        try:
+            # A payee that closed before we forgot it settles at what we signed, at most.
+            if asked and message.total_ucr != channel.due_ucr:
+                raise RemoteError("channel.close_mismatch")
+            if message.total_ucr > max(channel.total_ucr, channel.due_ucr):
+                raise RemoteError("channel.close_mismatch", "more than we signed")
+            signed = signing.close_ack_bytes(context.network, channel.cid, message.total_ucr)
+            if not context.verify(channel.payee, signed, message.signature):
+                raise RemoteError("channel.bad_signature", "close")
+        except RemoteError as error:
+            if channel.allows(ChannelEvent.FAULT):
+                self.freeze(channel, error.code)
+            raise
         ours = context.signer.sign(
             signing.close_bytes(context.network, channel.cid, message.total_ucr)
         )

@@ -8,12 +8,10 @@ from collections import OrderedDict
 from typing import Final
 
 from protocol import crypto, limits, signing, transcript
-from protocol.channel import (
-    ChannelEvent,
-    LaneState,
-)
+from protocol.channel import ChannelEvent
 from protocol.envelope import Signed, sign_envelope
 from protocol.errors import RemoteError
+from protocol.lane import LaneState
 from protocol.messages import (
     Award,
     ReceiptAck,
@@ -200,7 +198,7 @@ class Provider:
             channel = self.payee.find(session, award.cid)
             if not channel.allows(ChannelEvent.LANE_OPEN):
                 raise RemoteError("channel.wrong_state", channel.state.value, penalize=False)
-            if channel.expires_at_ns() <= context.now_ns:
+            if channel.claim_at_ns() <= context.now_ns:
                 raise RemoteError("channel.wrong_state", "expired", penalize=False)
             # Not always the next: the lane of an award that was refused or lost is skipped.
             if award.lane <= channel.lane_last:

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from protocol import limits, signing
-from protocol.channel import Channel, Lane
+from protocol.channel import Channel
 from protocol.envelope import Signed
 from protocol.fields import GenerationParameters, GenerationProfile, TokenLogprob
+from protocol.lane import Lane
 from protocol.messages import Bid, Receipt
 from router.actions import JobFinished, SessionKey
 

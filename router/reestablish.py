@@ -7,14 +7,15 @@ Rule: protocol/README.md, "Re-establish"; router/README.md, "Money".
 from dataclasses import dataclass
 
 from protocol import limits, signing
-from protocol.channel import Channel, ChannelEvent, ChannelState, Lane, Role
+from protocol.channel import Channel, ChannelEvent, ChannelState, Role
 from protocol.errors import RemoteError
 from protocol.fields import LaneClaim
+from protocol.lane import Lane
 from protocol.messages import Reestablish, Resume, Voucher
 from protocol.records import Denied, DueAgreed, LaneClosed, VoucherIssued
 from router.actions import SessionKey
+from router.breaks import Breaks
 from router.context import Context
-from router.delivery import Delivery
 from router.payee import Payee
 from router.payer import Payer
 from router.serving import Serving
@@ -24,19 +25,17 @@ from router.top_ups import TopUps
 class PayerReestablish:
     """The paying end: tells what it received, takes the payee's answer."""
 
-    def __init__(
-        self, context: Context, payer: Payer, top_ups: TopUps, delivery: Delivery
-    ) -> None:
+    def __init__(self, context: Context, payer: Payer, top_ups: TopUps, breaks: Breaks) -> None:
         self._context = context
         self._payer = payer
         self._top_ups = top_ups
-        self._delivery = delivery
+        self._breaks = breaks
         self._going_on: dict[bytes, list[int]] = {}  # by channel, until its payee's answer
 
     def tell(self, session: SessionKey, channel: Channel) -> None:
         """After a reconnect: the lanes that shall go on, our total, what we received a lane."""
         self._going_on[channel.cid] = []
-        for attempt in self._delivery.away(channel):
+        for attempt in self._breaks.away(channel):
             lane = attempt.lane
             self._context.send(session, Resume(channel.cid, lane.lane, lane.chunks + 1))
         message = Reestablish(channel.cid, channel.total_ucr, channel.claims(), None)
@@ -47,7 +46,7 @@ class PayerReestablish:
         `channel.bad_reestablish`."""
         channel = self._payer.find(session, message.cid)
         channel.check(ChannelEvent.REESTABLISH)
-        asked = {a.lane.lane: a.lane.chunks + 1 for a in self._delivery.away(channel)}
+        asked = {a.lane.lane: a.lane.chunks + 1 for a in self._breaks.away(channel)}
         if asked.get(message.lane) != message.sequence:
             raise RemoteError("channel.bad_reestablish", "goes on with what we did not ask for")
         self._going_on.setdefault(channel.cid, []).append(message.lane)
@@ -78,7 +77,7 @@ class PayerReestablish:
         if channel.total_ucr > message.total_ucr:
             self._context.send(session, self._payer.sign_again(channel))
         self._payer.settle(session, channel)
-        self._delivery.resumed(channel, going_on)
+        self._breaks.resumed(channel, going_on)
         self._top_ups.repeat(session, channel)
         return channel
 
@@ -162,7 +161,9 @@ class PayeeReestablish:
         """The payer is back. RemoteError `channel.unknown`, `channel.wrong_state`,
         `channel.frozen`, `channel.bad_lanes`."""
         context = self._context
-        if self._payee.closed_already(session, message.cid):
+        ended = context.ledger.channel(message.cid)
+        if ended and ended.payer == session.peer and ended.settled_ucr is not None:
+            self._payee.show_end(session, ended)
             return
         channel = self._payee.find(session, message.cid)
         if channel.state is ChannelState.FROZEN:
@@ -231,10 +232,15 @@ class PayeeReestablish:
             self._context.append(DueAgreed(channel.cid, settled, lanes, last))
 
 
-def close_lane(context: Context, channel: Channel, claim: LaneClaim, due_ucr: int) -> None:
-    """Log the end of a lane that broke with its stream."""
+def close_lane(
+    context: Context,
+    channel: Channel,
+    claim: LaneClaim,
+    due_ucr: int,
+    code: str = "session.closed",
+) -> None:
+    """Log the end of a lane that broke with its stream, or for another reason."""
     number, chunks = claim.lane, claim.chunks
-    code = "session.closed"
     context.append(LaneClosed(channel.cid, number, chunks, due_ucr, code, context.now_ns))
 
 

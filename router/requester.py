@@ -15,6 +15,7 @@ from router.anchor import Anchor
 from router.auction import rank
 from router.awarding import Awarding
 from router.bidding import Bidding
+from router.breaks import Breaks
 from router.context import Context
 from router.delivery import Delivery
 from router.job import Job
@@ -43,7 +44,8 @@ class Requester:
             lambda peer: self.awarding.is_up(peer),
         )
         self.delivery = Delivery(context, self.payer, self.top_ups, self)
-        self.reestablish = PayerReestablish(context, self.payer, self.top_ups, self.delivery)
+        self.breaks = Breaks(context, self.payer, self.delivery, self)
+        self.reestablish = PayerReestablish(context, self.payer, self.top_ups, self.breaks)
         self.bidding = Bidding(context, self.close_window)
         self.awarding = Awarding(
             context,
@@ -51,6 +53,7 @@ class Requester:
             self.top_ups,
             self.reestablish,
             self.delivery,
+            self.breaks,
             lambda: list(self._jobs.values()),
             self.fail,
             self._auction,

@@ -5,9 +5,10 @@ pauses and says what it needs. Rule: protocol/README.md, "Chunks" and "Receipts"
 """
 
 from protocol import limits, signing, transcript
-from protocol.channel import Channel, ChannelEvent, ChannelState, Lane, LaneEvent, LaneState
+from protocol.channel import Channel, ChannelEvent, ChannelState
 from protocol.errors import RemoteError
 from protocol.fields import LaneClaim, TokenLogprob
+from protocol.lane import Lane, LaneEvent, LaneState
 from protocol.messages import Accept, Award, Cancel, Chunk, JobFailed, Resume
 from protocol.records import LaneClosed, ReceiptSigned
 from router.actions import CancelJob, JobFinished, SessionKey
@@ -227,6 +228,14 @@ class Serving:
         self._context.act(CancelJob(job.job_id))
         self._resending.forget(job.channel.cid, job.lane.lane)
         self._forget(job)
+
+    def stop(self, channel: Channel) -> None:
+        """The channel ends: nothing more is sent on it."""
+        for job in list(self._jobs.values()):
+            if job.channel is channel:
+                self._drop(job)
+        for number in channel.lanes:
+            self._resending.forget(channel.cid, number)
 
     def want(self, session: SessionKey, message: Resume) -> None:
         """The payer wants a broken lane to go on. RemoteError `channel.unknown`,

@@ -198,3 +198,4 @@ class Driver:
         peer.durable = len(peer.log)
         peer.node = self.make_node(peer)
         peer.alive = True
+        self._arm(peer)

@@ -19,7 +19,10 @@ PACKAGES = ("protocol", "router", "engine", "peer", "simnet")
 
 F0 = ("units", "errors", "limits", "registry")
 F1 = ("fields", "messages", "wire", "envelope", "framing", "transcript", "crypto", "signing")
-F2 = ("bundle", "channel", "job", "machine", "records", "log", "disk", "segments", "recovery")
+F2 = (
+    *("bundle", "channel", "lane", "job", "machine"),
+    *("records", "log", "disk", "segments", "recovery"),
+)
 
 # Time, chance, the outside world: a core gets them as arguments or not at all.
 BANNED_IMPORTS = (
@@ -49,7 +52,7 @@ ONLY_IN = {"libp2p": "peer/libp2p_adapter/", "llama_cpp": "engine/"}
 FILE_LINES_MAX, FUNCTION_LINES_MAX = 300, 70
 # Longer than the aim, for a reason: path -> the most lines, and why.
 LONG_FILES = {
-    "protocol/messages.py": (560, "one catalogue: numbers and fields of all messages, no logic"),
+    "protocol/messages.py": (600, "one catalogue: numbers and fields of all messages, no logic"),
     "router/actions.py": (400, "one catalogue: what goes into a node and comes out, no logic"),
     "protocol/records.py": (420, "one catalogue: numbers and fields of all records, no logic"),
     "protocol/limits.py": (480, "one table: every bound with its reason, no logic"),
@@ -304,8 +307,8 @@ def test_the_check_of_lengths_can_fail() -> None:
     assert length_faults("a.py", "def f():\n" + body * 69) == []
     assert length_faults("a.py", "def f():\n" + body * 70) != []
     assert length_faults("a.py", "class A:\n    async def f():\n" + "        pass\n" * 70) != []
-    assert length_faults("protocol/messages.py", "x = 1\n" * 560) == []
-    assert length_faults("protocol/messages.py", "x = 1\n" * 561) != []
+    assert length_faults("protocol/messages.py", "x = 1\n" * 600) == []
+    assert length_faults("protocol/messages.py", "x = 1\n" * 601) != []
 
 
 def test_the_house_is_not_empty() -> None:

@@ -11,19 +11,21 @@ import trio
 from engine.scripted import Script, ScriptedEngine
 from peer.daemon import DaemonSettings, open_daemon
 from peer.libp2p_adapter.network import NetworkSettings
-from protocol.channel import Channel, ChannelState, Lane, Role
+from protocol.channel import Channel, ChannelState, Role
 from protocol.crypto import Signer
 from protocol.fields import ChannelTerms
+from protocol.lane import Lane
 
 PATIENCE_S = 30
 TERMS = ChannelTerms(window_ucr=5, deposit_max_ucr=100, lifetime_ns=10**15, challenge_ns=1)
+FUTURE_NS = 2**62  # so that its lifetime does not end
 
 
 def owing(payee: bytes, state: ChannelState, role: Role = Role.PAYEE) -> Channel:
     """A channel with a lane that has not ended."""
     lane = Lane(1, bytes(32), bytes(32), 15, 60, due_ucr=3)
     ends = (bytes(32), payee) if role is Role.PAYEE else (payee, bytes(32))
-    return Channel(b"cid", role, *ends, TERMS, 100, 7, state=state, lanes={1: lane})
+    return Channel(b"cid", role, *ends, TERMS, 100, FUTURE_NS, state=state, lanes={1: lane})
 
 
 @pytest.mark.parametrize(

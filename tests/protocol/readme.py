@@ -17,14 +17,25 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_
 
 from msgspec import Meta
 
-from protocol import bundle, channel, envelope, fields, job, limits, machine, messages, records
+from protocol import (
+    bundle,
+    channel,
+    envelope,
+    fields,
+    job,
+    lane,
+    limits,
+    machine,
+    messages,
+    records,
+)
 from protocol.errors import CODES
 
 ROOT: Final = Path(__file__).parent.parent.parent
 PAGE: Final = ROOT / "protocol" / "README.md"
 DIAGRAMS: Final[dict[str, Any]] = {
     "Channel": channel.CHANNEL_TRANSITIONS,
-    "Lane": channel.LANE_TRANSITIONS,
+    "Lane": lane.LANE_TRANSITIONS,
     "Job": job.JOB_TRANSITIONS,
 }
 PARTS: Final = (

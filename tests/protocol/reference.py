@@ -173,6 +173,11 @@ def close_ack_bytes(network: str, cid: bytes, total_ucr: int) -> bytes:
     return tag(network, "close ack") + cid + struct.pack(">Q", total_ucr)
 
 
+def close_notice_bytes(network: str, cid: bytes, total_ucr: int, deadline_ns: int) -> bytes:
+    """One end closes alone."""
+    return tag(network, "close notice") + cid + struct.pack(">QQ", total_ucr, deadline_ns)
+
+
 def top_up_bytes(network: str, cid: bytes, deposit_ucr: int) -> bytes:
     """The payer puts more in."""
     return tag(network, "top up") + cid + struct.pack(">Q", deposit_ucr)

@@ -9,16 +9,10 @@ from typing import Any
 
 import pytest
 
-from protocol.channel import (
-    CHANNEL_TRANSITIONS,
-    LANE_TRANSITIONS,
-    ChannelEvent,
-    ChannelState,
-    LaneEvent,
-    LaneState,
-)
+from protocol.channel import CHANNEL_TRANSITIONS, ChannelEvent, ChannelState
 from protocol.errors import RemoteError
 from protocol.job import JOB_TRANSITIONS, JobEvent, JobState
+from protocol.lane import LANE_TRANSITIONS, LaneEvent, LaneState
 from protocol.machine import apply, diagram
 
 Table = Mapping[tuple[Any, Any], Any]
@@ -33,6 +27,7 @@ CHANNEL = {
         "voucher": "opening",
         "lane_close": "opening",
         "lost": "detached",
+        "challenge": "challenge",
         "fault": "frozen",
     },
     "ready": {
@@ -44,6 +39,7 @@ CHANNEL = {
         "lost": "detached",
         "close_request": "closing_coop",
         "challenge": "challenge",
+        "write_off": "settled",
         "fault": "frozen",
     },
     "detached": {
@@ -53,6 +49,7 @@ CHANNEL = {
         "refuse": "closed",
         "close_ack": "closed",
         "challenge": "challenge",
+        "write_off": "settled",
         "fault": "frozen",
     },
     "closing_coop": {
@@ -63,13 +60,19 @@ CHANNEL = {
         "fault": "frozen",
     },
     "closed": {},
-    "challenge": {"respond": "challenge", "lost": "challenge", "deadline": "settled"},
+    "challenge": {
+        "lane_close": "challenge",
+        "respond": "challenge",
+        "lost": "challenge",
+        "close_ack": "closed",
+        "deadline": "settled",
+    },
     "settled": {},
     "frozen": {
         "lost": "frozen",
         "lane_close": "frozen",
         "challenge": "challenge",
-        "close_ack": "closed",
+        "write_off": "settled",
     },
 }
 LANE = {

@@ -37,6 +37,7 @@ FIXED_BYTES = {
     "receipt_ack_bytes": 48,
     "close_bytes": 56,
     "close_ack_bytes": 56,
+    "close_notice_bytes": 64,
     "top_up_bytes": 56,
     "top_up_ack_bytes": 56,
     "head_bytes": 88,

@@ -10,8 +10,9 @@ from dataclasses import replace
 import pytest
 
 from protocol import limits, signing
-from protocol.channel import ChannelState, LaneState
+from protocol.channel import ChannelState
 from protocol.fields import FinishReason, LaneClaim
+from protocol.lane import LaneState
 from protocol.messages import (
     Cancel,
     Chunk,

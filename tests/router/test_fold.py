@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from protocol import limits, signing
 from protocol import records as r
-from protocol.channel import Channel, ChannelEvent, ChannelState, Lane, LaneState, Role
+from protocol.channel import Channel, ChannelEvent, ChannelState, Role
 from protocol.crypto import Signer
 from protocol.errors import StorageError
 from protocol.fields import ChannelTerms, LaneClaim, SignedHead
+from protocol.lane import Lane, LaneState
 from protocol.log import LogEntry, LogWriterState, genesis_head
 from protocol.messages import Voucher
 from protocol.records import encode_record

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from protocol import limits
-from protocol.channel import LaneState
 from protocol.fields import LaneClaim
+from protocol.lane import LaneState
 from protocol.messages import Chunk, NeedVoucher, Reestablish, Refuse, Resume
 from protocol.units import NS_PER_S
 from router import actions as act

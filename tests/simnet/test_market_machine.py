@@ -15,6 +15,8 @@ from hypothesis.stateful import (
     rule,
 )
 
+from protocol import limits
+from protocol.channel import Role
 from protocol.messages import Voucher
 from protocol.units import NS_PER_MS, NS_PER_S
 from router import actions as act
@@ -99,6 +101,28 @@ class Market(RuleBasedStateMachine):
     def close(self, who: int) -> None:
         """All channels of a requester should close."""
         self.world.give(self.world.peers[who], act.CloseChannels(()))
+
+    @rule(who=REQUESTERS, more=st.sampled_from([1, 5_000, 20_000_000]))
+    def top_up(self, who: int, more: int) -> None:
+        """A person raises the deposit of a requester's first open channel."""
+        peer = self.world.peers[who]
+        for channel in peer.node.context.ledger.channels.values():
+            if channel.role is Role.PAYER and channel.is_open:
+                self.world.give(peer, act.TopUpChannel(channel.cid, channel.deposit_ucr + more))
+                return
+
+    @rule(who=ANYONE, back=st.integers(0, 2))
+    def close_alone(self, who: int, back: int) -> None:
+        """A person closes one of a node's channels, whatever the other end says."""
+        peer = self.world.peers[who]
+        cids = list(peer.node.context.ledger.channels)
+        if back < len(cids):
+            self.world.give(peer, act.ForceClose((cids[-1 - back],)))
+
+    @rule(days=st.sampled_from([1, 3, 31]))
+    def much_later(self, days: int) -> None:
+        """Challenge periods and lifetimes pass."""
+        self.world.run(days * 24 * 3_600 * NS_PER_S)
 
     # --- trouble ---------------------------------------------------------------------------
 
@@ -196,6 +220,8 @@ class Market(RuleBasedStateMachine):
         for requester in world.peers[2:]:
             world.give(requester, act.CloseChannels(()))
         world.run(20 * NS_PER_S)
+        # What was closed alone; a payee that never heard of it claims when its lifetime ends.
+        world.run(limits.CHANNEL_LIFETIME_NS + 2 * limits.CHALLENGE_NS)
         self.watch.check_settled()
         assert self.watch.chunks_seen
         assert self.watch.vouchers_seen

@@ -39,6 +39,7 @@ THINGS: Final = (
     "close",
     "close ack",
     "top up",
+    "close notice",
     "top up ack",
     "head",
     "order",
@@ -125,6 +126,10 @@ _SIGNED: Final[dict[str, tuple[str, Entry]]] = {
     "chunk_bytes": (
         "payee",
         {"cid": s.CID, "lane": 4, "sequence": 3, "transcript": s.fill(0x70)},
+    ),
+    "close_notice_bytes": (
+        "payee",
+        {"cid": s.CID, "total_ucr": 500_000, "deadline_ns": s.NOW_NS},
     ),
     "top_up_bytes": ("payer", {"cid": s.CID, "deposit_ucr": 3_000_000}),
     "top_up_ack_bytes": ("payee", {"cid": s.CID, "deposit_ucr": 3_000_000}),

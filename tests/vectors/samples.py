@@ -232,6 +232,8 @@ MESSAGES: Final[dict[str, Any]] = {
         )
         for count in (15, 16, 32)
     },
+    "CloseNotice": m.CloseNotice(CID, 500_000, NOW_NS, VOUCHER, SIGNATURE),
+    "CloseClaim": m.CloseClaim(CID, VOUCHER),
     "TopUp": m.TopUp(CID, 3_000_000, SIGNATURE),
     "TopUpAck": m.TopUpAck(CID, 3_000_000, SIGNATURE),
     "Resume": m.Resume(CID, 4, 3),
@@ -255,6 +257,7 @@ RECORDS: Final[dict[str, Any]] = {
     "ChannelClosed.refused": r.ChannelClosed(CID, 0, 2, NOW_NS, b"", b""),
     "CloseAgreed": r.CloseAgreed(CID, 462_500),
     "DueAgreed": r.DueAgreed(CID, 462_500, 9, 12),
+    "ChallengeStarted": r.ChallengeStarted(CID, 500_000, 2, NOW_NS),
     "TopUpOffered": r.TopUpOffered(CID, 3_000_000),
     "DepositRaised": r.DepositRaised(CID, 3_000_000, SIGNATURE),
     "Denied": r.Denied(CID, 1_920),

@@ -1,0 +1,338 @@
+"""Closing alone: both ends come to the same sum, whoever begins, dies, lies or is away.
+
+Source: router/README.md, "Closing alone".
+"""
+
+from dataclasses import replace
+
+import pytest
+
+from protocol import limits
+from protocol.channel import ChannelState, Role
+from protocol.messages import CloseAck, CloseClaim, CloseNotice, Voucher
+from protocol.units import NS_PER_MS, NS_PER_S
+from router import actions as act
+from router import events
+from simnet.peer import Peer
+from simnet.world import World
+from tests.router.support import (
+    ADVANCE_UCR,
+    channels,
+    close_all,
+    codes_against,
+    complete,
+    failure,
+    make_ask,
+    make_world,
+    tamper,
+)
+
+PERIOD_NS = limits.CHALLENGE_NS
+LIFETIME_NS = limits.CHANNEL_LIFETIME_NS
+
+
+def force(world: World, peer: Peer) -> None:
+    """The peer closes its only open channel alone."""
+    (channel,) = [channel for channel in channels(peer) if channel.is_open]
+    world.give(peer, act.ForceClose((channel.cid,)))
+    world.run(NS_PER_S)
+
+
+def states(world: World) -> list[ChannelState]:
+    """Of the last channel, at each end."""
+    return [channels(peer)[-1].state for peer in world.peers]
+
+
+def assert_settled(world: World, *, lost_ucr: int = 0) -> None:
+    """Both ends at the same sum, at most A over what was delivered; nobody is blamed."""
+    (theirs,), (mine,) = (channels(peer) for peer in world.peers)
+    assert states(world) == [ChannelState.SETTLED, ChannelState.SETTLED]
+    assert theirs.settled_ucr == mine.settled_ucr == theirs.total_ucr
+    assert mine.due_ucr - lost_ucr <= mine.settled_ucr <= mine.due_ucr + ADVANCE_UCR
+    for peer in world.peers:
+        assert not peer.penalized
+        balance = peer.node.context.ledger.balance()
+        assert (balance.locked_ucr, balance.unpaid_ucr) == (0, 0)
+        (settled,) = peer.heard(events.ChannelSettled)
+        assert settled.settled_ucr == mine.settled_ucr
+
+
+@pytest.mark.parametrize("starter", [0, 1])
+def test_either_end_closes_alone(starter: int) -> None:
+    """At the best voucher, when the challenge period is over, and not before."""
+    world = make_world()
+    complete(world, world.peers[1], 1)
+    force(world, world.peers[starter])
+    assert states(world) == [ChannelState.CHALLENGE, ChannelState.CHALLENGE]
+    begun = [peer.heard(events.CloseBegun)[0] for peer in world.peers]
+    assert [event.by_us for event in begun] == [starter == 0, starter == 1]
+    world.run(PERIOD_NS - 2 * NS_PER_S)
+    assert states(world) == [ChannelState.CHALLENGE, ChannelState.CHALLENGE]
+    world.run(3 * NS_PER_S)
+    assert_settled(world)
+
+
+@pytest.mark.parametrize("starter", [0, 1])
+@pytest.mark.parametrize("after_ms", [300, 500, 900])
+def test_a_running_job_ends_with_its_channel(starter: int, after_ms: int) -> None:
+    """`channel.challenged`; what arrived is due, what no voucher covers is lost, within W."""
+    world = make_world()
+    provider, requester = world.peers
+    world.give(requester, make_ask(tokens=400, timeout_ns=50 * NS_PER_S))
+    world.run(after_ms * NS_PER_MS)
+    force(world, world.peers[starter])
+    assert failure(requester) in ("channel.challenged", "request.all_failed")
+    assert not provider.jobs
+    assert not provider.node.provider.serving.running
+    world.run(PERIOD_NS + NS_PER_S)
+    assert_settled(world, lost_ucr=channels(provider)[0].terms.window_ucr)
+
+
+@pytest.mark.parametrize("starter", [0, 1])
+@pytest.mark.parametrize("who", [0, 1])
+@pytest.mark.parametrize("after_ms", [0, 20, 60, 2_000])
+def test_a_crash_at_any_step_changes_nothing(starter: int, who: int, after_ms: int) -> None:
+    """Whoever dies in CHALLENGE goes on from its log, and tells the other again."""
+    world = make_world(fsync_ns=8 * NS_PER_MS)
+    complete(world, world.peers[1], 1)
+    peer = world.peers[starter]
+    world.give(peer, act.ForceClose((channels(peer)[0].cid,)))
+    world.run(after_ms * NS_PER_MS)
+    world.crash(world.peers[who], 1)
+    world.run(NS_PER_S)
+    world.restart(world.peers[who])
+    if starter == who and not after_ms:
+        world.give(world.peers[who], act.ForceClose((channels(world.peers[who])[0].cid,)))
+    world.give(world.peers[1], make_ask(2, timeout_ns=5 * NS_PER_S))  # the streams meet again
+    world.run(2 * PERIOD_NS)
+    ended = [channels(p)[0] for p in world.peers]
+    assert [c.state for c in ended] == [ChannelState.SETTLED, ChannelState.SETTLED]
+    assert ended[0].settled_ucr == ended[1].settled_ucr
+
+
+def test_a_peer_that_is_away_hears_of_it_when_it_is_back() -> None:
+    """The payer settles after its period; the payee, back late, comes to the same sum."""
+    world = make_world()
+    provider, requester = world.peers
+    complete(world, requester, 1)
+    world.crash(provider)
+    world.run(NS_PER_S)
+    force(world, requester)
+    world.run(PERIOD_NS + NS_PER_S)
+    assert channels(requester)[0].state is ChannelState.SETTLED
+    world.restart(provider)
+    world.run(LIFETIME_NS)
+    assert channels(provider)[0].state is ChannelState.SETTLED
+    assert channels(provider)[0].settled_ucr == channels(requester)[0].settled_ucr
+
+
+@pytest.mark.parametrize("starter", [0, 1])
+def test_a_voucher_that_was_lost_is_shown_in_time(starter: int) -> None:
+    """The payee's best is not the payer's last: whoever begins, the better one counts."""
+    world = make_world()
+    provider, requester = world.peers
+    complete(world, requester, 1)
+    tamper(world, requester, Voucher, lambda _: None, times=100)
+    world.give(requester, make_ask(2, 30))
+    world.run(5 * NS_PER_S)
+    world.frame_filter = None
+    assert channels(provider)[0].total_ucr < channels(requester)[0].total_ucr
+    force(world, world.peers[starter])
+    world.run(PERIOD_NS + NS_PER_S)
+    assert_settled(world)
+
+
+@pytest.mark.parametrize("records", [3, 5, 8])
+def test_a_payer_that_closes_with_an_old_total_is_answered(records: int) -> None:
+    """Its log was put back: the payee shows the newer voucher, and that is what it gets."""
+    world = make_world()
+    provider, requester = world.peers
+    complete(world, requester, 1, 100)
+    best = channels(provider)[0].total_ucr
+    world.crash(requester)
+    del requester.log[records:]
+    world.restart(requester)
+    assert channels(requester)[0].total_ucr < best
+    world.give(requester, act.ForceClose((channels(requester)[0].cid,)))
+    world.give(requester, make_ask(2, timeout_ns=5 * NS_PER_S))
+    world.run(PERIOD_NS + 20 * NS_PER_S)
+    settled = [channels(peer)[0].settled_ucr for peer in world.peers]
+    assert settled == [best, best]
+    assert not provider.penalized
+    assert not requester.penalized
+
+
+def test_both_close_at_once() -> None:
+    """Notices cross: one period, one sum."""
+    world = make_world()
+    complete(world, world.peers[1], 1)
+    for peer in world.peers:
+        world.give(peer, act.ForceClose((channels(peer)[0].cid,)))
+    world.run(PERIOD_NS + 2 * NS_PER_S)
+    assert_settled(world)
+
+
+def test_a_close_alone_crosses_a_close_by_agreement() -> None:
+    """The payee had agreed: its answer settles it, at what was delivered."""
+    world = make_world()
+    provider, requester = world.peers
+    complete(world, requester, 1)
+    tamper(world, provider, CloseAck, lambda _: None)
+    assert not close_all(world, requester)
+    force(world, requester)
+    world.run(PERIOD_NS + NS_PER_S)
+    (theirs,), (mine,) = (channels(peer) for peer in world.peers)
+    assert (theirs.state, mine.state) == (ChannelState.CLOSED, ChannelState.CLOSED)
+    assert theirs.settled_ucr == mine.settled_ucr == mine.due_ucr
+
+
+def test_a_frozen_channel_can_be_closed_alone() -> None:
+    """A payee without its log: the payer's deposit comes back but for what it signed."""
+    world = make_world()
+    provider, requester = world.peers
+    complete(world, requester, 1)
+    world.crash(provider)
+    provider.log.clear()
+    world.restart(provider)
+    world.run(NS_PER_S)
+    complete(world, requester, 2)
+    frozen = channels(requester)[0]
+    assert frozen.state is ChannelState.FROZEN
+    world.give(requester, act.ForceClose((frozen.cid,)))
+    world.run(PERIOD_NS + NS_PER_S)
+    assert frozen.state is ChannelState.SETTLED
+    assert frozen.settled_ucr == frozen.total_ucr
+
+
+def test_a_close_of_what_can_not_be_closed() -> None:
+    """Unknown, or closed already: told, nothing else."""
+    world = make_world()
+    _, requester = world.peers
+    complete(world, requester, 1)
+    close_all(world, requester)
+    gone = channels(requester)[0].cid
+    world.give(requester, act.ForceClose((gone, bytes(32))))
+    refused = requester.heard(events.CloseRefused)
+    assert [(event.cid, event.code) for event in refused] == [
+        (gone, "channel.wrong_state"),
+        (bytes(32), "channel.wrong_state"),
+    ]
+
+
+# --- a lifetime's end ----------------------------------------------------------------------
+
+
+def test_a_payer_asks_to_close_before_the_lifetime_ends() -> None:
+    """By agreement: the rest of the deposit comes back."""
+    world = make_world()
+    provider, requester = world.peers
+    complete(world, requester, 1)
+    world.run(LIFETIME_NS - 2 * limits.CLAIM_MARGIN_NS)
+    (settled,) = requester.heard(events.ChannelSettled)
+    assert settled.settled_ucr == channels(requester)[0].due_ucr
+    assert channels(provider)[0].state is ChannelState.CLOSED
+
+
+def test_a_payee_claims_before_the_lifetime_ends() -> None:
+    """The payer is gone for good: settled at the payee's best voucher."""
+    world = make_world()
+    provider, requester = world.peers
+    complete(world, requester, 1)
+    world.crash(requester)
+    (channel,) = channels(provider)
+    world.run(LIFETIME_NS - limits.CLAIM_MARGIN_NS)
+    assert channel.state is ChannelState.CHALLENGE
+    world.run(PERIOD_NS)
+    assert channel.state is ChannelState.SETTLED
+    assert channel.settled_ucr == channel.total_ucr
+
+
+def test_a_payer_whose_payee_is_gone_gets_its_deposit_back() -> None:
+    """A period after the lifetime it closes alone, but for what it signed."""
+    world = make_world()
+    provider, requester = world.peers
+    complete(world, requester, 1)
+    world.crash(provider)
+    world.run(LIFETIME_NS + PERIOD_NS)
+    assert channels(requester)[0].state is ChannelState.CHALLENGE
+    world.run(PERIOD_NS)
+    assert channels(requester)[0].state is ChannelState.SETTLED
+    assert requester.node.context.ledger.balance().locked_ucr == 0
+
+
+def test_a_channel_without_a_voucher_is_written_off() -> None:
+    """Nothing to claim with: ended at its lifetime's end; what was lent is remembered."""
+    world = make_world()
+    provider, requester = world.peers
+    tamper(world, requester, Voucher, lambda _: None, times=100)
+    world.give(requester, make_ask(advance_max_ucr=0, tokens=10))
+    world.run(2 * NS_PER_S)
+    world.crash(requester)
+    (channel,) = channels(provider)
+    lent = channel.due_ucr
+    assert lent
+    assert not channel.total_ucr
+    world.run(LIFETIME_NS)
+    assert (channel.state, channel.settled_ucr) == (ChannelState.SETTLED, 0)
+    assert provider.node.context.ledger.denials.open_ucr(channel.payer) == lent
+
+
+def test_a_challenge_period_beyond_all_reason_is_cut() -> None:
+    """A payee's terms can't lock a deposit for ever; without a period there is the usual one."""
+    world = make_world()
+    _, requester = world.peers
+    complete(world, requester, 1)
+    (channel,) = channels(requester)
+    for given, taken in ((2**60, limits.CHALLENGE_NS_MAX), (0, limits.CHALLENGE_NS)):
+        channel.terms = replace(channel.terms, challenge_ns=given)
+        channel.state = ChannelState.READY
+        world.give(requester, act.ForceClose((channel.cid,)))
+        assert channel.deadline_ns - world.clock.now_ns == taken
+
+
+# --- peers that lie ------------------------------------------------------------------------
+
+
+def test_a_notice_that_is_forged() -> None:
+    """`channel.bad_signature`; the channel goes on."""
+    world = make_world()
+    provider, requester = world.peers
+    complete(world, requester, 1)
+    tamper(world, requester, CloseNotice, lambda m: replace(m, signature=bytes(64)))
+    force(world, requester)
+    assert codes_against(provider, requester) == ["channel.bad_signature"]
+    assert channels(provider)[0].role is Role.PAYEE
+    assert channels(provider)[0].state is not ChannelState.CHALLENGE
+
+
+def test_a_notice_over_more_than_its_voucher() -> None:
+    """`channel.close_mismatch`: a total needs its voucher."""
+    world = make_world()
+    provider, requester = world.peers
+    complete(world, requester, 1)
+    tamper(world, provider, CloseNotice, lambda m: replace(m, voucher=None))
+    force(world, provider)
+    assert codes_against(requester, provider) == ["channel.close_mismatch"]
+
+
+def test_an_answer_after_the_deadline() -> None:
+    """`channel.too_late`, no offence: the sum stands."""
+    world = make_world()
+    provider, requester = world.peers
+    complete(world, requester, 1)
+    held: list[CloseClaim] = []
+    tamper(world, requester, Voucher, lambda _: None, times=100)
+    tamper(world, requester, CloseClaim, held.append)
+    world.give(requester, make_ask(2, 30))
+    world.run(5 * NS_PER_S)
+    force(world, provider)
+    world.run(PERIOD_NS)
+    (channel,) = channels(provider)
+    settled = channel.settled_ucr
+    assert held
+    session = act.SessionKey(requester.signer.public_key, outbound=False)
+    provider.node.receive(act.SessionOpened(session), world.clock.now_ns)
+    with pytest.raises(Exception, match="too_late") as caught:
+        provider.node.challenges.take_claim(session, held[0])
+    assert not caught.value.penalize  # type: ignore[attr-defined]
+    assert channel.settled_ucr == settled
