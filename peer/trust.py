@@ -7,7 +7,7 @@ import trio
 from peer.control import Answer, Json, Method
 from peer.daemon import Daemon
 from peer.identity import peer_id, public_key
-from protocol.channel import Role
+from protocol.channel import ChannelState, Role
 from protocol.errors import ConfigError, LocalError, NetworkError
 from router import actions as act
 from router.ledger import Ledger
@@ -88,7 +88,7 @@ def trust_methods(daemon: Daemon, channel_ids: Any) -> dict[str, Method]:
 
 
 def deposit_methods(daemon: Daemon, channel_ids: Any) -> dict[str, Method]:
-    """The methods by name: open, topup."""
+    """The methods by name: open, topup, force."""
 
     async def open_(params: Json, answer: Answer) -> None:
         payee, deposit = public_key(str(params.get("peer"))), params.get("deposit_ucr")
@@ -122,4 +122,16 @@ def deposit_methods(daemon: Daemon, channel_ids: Any) -> dict[str, Method]:
             raise NetworkError(top_ups.refusal(cid) or "channel.no_answer", peer_id(channel.peer))
         await answer({"channel": cid.hex(), "deposit_ucr": channel.deposit_ucr})
 
-    return {"open": open_, "topup": topup}
+    async def force(params: Json, answer: Answer) -> None:
+        (cid,) = channel_ids(params) or (b"",)
+        channel = daemon.ledger.channel(cid)
+        if channel is None:
+            raise LocalError("channel.unknown", "no such channel")
+        daemon.driver.feed(act.ForceClose((cid,)))
+        await daemon.driver.wait_idle()
+        if channel.state is not ChannelState.CHALLENGE:
+            raise LocalError("channel.wrong_state", f"it is {channel.state.value}")
+        closing = {"total_ucr": channel.total_ucr, "deadline_ns": channel.deadline_ns}
+        await answer({"event": "closing", "channel": cid.hex(), **closing})
+
+    return {"open": open_, "topup": topup, "force": force}

@@ -86,19 +86,28 @@ def show_command(directory: Path, named: str, as_json: bool) -> None:
 
 @channels_group.command("close")
 @click.argument("named", metavar="CHANNEL")
+@click.option("--force", is_flag=True, help="Alone, at the best voucher, after a challenge.")
 @data_option
 @json_option
-def close_command(directory: Path, named: str, as_json: bool) -> None:
+def close_command(directory: Path, named: str, force: bool, as_json: bool) -> None:
     """Close a CHANNEL that we pay on: settle at what was delivered, get the rest back.
 
-    Both ends must agree, so the peer must be reachable, and a daemon must run here.
+    Both ends must agree, so the peer must be reachable; with --force either end closes alone,
+    and the payer gives up what it paid ahead. A daemon must run here.
     """
     item = find_channel(listed_channels(directory), named)
     if item["settled_ucr"] is not None:
         raise LocalError("channel.wrong_state", f"it is {item['state']} already")
-    if item["role"] != "payer":
-        raise LocalError("channel.wrong_state", "only the payer closes by agreement")
     answers: list[Json] = []
+    if force:
+        trio.run(call_control, directory, "force", {"channels": [item["channel"]]}, answers.append)
+        total, ends = answers[0]["total_ucr"], time_text(answers[0]["deadline_ns"])
+        text = f"closing at {format_credits(total)} credits or more; settled on {ends}"
+        click.echo(json.dumps(answers[0]) if as_json else text)
+        return
+    if item["role"] != "payer":
+        detail = "only the payer closes by agreement; --force closes alone"
+        raise LocalError("channel.wrong_state", detail)
     trio.run(call_control, directory, "close", {"channels": [item["channel"]]}, answers.append)
     if not answers:
         raise NetworkError("channel.no_answer", f"peer {short(item['peer'])}")

@@ -122,3 +122,16 @@ def test_after_a_restart_topped_up_and_closed_by_agreement(world: Witnessed) -> 
     assert settled > 0
     until(lambda: world.free(world.requester) == [GRANT - settled] * 3, "refunds")
     assert world.free(world.provider) == [settled] * 3
+
+
+def test_the_provider_closes_alone(world: Witnessed) -> None:
+    """`close --force` says what it will settle at and when; every witness waits for that."""
+    assert of(world.ask(), "done")
+    (earning,) = [one for one in world.provider.channels() if one["settled_ucr"] is None]
+    data = ("--data", str(world.provider.directory))
+    closing = run_json("channels", "close", earning["channel"], "--force", *data)
+    assert closing["total_ucr"] >= earning["due_ucr"] > 0
+    (still,) = [one for one in world.provider.channels() if one["settled_ucr"] is None]
+    assert still["state"] == "challenge"
+    before = world.free(world.provider)[0]
+    until(lambda: world.free(world.provider) == [before] * 3, "the witnesses agree")

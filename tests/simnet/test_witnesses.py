@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from protocol import limits
 from protocol.channel import Role
 from protocol.units import NS_PER_S
 from router import actions as act
@@ -161,3 +162,21 @@ def test_one_witness_is_down_and_comes_back() -> None:
     world.revive(world.peers[3])
     world.run(30 * NS_PER_S)
     assert len(set(world.free(world.requester))) == 1
+
+
+@pytest.mark.parametrize("alone", [PROVIDER, REQUESTER])
+def test_either_end_closes_alone(alone: int) -> None:
+    """The other is gone: after the challenge period the witnesses have paid the voucher and given
+    the rest back, and who closed has it in its log."""
+    world = Witnessed()
+    voucher = bought(world)
+    world.crash(world.peers[PROVIDER + REQUESTER - alone])
+    end = world.peers[alone]
+    world.give(end, act.ForceClose((channels(end)[0].cid,)))
+    world.run(NS_PER_S)
+    assert channels(end)[0].is_open
+    world.run(limits.CHALLENGE_NS + 3_600 * NS_PER_S)
+    (channel,) = channels(end)
+    assert (channel.is_open, channel.settled_ucr) == (False, voucher)
+    assert world.free(world.provider) == [voucher] * WITNESSES
+    assert world.free(world.requester) == [GRANT - voucher] * WITNESSES
