@@ -8,7 +8,8 @@ it owns the node. Knows nothing of the market.
 import json
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -137,10 +138,35 @@ async def _serve_client(stream: trio.SocketStream, methods: dict[str, Method]) -
         await answer({"end": True, **error.report()})
 
 
-async def call_control(
-    directory: Path, method: str, params: Json, on_line: Callable[[Json], None]
-) -> None:
-    """Call a running daemon and pass on its answers, as they come.
+class _Answers:
+    """A call's answers as they come. NetworkError: the daemon's code, or
+    `control.unavailable` when it goes away."""
+
+    def __init__(self, lines: _Lines) -> None:
+        self._lines = lines
+
+    def __aiter__(self) -> "_Answers":
+        return self
+
+    async def __anext__(self) -> Json:
+        try:
+            value = await self._lines.next()
+        except trio.BrokenResourceError:
+            value = None
+        if value is None:
+            raise NetworkError("control.unavailable", "the daemon went away")
+        if "error" in value:
+            raise NetworkError(_known(value["error"]), str(value.get("detail", "")))
+        if value.get("end"):
+            raise StopAsyncIteration
+        return value
+
+
+@asynccontextmanager
+async def open_call(
+    directory: Path, method: str, params: Json
+) -> AsyncIterator[AsyncIterator[Json]]:
+    """A call of a running daemon: its answers as they come; leaving early cancels it.
 
     NetworkError: `control.unavailable` when no daemon answers or it goes away meanwhile, else
     the code of the daemon's error.
@@ -151,19 +177,21 @@ async def call_control(
     except OSError as error:
         raise NetworkError("control.unavailable", str(directory)) from error
     async with stream:
-        lines = _Lines(stream)
         request = json.dumps({"method": method, "params": params})
         try:
             await stream.send_all(request.encode() + b"\n")
-            while (value := await lines.next()) is not None:
-                if "error" in value:
-                    raise NetworkError(_known(value["error"]), str(value.get("detail", "")))
-                if value.get("end"):
-                    return
-                on_line(value)
         except trio.BrokenResourceError as error:
             raise NetworkError("control.unavailable", "the daemon went away") from error
-        raise NetworkError("control.unavailable", "the daemon went away")
+        yield _Answers(_Lines(stream))
+
+
+async def call_control(
+    directory: Path, method: str, params: Json, on_line: Callable[[Json], None]
+) -> None:
+    """Call a running daemon and pass on its answers, as they come. NetworkError as `open_call`."""
+    async with open_call(directory, method, params) as answers:
+        async for value in answers:
+            on_line(value)
 
 
 async def daemon_answers(directory: Path) -> bool:

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from peer.identity import peer_id
 from protocol import records
-from protocol.log import LogEntry
 from protocol.messages import Receipt
 from protocol.signing import channel_id, receipt_id
 from protocol.units import NS_PER_S
@@ -100,14 +99,6 @@ class History:
         job.cost_ucr, job.code, job.ended = receipt.price_ucr, "", True
         job.input_tokens, job.output_tokens = receipt.input_tokens, receipt.output_tokens
         job.receipt_id, job.agreed = receipt_id(receipt), agreed
-
-
-def read_history(entries: Iterable[LogEntry], network: str, owner: bytes) -> list[SettledJob]:
-    """The jobs of a log. StorageError `storage.corrupt`."""
-    history = History(owner)
-    for entry in entries:
-        history.take(network, records.decode_record(entry.type, entry.payload))
-    return list(history.jobs())
 
 
 def job_json(job: SettledJob) -> Json:

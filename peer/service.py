@@ -1,22 +1,32 @@
 """What the control socket offers, over a running daemon."""
 
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import trio
 
 from peer.asking import parse_options, to_ask
 from peer.control import Answer, Json, Method
 from peer.daemon import Daemon
 from peer.gateway.app import Model
 from peer.identity import peer_id
+from peer.past import read_jobs, read_receipt
 from peer.reports import archive_json, balance_json, channel_json, event_json, head_json
 from peer.trust import deposit_methods, trust_methods
 from peer.upkeep import archive_daemons, sign_daemons_head
+from protocol import limits
 from protocol.errors import ConfigError, NetworkError
 from protocol.units import milliseconds
 
 _CLOSE_S = 10.0
 _CONNECT_S = 5.0
+# A reader goes through the whole log: one after the other.
+_READERS = trio.CapacityLimiter(1)
+
+T = TypeVar("T")
 
 
 def status_json(daemon: Daemon) -> Json:
@@ -70,7 +80,8 @@ def offered_models(daemon: Daemon) -> list[Model]:
 
 
 def control_methods(daemon: Daemon) -> dict[str, Method]:
-    """The methods by name: status, ask, channels, close, head, archive, and those of trust."""
+    """The methods by name: status, ask, models, history, receipt, channels, close, head, archive,
+    and those of trust."""
 
     async def status(params: Json, answer: Answer) -> None:
         await answer(status_json(daemon))
@@ -82,6 +93,21 @@ def control_methods(daemon: Daemon) -> dict[str, Method]:
         async with daemon.ask(to_ask(options, daemon.new_ask_id())) as stream:
             async for event in stream:
                 await answer(event_json(event))
+
+    async def models(params: Json, answer: Answer) -> None:
+        await answer({"models": [asdict(model) for model in offered_models(daemon)]})
+
+    async def history(params: Json, answer: Answer) -> None:
+        last = params.get("last", limits.HISTORY_JOBS_MAX)
+        if type(last) is not int or not 1 <= last <= limits.HISTORY_JOBS_MAX:
+            most = limits.HISTORY_JOBS_MAX
+            raise ConfigError("config.bad_value", f"last: a whole number from 1 to {most}")
+        jobs = await _from_log(daemon, read_jobs)
+        await answer({"jobs": jobs[-last:]})
+
+    async def receipt(params: Json, answer: Answer) -> None:
+        wanted = _digest(params.get("receipt_id"))
+        await answer(await _from_log(daemon, partial(read_receipt, wanted=wanted)))
 
     async def channels(params: Json, answer: Answer) -> None:
         listed = [channel_json(item, live=True) for item in daemon.ledger.channels.values()]
@@ -105,6 +131,9 @@ def control_methods(daemon: Daemon) -> dict[str, Method]:
     return {
         "status": status,
         "ask": ask,
+        "models": models,
+        "history": history,
+        "receipt": receipt,
         "channels": channels,
         "close": close,
         "head": head,
@@ -112,6 +141,23 @@ def control_methods(daemon: Daemon) -> dict[str, Method]:
         **trust_methods(daemon, _channel_ids),
         **deposit_methods(daemon, _channel_ids),
     }
+
+
+async def _from_log(daemon: Daemon, read: Callable[[Path, bytes], T]) -> T:
+    """What a reader finds in the daemon's log, which it reads beside the loop."""
+    owner = daemon.node.context.public_key
+    return await trio.to_thread.run_sync(read, daemon.settings.directory, owner, limiter=_READERS)
+
+
+def _digest(text: Any) -> bytes:
+    """A receipt's id. ConfigError `config.bad_value`."""
+    try:
+        found = bytes.fromhex(text)
+    except (TypeError, ValueError) as error:
+        raise ConfigError("config.bad_value", "receipt_id: 64 hex digits") from error
+    if len(found) != 32:
+        raise ConfigError("config.bad_value", "receipt_id: 64 hex digits")
+    return found
 
 
 def _channel_ids(params: dict[str, Any]) -> tuple[bytes, ...]:

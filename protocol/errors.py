@@ -64,6 +64,7 @@ CODES: Final[dict[str, str]] = {
     "chunk.stalled": "the provider sent nothing for too long",
     "receipt.mismatch": "the receipt does not match what was delivered; not countersigned",
     "receipt.unacknowledged": "the payer did not counter-sign; the lane is closed at its price",
+    "receipt.unknown": "the log has no receipt of this id; see `peerd history`",
     "receipt.bad_signature": "the receipt is not signed by the provider",
     # channel: money
     "channel.unknown": "no such channel here",

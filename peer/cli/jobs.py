@@ -11,14 +11,12 @@ from typing import Any
 import click
 from rich.table import Table
 
+from peer import past
 from peer.cli.options import data_option, json_option, load_node
 from peer.cli.screen import short, table_console
-from peer.daemon import LOG_DIRECTORY
-from peer.history import GROUPS, job_json, read_history, sums_json
+from peer.history import GROUPS, sums_json
 from peer.identity import public_key
-from peer.journal import log_reader
-from protocol.errors import ConfigError, StorageError
-from protocol.log import ScanOutcome
+from protocol.errors import ConfigError
 from protocol.units import NS_PER_S, format_credits
 
 Json = dict[str, Any]
@@ -32,14 +30,7 @@ def time_text(at_ns: int) -> str:
 def read_jobs(directory: Path) -> list[Json]:
     """Every job that ended, oldest first, by the log of a data directory. StorageError."""
     signer, _ = load_node(directory, {})
-    if not (directory / LOG_DIRECTORY).exists():
-        return []  # a node that never ran
-    reader = log_reader(directory / LOG_DIRECTORY)
-    entries = list(reader.entries())
-    if reader.replay.outcome is ScanOutcome.CORRUPT:
-        raise StorageError("storage.corrupt", reader.replay.detail)
-    jobs = read_history(entries, reader.replay.network or "", signer.public_key)
-    return [job_json(job) for job in jobs]
+    return past.read_jobs(directory, signer.public_key)
 
 
 def jobs_table(jobs: list[Json]) -> Table:

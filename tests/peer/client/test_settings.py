@@ -1,0 +1,62 @@
+"""What a program says of a request: its defaults, and what is refused before anything is sent.
+
+Source: peer/client/settings.py.
+"""
+
+from typing import Any
+
+import pytest
+
+from peer.asking import parse_options
+from peer.client.settings import ask_params
+from peer.config import RequesterConfig
+from protocol.errors import ConfigError
+
+DEFAULTS = RequesterConfig(model="some", max_price="0.5", timeout_s=7, standing_offers=True)
+
+
+def test_what_is_left_out_is_configured() -> None:
+    params = ask_params("Why?", {}, DEFAULTS)
+    assert params["messages"] == [["user", "Why?"]]
+    assert (params["model"], params["max_price_ucr"]) == ("some", 500_000)
+    assert (params["timeout_ms"], params["use_offers"], params["chat"]) == (7_000, True, True)
+    assert parse_options(params).max_tokens == 256
+
+
+def test_what_is_said_counts_and_none_is_not_said() -> None:
+    given: dict[str, Any] = {"model": "other", "max_price": "0.01", "auction": True, "raw": True}
+    params = ask_params("Once", {**given, "seed": None, "temperature": 0.25}, DEFAULTS)
+    assert (params["model"], params["max_price_ucr"]) == ("other", 10_000)
+    assert (params["use_offers"], params["chat"], params["seed"]) == (False, False, 1)
+    assert params["temperature_milli"] == 250
+
+
+def test_a_chat_keeps_its_order_behind_the_system_message() -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    params = ask_params(turns, {"system": "Be brief."}, DEFAULTS)
+    assert [role for role, _ in params["messages"]] == ["system", "user", "assistant"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"max_token": 5}, "did you mean max_tokens?"),
+        ({"max_price": 0.05}, "in quotes"),
+        ({"max_price": "a lot"}, "max_price"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"timeout_s": 1.5}, "timeout_s"),
+        ({"only": ["nobody"]}, "nobody"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_wrong_settings_are_named(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ask_params("Why?", settings, DEFAULTS)
+    assert said in caught.value.detail
+
+
+@pytest.mark.parametrize("chat", [[], [{"role": "user"}], [{}], ["hello"]])
+def test_a_chat_that_is_none(chat: Any) -> None:
+    with pytest.raises(ConfigError):
+        ask_params(chat, {}, DEFAULTS)
