@@ -12,7 +12,7 @@ from typing import Final
 from protocol import limits
 from protocol.errors import RemoteError
 from protocol.fields import ChannelTerms, LaneClaim
-from protocol.lane import Lane
+from protocol.lane import Lane, LaneState
 from protocol.messages import Voucher
 
 
@@ -118,7 +118,7 @@ class Channel:
     those that the payer counter-signed under them. The salts and
     `open_signature`, the payer's, are kept as evidence for others.
     `offered_ucr` is the deposit that the payer last offered, `deadline_ns` the end of the
-    challenge period.
+    challenge period, `disputed_ucr` what the payer keeps back for good.
     """
 
     cid: bytes
@@ -144,6 +144,7 @@ class Channel:
     open_signature: bytes = b""
     offered_ucr: int = 0
     deadline_ns: int = 0
+    disputed_ucr: int = 0
 
     def step(self, event: ChannelEvent) -> None:
         """Move by the table. RemoteError `channel.wrong_state`."""
@@ -173,6 +174,16 @@ class Channel:
         return self.settled_due_ucr + sum(lane.due_ucr for lane in self.lanes.values())
 
     @property
+    def held_ucr(self) -> int:
+        """What the payer's vouchers may lag behind the due, until audits close."""
+        return sum(min(lane.held_ucr, lane.due_ucr) for lane in self.lanes.values())
+
+    @property
+    def audited_ucr(self) -> int:
+        """The price of the lanes whose receipts are signed and still under audit."""
+        return sum(x.due_ucr for x in self.lanes.values() if x.state is LaneState.AUDIT)
+
+    @property
     def reserved_ucr(self) -> int:
         """As `due_ucr`, with open lanes counted up to their reservation."""
         reserved = sum(max(lane.due_ucr, lane.reserved_ucr) for lane in self.lanes.values())
@@ -198,9 +209,15 @@ class Channel:
         return self.expires_at_ns() - margin_ns
 
     def claims(self) -> tuple[LaneClaim, ...]:
-        """What a voucher states: lane 0 is the sum of the closed lanes, then the open ones."""
-        settled = LaneClaim(0, min(self.settled_lanes, limits.U32_MAX), self.settled_due_ucr)
-        return (settled, *(self.lanes[number].claim() for number in sorted(self.lanes)))
+        """What a voucher states: lane 0 is the sum of the closed lanes, then the open ones.
+
+        A lane under audit is closed for the other end.
+        """
+        open_lanes = [x for x in self.lanes.values() if x.state is not LaneState.AUDIT]
+        count = self.settled_lanes + len(self.lanes) - len(open_lanes)
+        settled_ucr = self.settled_due_ucr + self.audited_ucr
+        settled = LaneClaim(0, min(count, limits.U32_MAX), settled_ucr)
+        return (settled, *sorted((lane.claim() for lane in open_lanes), key=lambda x: x.lane))
 
     def close_lane(self, number: int, due_ucr: int) -> None:
         """Settle a lane at `due_ucr`; again for a closed one, when a reconnect lowers it."""

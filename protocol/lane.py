@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from protocol import limits
 from protocol.fields import LaneClaim
 from protocol.machine import apply
 from protocol.messages import Result
@@ -56,10 +57,10 @@ LANE_TRANSITIONS: Final[dict[tuple[LaneState, LaneEvent], LaneState]] = {
     (_L.PAUSED, _V.ABORT): _L.ABORTED,
     (_L.DONE, _V.VOUCHER): _L.DONE,
     (_L.DONE, _V.ACKNOWLEDGE): _L.AUDIT,
-    (_L.DONE, _V.DISPUTE): _L.DISPUTED,
     (_L.DONE, _V.ABORT): _L.ABORTED,
     (_L.AUDIT, _V.AUDIT_PASSED): _L.PAID,
     (_L.AUDIT, _V.DISPUTE): _L.DISPUTED,
+    (_L.AUDIT, _V.ABORT): _L.ABORTED,
 }
 
 
@@ -71,7 +72,9 @@ class Lane:
     price up to which the payee has durably said that it may have sent; `receipt_id` names the
     receipt that the payee signed. `exact` is False for a payee that restarted meanwhile and
     can't tell what it sent from what it reserved. `result` is kept until it is counter-signed,
-    `resumes` counts the broken streams that the lane survived.
+    `resumes` counts the broken streams that the lane survived. Of the payer: what its vouchers
+    may lag (`held_ucr`) until `audit_until_ns`, its advance, and the most that the prompt costs
+    while no chunk has come.
     """
 
     lane: int
@@ -87,6 +90,10 @@ class Lane:
     result: Result | None = None
     exact: bool = True
     resumes: int = 0
+    held_ucr: int = 0
+    audit_until_ns: int = 0
+    advance_ucr: int = 0
+    prompt_ucr: int = 0
 
     def step(self, *events: LaneEvent) -> None:
         """Move by the table. RemoteError `channel.wrong_state`."""
@@ -96,6 +103,13 @@ class Lane:
     def price_ucr(self, input_tokens: int, output_tokens: int) -> int:
         """The price due at these counts."""
         return cost_ucr(input_tokens, output_tokens, self.input_price_ucr, self.output_price_ucr)
+
+    def next_chunk_ucr(self) -> int:
+        """The most that the lane's next chunk may cost; nothing once all have come."""
+        if self.state not in (LaneState.OFFERED, LaneState.ACTIVE, LaneState.PAUSED):
+            return 0
+        prompt_ucr = 0 if self.chunks else self.prompt_ucr
+        return prompt_ucr + self.price_ucr(0, limits.CHUNK_TOKENS_MAX)
 
     def claim(self) -> LaneClaim:
         """The lane as a voucher states it."""

@@ -236,6 +236,32 @@ class ChallengeStarted:
     deadline_ns: U63
 
 
+@record(18)
+@dataclass(frozen=True, slots=True)
+class AuditOpened:
+    """Payer, before a receipt is acknowledged: `held_ucr` of its price is not paid before
+    `until_ns`, unless an auditor passes it."""
+
+    cid: Bytes32
+    lane: U63
+    held_ucr: U63
+    until_ns: U63
+
+
+@record(19)
+@dataclass(frozen=True, slots=True)
+class AuditClosed:
+    """Payer: `verdict` 1 passed, all is paid; 2 disputed, `kept_ucr` is not, for the reason
+    `code`."""
+
+    cid: Bytes32
+    lane: U63
+    verdict: U8
+    kept_ucr: U63
+    code: Code
+    closed_at_ns: U63
+
+
 @record(20)
 @dataclass(frozen=True, slots=True)
 class HeadSigned:

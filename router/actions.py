@@ -145,6 +145,8 @@ class Ask:
     """A local person or program wants an answer. Amounts in ucr, durations in ns.
 
     With `use_offers` the best standing offers are tried first, without an auction.
+    `holdback_ucr` of the price, at most, is paid only when an auditor passes the receipt or
+    `audit_ns` after it.
     """
 
     ask_id: int
@@ -159,6 +161,8 @@ class Ask:
     deposit_ucr: int
     advance_max_ucr: int
     use_offers: bool = False
+    holdback_ucr: int = 0
+    audit_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +177,23 @@ class CloseChannels:
     """Close the payer channels named by `cids`, or all of them when empty."""
 
     cids: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPassed:
+    """A local auditor has nothing to say against the receipt of a lane that we paid for."""
+
+    cid: bytes
+    lane: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dispute:
+    """A local auditor says that a lane did not deliver what its receipt says, with a code."""
+
+    cid: bytes
+    lane: int
+    code: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +274,8 @@ Input = (
     | Ask
     | CancelAsk
     | CloseChannels
+    | AuditPassed
+    | Dispute
     | ForceClose
     | TopUpChannel
     | OpenChannel

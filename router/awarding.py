@@ -190,7 +190,9 @@ class Awarding:
             return
         attempt = self._open_lane(job, scored, channel)
         start = headroom_ucr(scored, input_tokens_estimate(ask.prompt), request.output_tokens_max)
-        voucher = self._payer.issue(channel, channel.due_ucr + start, ask.advance_max_ucr)
+        voucher = self._payer.issue(
+            channel, self._payer.payable_ucr(channel) + start, ask.advance_max_ucr
+        )
         if job.direct:
             self._context.send(attempt.session, DirectRequest(job.request.data))
         self._context.send(attempt.session, self._award_message(job, attempt, opening, voucher))
@@ -218,16 +220,20 @@ class Awarding:
                 bid=scored.signed.data,
             )
         )
-        commitment = job.request.message.prompt_commitment
+        lane, request = channel.lanes[number], job.request.message
+        lane.held_ucr = job.ask.holdback_ucr if job.ask.audit_ns else 0
+        lane.advance_ucr = job.ask.advance_max_ucr
+        lane.prompt_ucr = lane.price_ucr(request.input_tokens_max, 0)
+        commitment = request.prompt_commitment
         return Attempt(
             request=job.id,
-            ask=job.request.message,
+            ask=request,
             parameters=job.ask.parameters,
             commitment=commitment,
             scored=scored,
             session=SessionKey(scored.signed.sender, outbound=True),
             channel=channel,
-            lane=channel.lanes[number],
+            lane=lane,
             transcript=transcript_start(context.network, job.id, bid_id, commitment),
         )
 

@@ -22,10 +22,11 @@ from protocol.messages import (
     Result,
     TopUpAck,
 )
-from protocol.records import LaneClosed, ReceiptAcknowledged
+from protocol.records import AuditOpened, LaneClosed, ReceiptAcknowledged
 from router import events
 from router.actions import SessionKey
 from router.attempt import Attempt, Attempts
+from router.audits import watch_audit
 from router.context import Context
 from router.job import Job
 from router.payer import Payer
@@ -136,10 +137,19 @@ class Delivery:
             identity = attempt.check_result(context.network, result, context.verify)
         job = self.job_of(attempt)
         ack = countersign(context, result, identity)
+        lane, held = attempt.lane, job.ask if job is not None else None
+        if held is not None and held.audit_ns:
+            until_ns = context.now_ns + held.audit_ns
+            opened = AuditOpened(attempt.channel.cid, lane.lane, lane.held_ucr, until_ns)
+            context.append(opened)
+        else:
+            lane.held_ucr = 0
         context.append(ReceiptAcknowledged(result.receipt, result.signature, ack.signature))
         self.drop(attempt)
         self._payer.settle(session, attempt.channel)
         context.send(session, ack)
+        if lane.audit_until_ns:
+            watch_audit(context, attempt.channel, lane)
         context.note("receipt.acknowledged", request_id=attempt.request, receipt_id=identity)
         if job is None:
             return

@@ -116,6 +116,15 @@ class CloseBegun:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditEnded:
+    """The audit of a lane is closed; `code` is empty when it is paid in full, else why not."""
+
+    cid: bytes
+    lane: int
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
 class CloseRefused:
     """A channel that a person wants closed can't be, for the reason `code`."""
 

@@ -21,6 +21,7 @@ from router.denials import Denials
 from router.head_book import HeadBook
 from router.vault import Vault
 
+PASSED, DISPUTED = 1, 2  # verdicts of an audit
 # How a channel came to be closed, by the number in its record.
 COOPERATIVE, REFUSED, UNILATERAL, WRITTEN_OFF = 1, 2, 3, 4
 _CLOSED_BY = {
@@ -144,11 +145,20 @@ class Ledger:
                 lane = self._lane(channel.cid, record.receipt.lane)
                 _start(lane)
                 lane.step(LaneEvent.RESULT, LaneEvent.ACKNOWLEDGE)
-                self._end_lane(
-                    channel, lane.lane, record.receipt.price_ucr, LaneEvent.AUDIT_PASSED
-                )
+                lane.chunks, lane.due_ucr = record.receipt.chunks, record.receipt.price_ucr
+                if not lane.audit_until_ns:
+                    self._end_lane(channel, lane.lane, lane.due_ucr, LaneEvent.AUDIT_PASSED)
                 channel.receipts[lane.lane] = receipt_id(record.receipt)
                 self.receipts += 1
+            case records.AuditOpened():
+                lane = self._lane(record.cid, record.lane)
+                lane.held_ucr, lane.audit_until_ns = record.held_ucr, record.until_ns
+            case records.AuditClosed():
+                channel, lane = self._channel(record.cid), self._lane(record.cid, record.lane)
+                passed = record.verdict == PASSED
+                event = LaneEvent.AUDIT_PASSED if passed else LaneEvent.DISPUTE
+                channel.disputed_ucr += record.kept_ucr
+                self._end_lane(channel, lane.lane, lane.due_ucr - record.kept_ucr, event)
             case records.ReceiptCountersigned():
                 channel, lane = self._channel(record.cid), self._lane(record.cid, record.lane)
                 lane.step(LaneEvent.ACKNOWLEDGE)

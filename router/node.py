@@ -16,6 +16,7 @@ from router import actions as act
 from router.actions import Action, Input, SessionKey
 from router.admission import Admission, Opening
 from router.anchoring import Anchoring, AnchorSettings
+from router.audits import Audits
 from router.challenges import SWEEP, Challenges
 from router.closing import Closing
 from router.context import Context
@@ -73,6 +74,9 @@ class Node:
             self._stop,
             self._readers.__contains__,
         )
+        self.audits = Audits(
+            self.context, self.requester.payer, self.closing, self._readers.__contains__
+        )
         self._frames = Frames(
             self.context,
             self.requester,
@@ -104,8 +108,9 @@ class Node:
         while (key := self.context.timers.pop_due(now_ns)) is not None:
             if key == SWEEP:
                 self.challenges.sweep()
-                continue
-            if key.kind in Provider.TIMERS:
+            elif key.kind == "audit":
+                self.audits.handle_timer(key)
+            elif key.kind in Provider.TIMERS:
                 self.provider.handle_timer(key)
             elif key.kind in Anchoring.TIMERS:
                 self.anchoring.handle_timer(key)
@@ -183,6 +188,10 @@ class Node:
                 self.requester.ask(item)
             case act.CancelAsk():
                 self.requester.cancel(item.ask_id)
+            case act.AuditPassed():
+                self.audits.passed(item.cid, item.lane)
+            case act.Dispute():
+                self.audits.dispute(item.cid, item.lane, item.code)
             case act.ForceClose():
                 self.challenges.close(item.cids)
             case act.TopUpChannel():

@@ -65,6 +65,7 @@ class Payer:
             channel
             for channel in self._context.ledger.with_peer(scored.signed.sender, Role.PAYER)
             if channel.state in _USABLE
+            and not channel.disputed_ucr
             and channel.claim_at_ns() > deadline_ns
             and len(channel.lanes) < limits.LANES_PER_CHANNEL_MAX - 1
         ]
@@ -103,12 +104,26 @@ class Payer:
 
         Never over the deposit (I1), never more than A over what was received (I4).
         """
-        target = min(target_ucr, channel.due_ucr + advance_max_ucr, channel.deposit_ucr)
+        most = self.payable_ucr(channel) + advance_max_ucr
+        target = min(target_ucr, most, channel.deposit_ucr)
         if target <= channel.total_ucr:
             return None
         channel.step(ChannelEvent.VOUCHER)
         self._context.append(VoucherIssued(channel.cid, target, channel.claims()))
         return self.sign_again(channel)
+
+    def payable_ucr(self, channel: Channel) -> int:
+        """The due, less what is held back: never so much that the next chunks of the running
+        lanes would not come for want of credit (L1)."""
+        if not channel.held_ucr:
+            return channel.due_ucr
+        lanes = channel.lanes.values()
+        with_peer = self._context.ledger.with_peer(channel.payee, Role.PAYER)
+        others = sum(other.held_ucr + other.disputed_ucr for other in with_peer)
+        others -= channel.held_ucr
+        room = channel.terms.window_ucr + max((lane.advance_ucr for lane in lanes), default=0)
+        room -= others + sum(lane.next_chunk_ucr() for lane in lanes)
+        return channel.due_ucr - min(channel.held_ucr, max(0, room))
 
     def sign_again(self, channel: Channel) -> Voucher:
         """The voucher of the last record: the same bytes however often it is signed."""
@@ -118,10 +133,11 @@ class Payer:
         return Voucher(channel.cid, total_ucr, claims, signature)
 
     def settle(self, session: SessionKey, channel: Channel) -> None:
-        """Pay up to what was received, when vouchers lag behind it and may be sent."""
+        """Pay up to what was received and is not held back, when vouchers lag behind it and
+        may be sent."""
         if not channel.allows(ChannelEvent.VOUCHER):
             return
-        voucher = self.issue(channel, channel.due_ucr, 0)
+        voucher = self.issue(channel, self.payable_ucr(channel), 0)
         if voucher is not None:
             self._context.send(session, voucher)
 

@@ -26,8 +26,9 @@ class Paying:
         channel = attempt.channel
         left = attempt.parameters.output_tokens_max - attempt.output_tokens
         headroom = headroom_ucr(attempt.scored, 0, left)
-        if channel.total_ucr - channel.due_ucr <= headroom // 2:
-            self._send(job, attempt, channel.due_ucr + headroom)
+        payable = self._payer.payable_ucr(channel)
+        if channel.total_ucr - payable <= headroom // 2:
+            self._send(job, attempt, payable + headroom)
 
     def needed(self, job: Job, attempt: Attempt) -> None:
         """The provider is paused until the total reaches what `attempt` needs: pay it, or have
@@ -36,7 +37,7 @@ class Paying:
         LocalError `channel.over_deposit`, `channel.advance_limit`: it won't be paid.
         """
         channel, total_ucr = attempt.channel, attempt.needed_ucr
-        advance = total_ucr - channel.due_ucr
+        advance = total_ucr - self._payer.payable_ucr(channel)
         if total_ucr > channel.total_ucr and advance > job.ask.advance_max_ucr:
             detail = f"{advance} ucr wanted, {job.ask.advance_max_ucr} allowed"
             raise LocalError("channel.advance_limit", detail)

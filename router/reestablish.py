@@ -10,7 +10,7 @@ from protocol import limits, signing
 from protocol.channel import Channel, ChannelEvent, ChannelState, Role
 from protocol.errors import RemoteError
 from protocol.fields import LaneClaim
-from protocol.lane import Lane
+from protocol.lane import Lane, LaneState
 from protocol.messages import Reestablish, Resume, Voucher
 from protocol.records import Denied, DueAgreed, LaneClosed, VoucherIssued
 from router.actions import SessionKey
@@ -89,14 +89,18 @@ class PayerReestablish:
         The payee may keep what our vouchers promise ahead of delivery, at most A in all, and
         nothing more. RemoteError `channel.bad_reestablish`.
         """
-        ours = channel.settled_due_ucr + sum(price for _, price in prices)
+        audited = channel.audited_ucr  # closed for the payee, and still open here
+        ours = channel.settled_due_ucr + audited + sum(price for _, price in prices)
         count = channel.settled_lanes + len(prices)
         theirs = LaneClaim(0, 0, 0)
         if claims and claims[0].lane == 0:
             theirs = claims[0]
         agreed = max(ours, theirs.due_ucr)
+        if agreed - ours <= channel.disputed_ucr:
+            agreed = ours  # it counts what we dispute, and may
         broken = [lane.lane for lane, _ in prices]
-        running = sum(x.due_ucr for x in channel.lanes.values() if x.lane not in broken)
+        lanes = channel.lanes.values()
+        running = sum(x.due_ucr for x in lanes if x.lane not in broken) - audited
         signed = max(channel.total_ucr, sum(claim.due_ucr for claim in channel.issued))
         if agreed + running > max(signed, channel.due_ucr):
             raise RemoteError("channel.bad_reestablish", "more than we signed")
@@ -104,7 +108,7 @@ class PayerReestablish:
         if agreed == ours and last <= channel.lane_last:
             return None
         # Lanes that we know nothing of: our log was put back to an older state.
-        return DueAgreed(channel.cid, agreed, max(count, theirs.chunks), last)
+        return DueAgreed(channel.cid, agreed - audited, max(count, theirs.chunks), last)
 
     def _adopt(self, channel: Channel, voucher: Voucher | None) -> None:
         """Our own signature, which our log has lost, is as good as a record of it."""
@@ -126,7 +130,11 @@ def _broken(
 ) -> list[tuple[Lane, int]]:
     """Our lanes that end here, and the prices that the payee closed them at."""
     answered = {claim.lane: claim.due_ucr for claim in claims}
-    lanes = [lane for number, lane in channel.lanes.items() if number not in going_on]
+    lanes = [
+        lane
+        for number, lane in channel.lanes.items()
+        if number not in going_on and lane.state is not LaneState.AUDIT
+    ]
     return [(lane, answered.get(lane.lane, lane.due_ucr)) for lane in lanes]
 
 

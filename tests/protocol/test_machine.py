@@ -88,10 +88,9 @@ LANE = {
     "done": {
         "voucher": "done",
         "acknowledge": "audit",
-        "dispute": "disputed",
         "abort": "aborted",
     },
-    "audit": {"audit_passed": "paid", "dispute": "disputed"},
+    "audit": {"audit_passed": "paid", "dispute": "disputed", "abort": "aborted"},
     "paid": {},
     "disputed": {},
     "aborted": {},

@@ -29,6 +29,7 @@ PROVIDERS = st.integers(0, 1)
 REQUESTERS = st.integers(2, 3)
 ANYONE = st.integers(0, 3)
 TOKENS = st.sampled_from([1, 10, 33, 70])
+HELD = st.sampled_from([0, 0, 600, 10**9])
 # A deposit of 0 is raised to the worst case of the job: used to its last unit.
 DEPOSITS = st.sampled_from([0, 1_000_000])
 
@@ -62,8 +63,8 @@ class Market(RuleBasedStateMachine):
 
     # --- the market ------------------------------------------------------------------------
 
-    @rule(who=REQUESTERS, tokens=TOKENS, deposit=DEPOSITS)
-    def ask(self, who: int, tokens: int, deposit: int) -> None:
+    @rule(who=REQUESTERS, tokens=TOKENS, deposit=DEPOSITS, held=HELD)
+    def ask(self, who: int, tokens: int, deposit: int, held: int) -> None:
         """A new request."""
         self.asks += 1
         ask = make_ask(
@@ -71,15 +72,17 @@ class Market(RuleBasedStateMachine):
             tokens,
             advance_max_ucr=self.watch.advance_ucr,
             deposit_ucr=deposit,
+            holdback_ucr=held,
+            audit_ns=20 * NS_PER_S if held else 0,
             timeout_ns=30 * NS_PER_S,
             bid_window_ns=120 * NS_PER_MS,
         )
         self.world.give(self.world.peers[who], ask)
 
-    @rule(who=REQUESTERS, tokens=TOKENS, deposit=DEPOSITS, ms=st.integers(100, 1_000))
-    def ask_and_wait(self, who: int, tokens: int, deposit: int, ms: int) -> None:
+    @rule(who=REQUESTERS, tokens=TOKENS, deposit=DEPOSITS, held=HELD, ms=st.integers(100, 1_000))
+    def ask_and_wait(self, who: int, tokens: int, deposit: int, held: int, ms: int) -> None:
         """A new request, up to somewhere between its bids and its receipt."""
-        self.ask(who=who, tokens=tokens, deposit=deposit)
+        self.ask(who=who, tokens=tokens, deposit=deposit, held=held)
         self.world.run(ms * NS_PER_MS)
 
     @rule(ms=st.integers(1, 60))
@@ -101,6 +104,17 @@ class Market(RuleBasedStateMachine):
     def close(self, who: int) -> None:
         """All channels of a requester should close."""
         self.world.give(self.world.peers[who], act.CloseChannels(()))
+
+    @rule(who=REQUESTERS, passed=st.booleans())
+    def audit(self, who: int, passed: bool) -> None:
+        """A requester's auditor has a verdict on a lane that waits for one."""
+        peer = self.world.peers[who]
+        for channel in list(peer.node.context.ledger.channels.values()):
+            for lane in list(channel.lanes):
+                verdict: act.Input = act.Dispute(channel.cid, lane, "receipt.mismatch")
+                if passed:
+                    verdict = act.AuditPassed(channel.cid, lane)
+                self.world.give(peer, verdict)
 
     @rule(who=REQUESTERS, more=st.sampled_from([1, 5_000, 20_000_000]))
     def top_up(self, who: int, more: int) -> None:

@@ -258,6 +258,8 @@ RECORDS: Final[dict[str, Any]] = {
     "CloseAgreed": r.CloseAgreed(CID, 462_500),
     "DueAgreed": r.DueAgreed(CID, 462_500, 9, 12),
     "ChallengeStarted": r.ChallengeStarted(CID, 500_000, 2, NOW_NS),
+    "AuditOpened": r.AuditOpened(CID, 4, 700, NOW_NS),
+    "AuditClosed": r.AuditClosed(CID, 4, 2, 700, "receipt.mismatch", NOW_NS),
     "TopUpOffered": r.TopUpOffered(CID, 3_000_000),
     "DepositRaised": r.DepositRaised(CID, 3_000_000, SIGNATURE),
     "Denied": r.Denied(CID, 1_920),
