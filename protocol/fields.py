@@ -47,6 +47,17 @@ class FinishReason(IntEnum):
     CANCELLED = 3
 
 
+class Outcome(IntEnum):
+    """How an award ended, in its payer's log; numbers are in logs."""
+
+    DELIVERED = 1
+    REFUSED = 2
+    FAILED = 3
+    LIED = 4
+    UNREACHED = 5
+    WITHDRAWN = 6
+
+
 @dataclass(frozen=True, slots=True)
 class Strategy:
     """How the requester ranks bids, committed to before any bid: weights in 1/1000, sum 1000."""

@@ -132,6 +132,12 @@ CHANNELS_MAX: Final = 16_384
 DEBTORS_MAX: Final = 65_536
 # Closed channels that are still listed; older ones only count in the balance.
 CHANNELS_CLOSED_KEPT: Final = 1_024
+# Providers and models whose reputation is kept, ~200 B each: those met last.
+STANDINGS_KEPT: Final = 4_096
+# Receipts that feedback can still name, ~200 B each.
+RATED_KEPT: Final = 1_024
+# Days whose spending is kept.
+SPENT_DAYS_KEPT: Final = 32
 CHANNELS_PER_PEER_MAX: Final = 16
 LANES_PER_CHANNEL_MAX: Final = 32
 # A payer that denied what it was sent gets its window back by 1 ucr for so many that it pays:

@@ -24,6 +24,7 @@ from protocol.fields import (
     DepositOrder,
     LaneClaim,
     ModelName,
+    Outcome,
     Price,
     SignedHead,
     WitnessSignatures,
@@ -401,6 +402,36 @@ class DepositSettled:
     cid: Bytes32
     settled_ucr: U63
     signatures: WitnessSignatures
+
+
+@record(40)
+@dataclass(frozen=True, slots=True)
+class AwardJudged:
+    """Payer, when an award ended: what its bid promised, and what came. 0 where nothing did."""
+
+    request_id: Bytes32
+    provider: Bytes32
+    model: ModelName
+    outcome: Outcome
+    code: Annotated[str, Meta(max_length=limits.CODE_CHARS_MAX)]
+    receipt_id: Annotated[bytes, Meta(max_length=32)]
+    promised_ttft_ns: U63
+    ttft_ns: U63
+    promised_tokens_per_s_milli: U63
+    tokens_per_s_milli: U63
+    cost_max_ucr: U63
+    paid_ucr: U63
+    judged_at_ns: U63
+
+
+@record(41)
+@dataclass(frozen=True, slots=True)
+class FeedbackGiven:
+    """Payer: what its user says of the answer of a receipt, 1 good or 2 bad; the last counts."""
+
+    receipt_id: Bytes32
+    verdict: Annotated[int, Meta(ge=1, le=2)]
+    given_at_ns: U63
 
 
 def encode_record(value: Any) -> tuple[int, bytes]:

@@ -250,6 +250,14 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveFeedback:
+    """What the user says of the answer of a receipt: 1 good, 2 bad."""
+
+    receipt_id: bytes
+    verdict: int
+
+
+@dataclass(frozen=True, slots=True)
 class SignHead:
     """Sign the log's head and show it to channel peers: on demand, and before stopping."""
 
@@ -284,6 +292,7 @@ Input = (
     | AskAccounts
     | Started
     | Drain
+    | GiveFeedback
     | SignHead
     | Snapshot
 )

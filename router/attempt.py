@@ -4,7 +4,7 @@ Pure: it verifies and counts, and never decides what to do about it. Rule: proto
 "Chunks" and "Receipts".
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from protocol import limits, signing
 from protocol.channel import Channel
@@ -18,13 +18,15 @@ from protocol.messages import Accept, Chunk, Receipt, Request, Result
 from protocol.transcript import transcript_next
 from router.actions import SessionKey
 from router.auction import ScoredBid, patience_ns
+from router.pace import Pace
 
 
 @dataclass(slots=True)
 class Attempt:
     """A lane that we pay for. `live` is False once its answer is no longer wanted: chunks in
     flight are still checked and paid, their text is dropped. `away` while its stream is broken
-    and may come back. `needed_ucr` is the total that the provider waits for, 0 for none."""
+    and may come back. `needed_ucr` is the total that the provider waits for, 0 for none.
+    `said` when the provider itself ended it."""
 
     request: bytes
     ask: Request
@@ -40,6 +42,8 @@ class Attempt:
     live: bool = True
     away: bool = False
     needed_ucr: int = 0
+    said: bool = False
+    pace: Pace = field(default_factory=Pace)
 
     @property
     def provider(self) -> bytes:

@@ -22,7 +22,9 @@ from router.breaks import Breaks
 from router.context import Context
 from router.delivery import Delivery
 from router.job import Job
+from router.judging import Judging
 from router.offers import OfferBook
+from router.pace import Pace
 from router.payer import Payer, headroom_ucr
 from router.quoting import input_tokens_estimate
 from router.reestablish import PayerReestablish
@@ -45,6 +47,7 @@ class Awarding:
         fail: Callable[[Job, str, str], None],
         auction: Callable[[Job], None],
         offers: OfferBook,
+        judging: Judging,
     ) -> None:
         self._context = context
         self._payer = payer
@@ -56,6 +59,7 @@ class Awarding:
         self._fail = fail
         self._auction = auction
         self._offers = offers
+        self._judging = judging
         self._sessions: dict[bytes, bool] = {}  # provider -> whether the stream is up
 
     def next_bid(self, job: Job, code: str) -> None:
@@ -63,6 +67,7 @@ class Awarding:
         context = self._context
         provider = job.candidate.signed.sender if job.candidate else b""
         job.last_code = code
+        self._judging.failed(job, code)
         if job.direct:
             self._offers.drop(provider, job.ask.model)
         job.candidate = job.attempt = None
@@ -235,6 +240,7 @@ class Awarding:
             channel=channel,
             lane=lane,
             transcript=transcript_start(context.network, job.id, bid_id, commitment),
+            pace=Pace(context.now_ns),
         )
 
     def _award_message(

@@ -81,6 +81,7 @@ class Delivery:
         with self._fault(attempt):
             attempt.channel.step(ChannelEvent.CHUNK)
             attempt.take_chunk(context.network, chunk, context.verify)
+            attempt.pace.saw(chunk.output_tokens, context.now_ns)
         job = self.job_of(attempt)
         if job is None:
             return
@@ -156,6 +157,7 @@ class Delivery:
         job.step(JobEvent.RESULT)
         done = events.Done(result.receipt, identity, job.elapsed_ns(self._context.now_ns))
         context.deliver(job.ask.ask_id, done)
+        self._requester.judging.delivered(job, attempt, identity)
         self._requester.forget(job)
 
     def take_failed(self, session: SessionKey, message: JobFailed) -> None:
@@ -165,6 +167,7 @@ class Delivery:
             if attempt.lane.state is LaneState.OFFERED:
                 raise RemoteError("session.protocol", "failed before accepting")
         code = message.code if message.code in CODES else "provider.refused"
+        attempt.said = True
         job = self.job_of(attempt)
         self.close_lane(attempt, code)
         self._payer.settle(session, attempt.channel)
@@ -193,6 +196,7 @@ class Delivery:
         if attempt.lane.state is not LaneState.OFFERED:
             raise RemoteError("session.protocol", "refused after accepting")
         job, channel = self.job_of(attempt), attempt.channel
+        attempt.said = True
         self.close_lane(attempt, code)
         if channel.state is ChannelState.OPENING and not channel.lanes:
             self._payer.refused(channel)

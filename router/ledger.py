@@ -19,6 +19,7 @@ from router.balance import Balance, sum_up
 from router.debts import Debts
 from router.denials import Denials
 from router.head_book import HeadBook
+from router.reputation import Reputation
 from router.vault import Vault
 
 PASSED, DISPUTED = 1, 2  # verdicts of an audit
@@ -47,6 +48,7 @@ class Ledger:
         self.heads = HeadBook()
         self.denials = Denials()
         self.debts = Debts()
+        self.reputation = Reputation()
         self._with_peer: dict[tuple[bytes, Role], dict[bytes, Channel]] = {}  # open ones
         self.closed: list[bytes] = []  # oldest first, at most CHANNELS_CLOSED_KEPT
         self.forgotten_spent_ucr = 0
@@ -165,7 +167,8 @@ class Ledger:
                 self._end_lane(channel, lane.lane, lane.due_ucr, LaneEvent.AUDIT_PASSED)
                 self.receipts += 1
             case _:
-                known = self.vault.apply(record) or self.backing.apply(record)
+                books = (self.vault, self.backing, self.reputation)
+                known = any(book.apply(record) for book in books)
                 assert known, f"no rule for {type(record).__name__}"
 
     def replay(self, number: int, payload: bytes) -> Any:

@@ -210,6 +210,8 @@ class Node:
                 self.anchoring.start()
             case act.Drain():
                 self.provider.drain()
+            case act.GiveFeedback():
+                self.requester.judging.feedback(item.receipt_id, item.verdict)
             case act.SignHead():
                 self.heads.announce()
             case act.Snapshot():

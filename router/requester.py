@@ -19,6 +19,7 @@ from router.breaks import Breaks
 from router.context import Context
 from router.delivery import Delivery
 from router.job import Job
+from router.judging import Judging
 from router.offers import OfferBook
 from router.payer import Payer
 from router.quoting import input_tokens_bucket
@@ -46,6 +47,7 @@ class Requester:
         self.delivery = Delivery(context, self.payer, self.top_ups, self)
         self.breaks = Breaks(context, self.payer, self.delivery, self)
         self.reestablish = PayerReestablish(context, self.payer, self.top_ups, self.breaks)
+        self.judging = Judging(context)
         self.bidding = Bidding(context, self.close_window)
         self.awarding = Awarding(
             context,
@@ -58,6 +60,7 @@ class Requester:
             self.fail,
             self._auction,
             self.offers,
+            self.judging,
         )
 
     def funded(self, cid: bytes) -> None:
@@ -191,9 +194,10 @@ class Requester:
         if job.attempt is not None:
             paid += job.attempt.lane.due_ucr
             self.delivery.abandon(job.attempt)
-        job.step(JobEvent.FAIL)
         failed = events.Failed(code, detail, paid, job.elapsed_ns(self._context.now_ns))
         self._context.deliver(job.ask.ask_id, failed)
+        self.judging.failed(job, code)
+        job.step(JobEvent.FAIL)
         self._context.note("request.failed", request_id=job.id, code=code, paid_ucr=paid)
         self.forget(job)
 

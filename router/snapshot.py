@@ -18,6 +18,7 @@ from protocol.fields import DepositOrder, SignedHead
 from protocol.records import DepositOrdered, DepositProved, DepositSettled
 from router.denials import Denial
 from router.ledger import Ledger
+from router.reputation import Rated, Standing
 from router.vault import Account, Held
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -50,6 +51,9 @@ class State:
     orders: list[DepositOrder] = field(default_factory=list)
     proofs: list[DepositProved] = field(default_factory=list)
     settlements: list[DepositSettled] = field(default_factory=list)
+    standings: list[tuple[bytes, str, Standing]] = field(default_factory=list)
+    rated: list[tuple[bytes, Rated]] = field(default_factory=list)
+    spent: list[tuple[int, int]] = field(default_factory=list)
 
 
 def snapshot_parts(ledger: Ledger) -> Iterator[bytes]:
@@ -69,6 +73,9 @@ def snapshot_parts(ledger: Ledger) -> Iterator[bytes]:
         "orders": ledger.backing.orders.values(),
         "proofs": ledger.backing.proved.values(),
         "settlements": ledger.backing.settled.values(),
+        "standings": [(*key, value) for key, value in ledger.reputation.standings.items()],
+        "rated": ledger.reputation.rated.items(),
+        "spent": ledger.reputation.spent_by_day.items(),
     }
     for name, values in listed.items():
         for items in _batches(values):
@@ -113,6 +120,10 @@ def restore(ledger: Ledger, parts: Iterable[bytes]) -> None:
             ledger.backing.apply(DepositOrdered(order))
         for record in (*state.proofs, *state.settlements):
             ledger.backing.apply(record)
+        for provider, model, standing in state.standings:
+            ledger.reputation.standings[provider, model] = standing
+        ledger.reputation.rated |= dict(state.rated)
+        ledger.reputation.spent_by_day |= dict(state.spent)
 
 
 def _decode(part: bytes) -> State:

@@ -54,7 +54,7 @@ FILE_LINES_MAX, FUNCTION_LINES_MAX = 300, 70
 LONG_FILES = {
     "protocol/messages.py": (600, "one catalogue: numbers and fields of all messages, no logic"),
     "router/actions.py": (440, "one catalogue: what goes into a node and comes out, no logic"),
-    "protocol/records.py": (420, "one catalogue: numbers and fields of all records, no logic"),
+    "protocol/records.py": (480, "one catalogue: numbers and fields of all records, no logic"),
     "protocol/limits.py": (480, "one table: every bound with its reason, no logic"),
 }
 

@@ -62,7 +62,12 @@ PARTS: Final = (
     bundle.CloseEvidence,
     bundle.SettlementBundle,
 )
-ENUMS: Final = (fields.InferenceType, fields.FinishReason, fields.ConstraintKind)
+ENUMS: Final = (
+    fields.InferenceType,
+    fields.FinishReason,
+    fields.ConstraintKind,
+    fields.Outcome,
+)
 
 
 def number(value: int) -> str:

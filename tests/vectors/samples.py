@@ -20,6 +20,7 @@ from protocol.fields import (
     InferenceType,
     LaneClaim,
     LogitBias,
+    Outcome,
     OutputConstraint,
     Prompt,
     RequestFilter,
@@ -281,4 +282,13 @@ RECORDS: Final[dict[str, Any]] = {
     "ClaimTaken.empty": r.ClaimTaken(CID, None, 0),
     "FundsSettled": r.FundsSettled(CID, 462_500, NOW_NS),
     "DepositSettled": r.DepositSettled(CID, 462_500, WITNESSED),
+    "AwardJudged": r.AwardJudged(
+        *(REQUEST_ID, fill(0x02), "tiny", Outcome.DELIVERED, "", fill(0xD0)),
+        *(20_000_000, 31_000_000, 50_000, 48_500, 54_420, 28_260, NOW_NS),
+    ),
+    "AwardJudged.unreached": r.AwardJudged(
+        *(REQUEST_ID, fill(0x02), "tiny", Outcome.UNREACHED, "provider.unreachable", b""),
+        *(20_000_000, 0, 50_000, 0, 54_420, 0, NOW_NS),
+    ),
+    "FeedbackGiven": r.FeedbackGiven(fill(0xD0), 1, NOW_NS),
 }
