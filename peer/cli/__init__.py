@@ -19,6 +19,7 @@ COMMANDS = {
     "gateway": "peer.cli.run:gateway_command",
     "status": "peer.cli.status:status_command",
     "ask": "peer.cli.ask:ask_command",
+    "chat": "peer.cli.chat:chat_command",
     "models": "peer.cli.models:models_group",
     "channels": "peer.cli.channels:channels_group",
     "balance": "peer.cli.balance:balance_command",

@@ -50,7 +50,11 @@ class TextStream:
         async def following() -> str | None:
             return await anext(stream, None)
 
-        piece = self._portal.call(following)
+        future = self._portal.start_task_soon(following)
+        try:
+            piece = future.result()
+        finally:
+            future.cancel()  # a person's Ctrl-C ends the wait, not the task
         if piece is None:
             raise StopIteration
         return piece
@@ -113,6 +117,11 @@ class Client:
         assert self._portal is not None, "a client is used in a `with` block"
         assert self._client is not None
         return self._portal, self._client
+
+    @property
+    def model(self) -> str:
+        """The model that is asked where a request names none."""
+        return self._open()[1].defaults.model
 
     def ask(self, prompt: Prompt, **settings: Unpack[AskSettings]) -> Answer:
         """The whole answer. AskFailed, NetworkError; ConfigError for wrong settings."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import trio
 
+from peer.anchors import anchor_settings
 from peer.client.lines import DirectLine
 from peer.config import CONFIG_FILE, RequesterConfig, load_config
 from peer.daemon import DaemonSettings, open_daemon
@@ -36,7 +37,9 @@ async def open_line(
             path = home / CONFIG_FILE
             config = load_config(path if path.exists() else None, {})
             settings = DaemonSettings(
-                home, NetworkSettings(network, listen=_LISTEN, bootstrap=tuple(bootstrap))
+                home,
+                NetworkSettings(network, listen=_LISTEN, bootstrap=tuple(bootstrap)),
+                anchor=anchor_settings(config),
             )
             async with open_daemon(settings, load_key(home)) as daemon:
                 if not await daemon.wait_connected(_CONNECT_S):
