@@ -18,7 +18,8 @@ from simnet import run_directory, scenario_file
 from simnet.estimate import MIB, estimate, memory_available_bytes
 from simnet.progress import Progress
 from simnet.recorder import Recorder
-from simnet.runner import Run
+from simnet.replay import Replay
+from simnet.runner import Check, Run
 from simnet.scenario import Scenario
 from simnet.simulation import EPOCH_NS, Simulation
 
@@ -93,6 +94,13 @@ def _check_memory(scenario: Scenario, memory_mib: int | None, quiet: bool) -> in
 @click.option("--out", metavar="DIR", help="Where to put the run  [default: simnet-runs/...]")
 @click.option("--no-tables", is_flag=True, help="Only the summary, no Parquet.")
 @click.option("--memory-mib", type=click.IntRange(1), help="Refuse and stop at this much memory.")
+@click.option(
+    "--check",
+    type=click.Choice(["every", "end", "off"]),
+    default="every",
+    show_default=True,
+    help="What must hold is checked after every step, at the end, or not.",
+)
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @plainly
@@ -102,6 +110,7 @@ def run_command(
     out: str | None,
     no_tables: bool,
     memory_mib: int | None,
+    check: Check,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -120,7 +129,7 @@ def run_command(
         ended = totals.done + totals.failed
         progress.show(passed_ns, simulation.clock.events, totals.requests, ended)
 
-    run = Run(loaded, seed, source.parent, recorder, bound, watch)
+    run = Run(loaded, seed, source.parent, recorder, bound, watch, check=check)
     with _stoppable(run):
         run_directory.begin(directory, loaded, seed, source)
         summary = run.go()
@@ -152,11 +161,39 @@ def _told(summary: dict[str, Any]) -> str:
         f"{summary['rss_mib']} MiB"
     )
     lines += [f"CHECK FAILED: {fault}" for fault in summary["faults"]]
+    if "failure" in summary:
+        made = f"seed {summary['seed']}, commit {run_directory.commit() or 'unknown'}"
+        lines.append(f"{made}; see what led to it: simnet replay {summary['run_dir']}")
     if not summary["complete"]:
         lines.append(f"INCOMPLETE: stopped by {summary['stopped_by']}")
     lines.append(f"trace {summary['trace_hash']}  seed {summary['seed']}")
     lines.append(f"in {summary['run_dir']}")
     return "\n".join(lines)
+
+
+@main.command("replay")
+@click.argument("run", metavar="RUN_DIR")
+@click.option("--step", type=click.IntRange(1), help="Another step than the one that failed.")
+@click.option("--node", type=click.IntRange(0), help="Another node than the one that failed.")
+@plainly
+def replay_command(run: str, step: int | None, node: int | None) -> None:
+    """Run it again to just before a check failed, and show what led there."""
+    path = Path(run)
+    began, ended = run_directory.read(path)
+    failure = ended.get("failure", {})
+    if not failure and (step is None or node is None):
+        raise ConfigError("config.bad_value", f"no check failed in {run}; give --step and --node")
+    here = run_directory.commit()
+    if here != began["commit"]:
+        click.echo(f"simnet: the run was made by {began['commit']}, this is {here}", err=True)
+    step = failure["step"] if step is None else step
+    node = failure["node"] if node is None else node
+    loaded = scenario_file.load(path / run_directory.SCENARIO_FILE)
+    beside = Path(began["source"]).parent
+    for line in Replay(step, node).go(loaded, began["seed"], beside):
+        click.echo(line)
+    if failure:
+        click.echo(f"then: {failure['rule']}: {failure['detail']}")
 
 
 # --- scenarios -----------------------------------------------------------------------------------

@@ -34,13 +34,21 @@ class Crowd:
         self._start_ns = start_ns
         self._await()
 
+    def rush(self, requests: int) -> None:
+        """So many requests now, besides those that come anyway."""
+        for _ in range(requests):
+            self._ask(Arrival(self._clock.now_ns - self._start_ns))
+
     def _await(self) -> None:
         following = next(self._pending, None)
         if following is not None:
-            self._clock.at(self._start_ns + following.at_ns, self._ask, following)
+            self._clock.at(self._start_ns + following.at_ns, self._come, following)
+
+    def _come(self, arrival: Arrival) -> None:
+        self._await()
+        self._ask(arrival)
 
     def _ask(self, arrival: Arrival) -> None:
-        self._await()
         peer = self._members[self._draw.below(len(self._members))]
         now_ns = self._clock.now_ns
         ask = self._market.ask(peer, self._asking, arrival, now_ns)

@@ -63,7 +63,10 @@ class Driver:
         self.verified = VerifiedOnce()
         self._opened = OpenedOnce(network, self.verified)
         self._trace = Trace()
-        # For checkers: told of every step that a node made, with what it wants.
+        self.steps = 0
+        # For checkers and replays: told of every step, before (None: its timer) and after it,
+        # with what the node wants.
+        self.before_step: Callable[[Peer, Input | None], None] | None = None
         self.after_step: Callable[[Peer, list[Action]], None] | None = None
 
     # --- what a subclass says --------------------------------------------------------------
@@ -126,6 +129,9 @@ class Driver:
             self._trace.add(item.data)  # type: ignore[union-attr]
         elif kind is GossipReceived:
             self._trace.add(item.signed.digest)  # type: ignore[union-attr]
+        self.steps += 1
+        if self.before_step is not None:
+            self.before_step(peer, item)
         self._take(peer, peer.node.receive(item, now_ns + peer.skew_ns))
 
     def _take(self, peer: Peer, actions: list[Action]) -> None:
@@ -178,9 +184,19 @@ class Driver:
         if peer.timer_ns != at_ns or incarnation != peer.incarnation or not peer.alive:
             return
         peer.timer_ns = None
+        self.steps += 1
+        if self.before_step is not None:
+            self.before_step(peer, None)
         self._take(peer, peer.node.handle_timer(self.clock.now_ns + peer.skew_ns))
 
     # --- faults ----------------------------------------------------------------------------
+
+    def set_skew(self, peer: Peer, skew_ns: int) -> None:
+        """A node's clock is set, to so far ahead of virtual time."""
+        peer.skew_ns = skew_ns
+        if peer.alive:
+            peer.timer_ns = None
+            self._arm(peer)
 
     def stop(self, peer: Peer, lost_records: int) -> None:
         """A node dies at once; `lost_records` un-synced ones survive less."""

@@ -57,6 +57,7 @@ class Machine:
         "busy_ns",
         "gpu",
         "peer",
+        "slowdown_permille",
         "speed_permille",
     )
 
@@ -76,6 +77,7 @@ class Machine:
         self.peer = peer
         self.gpu = gpu
         self.speed_permille = speed_permille
+        self.slowdown_permille = 1_000  # of a fault: time taken, which is not in the promises
         self.busy_ns = 0  # sum over jobs, for utilisation
 
     # --- promises --------------------------------------------------------------------------
@@ -114,7 +116,7 @@ class Machine:
         input_tokens = prompt_tokens(action.prompt)
         # Never inside the step that starts it: the rest of that step's actions come first.
         self._clock.at(now_ns, self._started, peer.incarnation, job, input_tokens)
-        prefill_ns = self.prefill_ns(model) * input_tokens
+        prefill_ns = self.prefill_ns(model) * input_tokens * self.slowdown_permille // 1_000
         self._prefill_free_ns = max(self._prefill_free_ns, now_ns) + prefill_ns
         first_ns = self._prefill_free_ns + self.gpu.overhead_ms * NS_PER_MS
         self._clock.at(first_ns, self._step, peer.incarnation, job, 1)
@@ -148,6 +150,7 @@ class Machine:
         if left > 0:
             following = min(STEP_TOKENS, left)
             step_ns = following * self.decode_ns(job.model, self.running)
+            step_ns = step_ns * self.slowdown_permille // 1_000
             self._clock.at(now_ns + step_ns, self._step, incarnation, job, following)
             return
         self.cancel(job.job_id)

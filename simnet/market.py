@@ -206,6 +206,13 @@ class Market:
             ),
         )
 
+    def died(self, node: int, now_ns: int) -> None:
+        """A node died: who asked there gets no answer. What was paid so far is not in the row."""
+        for ask_id, request in list(self.open.items()):
+            if request.node == node:
+                end_ns = now_ns - self._epoch_ns - request.at_ns
+                self._end(ask_id, request, "failed", "request.cancelled", end_ns, (0, 0), 0)
+
     def give_up(self, now_ns: int) -> int:
         """The run ends: rows for what is still open; how many there are."""
         left = list(self.open.items())

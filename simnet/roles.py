@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from simnet.entropy import Entropy
 from simnet.latency import ROUND_TRIPS_MS
 from simnet.scenario import Scenario
+from simnet.scenario_faults import FlashCrowd, Partition
 from simnet.scenario_market import GPUS, Gpu, Model, Providers, Requesters
 
 
@@ -84,6 +85,7 @@ def misfits(scenario: Scenario) -> Iterator[tuple[tuple[str | int, ...], str]]:
     if sellers + askers > scenario.nodes:
         what = f"{sellers} providers and {askers} requesters need {sellers + askers} nodes"
         yield ("nodes",), f"{what}, not {scenario.nodes}"
+    yield from _fault_misfits(scenario)
     gossip = scenario.gossip
     if not gossip.degree_low <= gossip.degree <= gossip.degree_high:
         yield ("gossip", "degree"), "expected degree_low <= degree <= degree_high"
@@ -97,6 +99,17 @@ def misfits(scenario: Scenario) -> Iterator[tuple[tuple[str | int, ...], str]]:
                 yield ("latency", "regions"), _unknown(region, list(ROUND_TRIPS_MS))
     if scenario.latency.regions and not any(scenario.latency.regions.values()):
         yield ("latency", "regions"), "expected a weight over 0"
+
+
+def _fault_misfits(scenario: Scenario) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    askers = [group.name for group in scenario.requesters]
+    groups = [group.name for group in scenario.providers] + askers
+    for number, fault in enumerate(scenario.faults):
+        known = askers if isinstance(fault, FlashCrowd) else ["", *groups]
+        if fault.group not in known:
+            yield ("faults", number, "group"), _unknown(fault.group, known)
+        if isinstance(fault, Partition) and not fault.group and not fault.nodes:
+            yield ("faults", number), "a partition needs group or nodes: who is on one side"
 
 
 def _unknown(name: str, known: list[str]) -> str:

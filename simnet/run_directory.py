@@ -79,6 +79,20 @@ def begin(path: Path, scenario: Scenario, seed: int, source: Path) -> None:
     (path / RUN_FILE).write_text(json.dumps(told, indent=2) + "\n", "utf-8")
 
 
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a run's directory says of its beginning and of its end.
+
+    ConfigError when it holds no run that ended.
+    """
+    try:
+        began = json.loads((path / RUN_FILE).read_text("utf-8"))
+        ended = json.loads((path / SUMMARY_FILE).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        detail = f"{path} holds no run that ended: {error}"
+        raise ConfigError("config.unreadable", detail) from error
+    return began, ended
+
+
 def end(path: Path, summary: dict[str, Any]) -> None:
     """Write what came out."""
     (path / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n", "utf-8")

@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from protocol.units import NS_PER_MS, NS_PER_S
 from simnet import checks
+from simnet.checkers import Checkers, CheckFailed
 from simnet.estimate import MIB, memory_used_bytes
 from simnet.recorder import Recorder
 from simnet.scenario import Scenario
@@ -23,7 +24,10 @@ STEP_NS: Final = NS_PER_S
 SETTLE_S: Final = 30
 GC_THRESHOLD: Final = 100_000
 
+CLOSE_AGAIN_S: Final = 10
+
 Watcher = Callable[[Simulation], None]
+Check = Literal["every", "end", "off"]
 
 
 @dataclass(slots=True)
@@ -36,14 +40,18 @@ class Run:
     recorder: Recorder = field(default_factory=lambda: Recorder(None))
     memory_max_bytes: int = 0
     watch: Watcher | None = None  # called a few times a second, outside of events
-    prepare: Watcher | None = None  # called once, before the first event: faults, checkers
+    prepare: Watcher | None = None  # called once, before the first event
+    check: Check = "every"
     stop: str = ""
+    failure: CheckFailed | None = None
 
     def go(self) -> dict[str, Any]:
         """Run it; the summary."""
         began_s = time.process_time()
         simulation = Simulation(self.scenario, self.seed, self.recorder, self.beside)
         self._describe(simulation)
+        if self.check == "every":
+            Checkers(simulation)
         if self.prepare is not None:
             self.prepare(simulation)
         # The nodes live as long as the run: looking at them again and again finds nothing.
@@ -54,6 +62,8 @@ class Run:
         built_s = time.process_time()
         try:
             self._phases(simulation)
+        except CheckFailed as failure:
+            self.failure, self.stop = failure, "check"
         finally:
             gc.set_threshold(*thresholds)
             gc.unfreeze()
@@ -61,8 +71,18 @@ class Run:
         events, trace = simulation.clock.events, simulation.trace()
         left = simulation.market.give_up(simulation.clock.now_ns)
         simulation.finish()
-        faults = [] if self.stop else checks.faults(simulation, left)
+        faults = [str(self.failure)] if self.failure else []
+        if not self.stop and self.check != "off":
+            faults = checks.faults(simulation, left)
         summary = self._summary(simulation, faults, left)
+        if self.failure is not None:
+            summary["failure"] = {
+                "rule": self.failure.rule,
+                "detail": self.failure.detail,
+                "node": self.failure.node,
+                "step": self.failure.step,
+                "at_ns": self.failure.at_ns - EPOCH_NS,
+            }
         cpu_s = ran_s - built_s
         summary |= {
             "trace_hash": trace,
@@ -84,8 +104,9 @@ class Run:
             self._until(simulation, clock.now_ns + STEP_NS)
         if self.stop:
             return
-        simulation.close_channels()
-        for _ in range(SETTLE_S):
+        for second in range(SETTLE_S):
+            if second % CLOSE_AGAIN_S == 0:  # as people do when a peer was not there
+                simulation.close_channels()
             self._until(simulation, clock.now_ns + STEP_NS)
             channels = (peer.node.context.ledger.open_channels for peer in simulation.peers)
             if self.stop or not any(channels):
@@ -151,6 +172,7 @@ class Run:
                 "controls": gossip.controls + gossip.meshes.controls,
                 "sent_bytes": simulation.links.sent_bytes,
             },
+            "happened": dict(sorted(simulation.faults.counts.items())),
             "offences": dict(sorted(simulation.penalties.items())),
             "checks_ok": not faults and not self.stop,
             "faults": faults[:100],

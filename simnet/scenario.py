@@ -8,6 +8,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from simnet.scenario_faults import AnyFault
 from simnet.scenario_market import Gpu, Model, Providers, Requesters
 from simnet.scenario_network import (
     Access,
@@ -77,3 +78,4 @@ class Scenario(Table, frozen=True, kw_only=True):
     requesters: Annotated[tuple[Requesters, ...], Meta(min_length=1, max_length=64)] = (
         Requesters(),
     )
+    faults: Annotated[tuple[AnyFault, ...], Meta(max_length=64)] = ()

@@ -98,6 +98,10 @@ def _explain(message: str) -> tuple[Where, str, str]:
             f"{what[len('Invalid enum value ') :]}: expected {choices}",
             "config.bad_value",
         )
+    if what.startswith("Invalid value") and where[-1:] == ("kind",):
+        tags = [repr(one.__struct_config__.tag) for one in get_args(_type_at(where[:-1]))]
+        told = what[len("Invalid value ") :]
+        return where, f"{told}: expected {', '.join(tags)}", "config.bad_value"
     return where, what[0].lower() + what[1:].replace("`", ""), "config.bad_value"
 
 
@@ -121,7 +125,9 @@ def _bare(kind: Any) -> Any:
 
 def _keys_at(where: Where) -> list[str]:
     kind = _type_at(where)
-    return list(kind.__struct_fields__) if hasattr(kind, "__struct_fields__") else []
+    kinds = get_args(kind) or (kind,)  # a table of several kinds
+    names = [name for one in kinds for name in getattr(one, "__struct_fields__", ())]
+    return list(dict.fromkeys(names))
 
 
 def _choices_at(where: Where) -> tuple[Any, ...]:
@@ -166,10 +172,16 @@ def write(scenario: Scenario, *, comments: bool) -> str:
 def _table(kind: Any, value: Any, where: tuple[str, ...], comments: bool) -> Iterator[str]:
     hints = get_type_hints(kind, include_extras=True)
     later: list[tuple[str, Any]] = []
+    if kind.__struct_config__.tag is not None:
+        yield f"{kind.__struct_config__.tag_field} = {_scalar(kind.__struct_config__.tag)}"
     for name in kind.__struct_fields__:
         item = getattr(value, name)
         tables = isinstance(item, tuple) and item and isinstance(item[0], msgspec.Struct)
-        if isinstance(item, msgspec.Struct) or tables or (item == () and name == "gpus"):
+        if (
+            isinstance(item, msgspec.Struct)
+            or tables
+            or (item == () and name in ("gpus", "faults"))
+        ):
             later.append((name, item))
             continue
         meaning = _meaning(hints[name])

@@ -4,7 +4,7 @@ Puts the parts together and carries out what the nodes want. Faults, adversaries
 through `peers`, `links`, `gossip`, `cpu`, `machines`, `crash` and `restart`.
 """
 
-from collections import deque
+from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,7 @@ from simnet.cpu import Cpu
 from simnet.crowd import Crowd
 from simnet.driver import Driver
 from simnet.entropy import Entropy
+from simnet.faults import Faults
 from simnet.gossip import GossipModel, Message
 from simnet.inference import Machine
 from simnet.latency import cloud_regions, read_matrix
@@ -27,6 +28,7 @@ from simnet.links import Links
 from simnet.market import Market
 from simnet.peer import Peer
 from simnet.pricing import Seller
+from simnet.published import Published
 from simnet.recorder import Recorder
 from simnet.roles import Roles
 from simnet.scenario import Scenario
@@ -71,10 +73,15 @@ class Simulation(Driver):
         self.machines: dict[int, Machine] = {}
         self.penalties: dict[str, int] = {}  # offences seen, by code
         self.sellers: dict[int, Seller] = {}
-        self._messages: deque[Message] = deque()
+        self._published = Published(self.gossip, recorder, EPOCH_NS)
         self.series = Series(scenario, recorder, EPOCH_NS)
         self._anchors = AnchorSettings(scenario.credit_limit_ucr)
         self._sync = scenario.disk.sync_us * NS_PER_US
+        self.slow_disks_ns: dict[int, int] = {}
+        self.crowds: dict[str, Crowd] = {}
+        self.faults = Faults(self, scenario.faults)
+        # For checkers: told of bytes that leave for a stream.
+        self.before_send: Callable[[Peer, bytes], None] | None = None
         self._costs = _input_costs(scenario)
         self._bid_ns = scenario.costs.bid_us * NS_PER_US
         self._kept = scenario.record.deliveries_ppm
@@ -112,7 +119,7 @@ class Simulation(Driver):
         return self.recorder.keeps and serial * self._kept % 1_000_000 < self._kept
 
     def begin(self) -> None:
-        """Heartbeats and offers now; requests after the warm-up."""
+        """Heartbeats and offers now; requests and faults after the warm-up."""
         self.gossip.start()
         for index in self.sellers:
             self.stir(self.peers[index])
@@ -120,7 +127,10 @@ class Simulation(Driver):
         for group in self.scenario.requesters:
             members = [self.peers[index] for index in self.roles.members[group.name]]
             asking = Asking(self.scenario, group, self.seed, self._beside)
-            Crowd(self.clock, self.market, self.give, asking, members, self.seed).begin(start_ns)
+            crowd = Crowd(self.clock, self.market, self.give, asking, members, self.seed)
+            self.crowds[group.name] = crowd
+            crowd.begin(start_ns)
+        self.faults.begin(start_ns, start_ns + self.scenario.duration_s * NS_PER_S)
         self.clock.at(start_ns, self._sample)
 
     def _sample(self) -> None:
@@ -136,7 +146,7 @@ class Simulation(Driver):
 
     def finish(self) -> None:
         """The run is over: what is open or under way becomes rows."""
-        self._retire(self.clock.now_ns)
+        self._published.retire(self.clock.now_ns)
 
     # --- what the driver asks for ----------------------------------------------------------
 
@@ -144,12 +154,21 @@ class Simulation(Driver):
         return self._anchors
 
     def _sync_ns(self, peer: Peer) -> int:
-        return self._sync
+        return self.slow_disks_ns.get(peer.index, self._sync)
 
     def number_of(self, key: bytes) -> int:
         """The node of a key; -1 for none."""
         peer = self.by_key.get(key)
         return -1 if peer is None else peer.index
+
+    def is_adversary(self, node: int) -> bool:
+        """Whether a node does not keep the rules."""
+        return False
+
+    def advance_ucr(self, node: int) -> int:
+        """A: the most that a node lends ahead of delivery."""
+        group = self.roles.requesters.get(node)
+        return 0 if group is None else group.advance_ucr
 
     # --- inputs, through the processor -----------------------------------------------------
 
@@ -175,6 +194,8 @@ class Simulation(Driver):
             case act.Note():
                 pass
             case act.Send():
+                if self.before_send is not None:
+                    self.before_send(peer, action.data)
                 self.streams.send(peer, action.session, action.data)
             case act.SendBid():
                 self._send_bid(peer, action)
@@ -202,26 +223,7 @@ class Simulation(Driver):
         except RemoteError:
             return  # over its own rate: no neighbour would take it either
         message = self.gossip.publish(peer.index, action.data, type(signed.message).__name__)
-        self._messages.append(message)
-        self._retire(self.clock.now_ns - limits.FRESHNESS_NS)
-
-    def _retire(self, until_ns: int) -> None:
-        """Messages that nobody may admit any more become rows."""
-        while self._messages and self._messages[0].born_ns <= until_ns:
-            message = self._messages.popleft()
-            self.gossip.duplicates += message.duplicates
-            self.recorder.add(
-                "messages",
-                (
-                    message.serial,
-                    message.kind,
-                    message.origin,
-                    message.born_ns - EPOCH_NS,
-                    len(message.data),
-                    message.reached,
-                    message.duplicates,
-                ),
-            )
+        self._published.add(message, self.clock.now_ns)
 
     def _send_bid(self, peer: Peer, action: act.SendBid) -> None:
         self.cpu.take(peer.index, self.clock.now_ns, self._bid_ns)
@@ -272,6 +274,7 @@ class Simulation(Driver):
         self.stop(peer, lost_records)
         self.gossip.gone(peer.index)
         self.streams.died(peer)
+        self.market.died(peer.index, self.clock.now_ns)
 
     def restart(self, peer: Peer) -> None:
         """Start a crashed node from its log."""

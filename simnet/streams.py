@@ -160,6 +160,10 @@ class Streams:
         other = self._peers[link[1] if outbound else link[0]].signer.public_key
         return act.SessionClosed(SessionKey(other, outbound), "session.closed")
 
+    def pairs(self) -> list[Link]:
+        """The streams that are up, as (payer, payee), oldest first."""
+        return list(self._serials)
+
     def cut(self, one: Peer, other: Peer) -> None:
         """Both streams between two peers break; both ends notice at once."""
         for link in ((one.index, other.index), (other.index, one.index)):

@@ -1,0 +1,38 @@
+"""The gossip messages of a run, until nobody may admit them any more: then they become rows."""
+
+from collections import deque
+
+from protocol import limits
+from simnet.gossip import GossipModel, Message
+from simnet.recorder import Recorder
+
+
+class Published:
+    """Messages that may still be on their way, oldest first."""
+
+    def __init__(self, gossip: GossipModel, recorder: Recorder, epoch_ns: int) -> None:
+        self._gossip, self._recorder, self._epoch_ns = gossip, recorder, epoch_ns
+        self._messages: deque[Message] = deque()
+
+    def add(self, message: Message, now_ns: int) -> None:
+        """One more; those that are no longer fresh become rows."""
+        self._messages.append(message)
+        self.retire(now_ns - limits.FRESHNESS_NS)
+
+    def retire(self, until_ns: int) -> None:
+        """Those that were published until then become rows."""
+        while self._messages and self._messages[0].born_ns <= until_ns:
+            message = self._messages.popleft()
+            self._gossip.duplicates += message.duplicates
+            self._recorder.add(
+                "messages",
+                (
+                    message.serial,
+                    message.kind,
+                    message.origin,
+                    message.born_ns - self._epoch_ns,
+                    len(message.data),
+                    message.reached,
+                    message.duplicates,
+                ),
+            )
