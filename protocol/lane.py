@@ -55,7 +55,6 @@ LANE_TRANSITIONS: Final[dict[tuple[LaneState, LaneEvent], LaneState]] = {
     (_L.PAUSED, _V.VOUCHER): _L.ACTIVE,
     (_L.PAUSED, _V.WINDOW_FULL): _L.PAUSED,
     (_L.PAUSED, _V.ABORT): _L.ABORTED,
-    (_L.DONE, _V.VOUCHER): _L.DONE,
     (_L.DONE, _V.ACKNOWLEDGE): _L.AUDIT,
     (_L.DONE, _V.ABORT): _L.ABORTED,
     (_L.AUDIT, _V.AUDIT_PASSED): _L.PAID,

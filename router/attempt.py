@@ -11,9 +11,7 @@ from protocol.channel import Channel
 from protocol.crypto import Verify
 from protocol.errors import RemoteError
 from protocol.fields import GenerationParameters
-from protocol.lane import LANE_TRANSITIONS as TRANSITIONS
 from protocol.lane import Lane, LaneEvent
-from protocol.machine import apply
 from protocol.messages import Accept, Chunk, Receipt, Request, Result
 from protocol.transcript import transcript_next
 from router.actions import SessionKey
@@ -75,7 +73,7 @@ class Attempt:
         RemoteError: `channel.wrong_state`, `chunk.out_of_order`, `chunk.too_many_tokens`,
         `chunk.bad_logprobs`, `chunk.wrong_total`, `chunk.wrong_hash`, `chunk.bad_signature`.
         """
-        state = apply(TRANSITIONS, self.lane.state, LaneEvent.CHUNK, "channel.wrong_state")
+        self.lane.step(LaneEvent.CHUNK)
         if chunk.sequence != self.lane.chunks + 1:
             expected = self.lane.chunks + 1
             raise RemoteError("chunk.out_of_order", f"{chunk.sequence}, expected {expected}")
@@ -99,7 +97,6 @@ class Attempt:
         )
         if not verify(self.provider, signed, chunk.signature):
             raise RemoteError("chunk.bad_signature")
-        self.lane.state = state
         self.lane.chunks, self.lane.due_ucr = chunk.sequence, due
         self.transcript = transcript
         self.input_tokens, self.output_tokens = chunk.input_tokens, chunk.output_tokens

@@ -86,7 +86,6 @@ LANE = {
     },
     "paused": {"voucher": "active", "window_full": "paused", "abort": "aborted"},
     "done": {
-        "voucher": "done",
         "acknowledge": "audit",
         "abort": "aborted",
     },

@@ -10,11 +10,13 @@ import pytest
 from protocol import limits
 from protocol.channel import ChannelState, Role
 from protocol.messages import CloseAck, CloseClaim, CloseNotice, Voucher
+from protocol.records import ChannelFrozen
 from protocol.units import NS_PER_MS, NS_PER_S
 from router import actions as act
 from router import events
 from simnet.peer import Peer
 from simnet.world import World
+from tests.router.hand_payer import HandPayer, Shop
 from tests.router.support import (
     ADVANCE_UCR,
     channels,
@@ -290,7 +292,33 @@ def test_a_challenge_period_beyond_all_reason_is_cut() -> None:
         assert channel.deadline_ns - world.clock.now_ns == taken
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_payer_that_stays_connected_and_never_pays_is_written_off(frozen: bool) -> None:
+    """At the lifetime's end, in whatever state; what was lent is remembered."""
+    shop = Shop()
+    payer = HandPayer(shop)
+    payer.start(10)
+    channel, lent = payer.channel(), payer.channel().due_ucr
+    if frozen:
+        shop.node.context.append(ChannelFrozen(channel.cid, "head.two_logs", shop.now_ns))
+    shop.wait(LIFETIME_NS)
+    assert (channel.state, channel.settled_ucr) == (ChannelState.SETTLED, 0)
+    assert shop.ledger.denials.open_ucr(channel.payer) == lent
+
+
 # --- peers that lie ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [-1, 1])
+def test_an_agreement_to_another_total_freezes_the_channel(more: int) -> None:
+    """`channel.close_mismatch`: it was asked for one sum and answers another."""
+    world = make_world()
+    provider, requester = world.peers
+    complete(world, requester, 1)
+    tamper(world, provider, CloseAck, lambda m: replace(m, total_ucr=m.total_ucr + more))
+    assert not close_all(world, requester)
+    assert codes_against(requester, provider) == ["channel.close_mismatch"]
+    assert channels(requester)[0].state is ChannelState.FROZEN
 
 
 def test_a_notice_that_is_forged() -> None:
