@@ -58,6 +58,41 @@ def test_two_lanes_share_one_channel() -> None:
     assert not requester.penalized
 
 
+def test_what_was_overpaid_pays_for_the_next_job() -> None:
+    """A first voucher over a prompt's estimate is more than is due: credit, not paid twice."""
+    world = make_world()
+    provider, requester = world.peers
+    long = Prompt(InferenceType.CHAT, (ChatMessage("user", "x" * 3_000),))
+    complete(world, requester, 1, 1, prompt=long)
+    (channel,) = channels(requester)
+    credit = channel.total_ucr - channel.due_ucr
+    price = cost_ucr(12, 40, 15_000_000, 60_000_000)
+    assert credit > price
+    complete(world, requester, 2)
+    assert channel.total_ucr - channel.due_ucr == credit - price
+    assert same_totals(requester, provider)
+    (settled,) = close_all(world, requester)
+    assert settled.settled_ucr == channel.due_ucr < channel.total_ucr
+
+
+def test_many_lanes_at_once_over_a_broken_stream() -> None:
+    """Four jobs side by side on one channel, cut in the middle: all complete, one total."""
+    world = make_world()
+    provider, requester = world.peers
+    complete(world, requester, 1, 1)
+    for number in (2, 3, 4, 5):
+        world.give(requester, make_ask(number, 30 + number))
+    world.run(600 * NS_PER_MS)
+    assert len(channels(requester)[0].lanes) == 4
+    world.cut(provider, requester)
+    world.run(20 * NS_PER_S)
+    for number in (2, 3, 4, 5):
+        assert succeeded(requester, number), last_end(requester, number)
+    prices = [cost_ucr(12, tokens, 15_000_000, 60_000_000) for tokens in (1, 32, 33, 34, 35)]
+    assert channels(requester)[0].due_ucr == sum(prices)
+    assert same_totals(requester, provider)
+
+
 def test_two_lanes_never_promise_more_than_the_deposit() -> None:
     """Regression: two jobs that fit the deposit one by one, but not together, both complete."""
     world = make_world(0, 0)

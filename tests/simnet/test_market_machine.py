@@ -160,6 +160,16 @@ class Market(RuleBasedStateMachine):
         if self.world.peers[who].alive:
             self.world.crash(self.world.peers[who], lost)
 
+    @rule(who=ANYONE, back=st.integers(1, 12))
+    def put_back(self, who: int, back: int) -> None:
+        """A node comes back with a log from before its last records."""
+        peer = self.world.peers[who]
+        if peer.alive:
+            self.world.crash(peer)
+        del peer.log[max(0, len(peer.log) - back) :]
+        self.world.restart(peer)
+        self.watch.put_back(peer)
+
     @rule()
     def restart(self) -> None:
         """The dead come back."""
