@@ -4,9 +4,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -15,35 +14,28 @@ import click
 from protocol.errors import ConfigError
 from protocol.units import NS_PER_S, format_credits
 from simnet import run_directory, scenario_file
+from simnet.cli_results import report_command
+from simnet.cli_status import plainly
 from simnet.estimate import MIB, estimate, memory_available_bytes
 from simnet.progress import Progress
 from simnet.recorder import Recorder
 from simnet.replay import Replay
+from simnet.report import REPORT_FILE, write_report
 from simnet.runner import Check, Run
 from simnet.scenario import Scenario
 from simnet.simulation import EPOCH_NS, Simulation
+from simnet.tables_read import RunTables
 
 LONG_CPU_S = 60.0
-
-
-def plainly(command: Callable[..., None]) -> Callable[..., None]:
-    """Wrong input is one line with a code, and status 2."""
-
-    @wraps(command)
-    def run(*arguments: Any, **options: Any) -> None:
-        try:
-            command(*arguments, **options)
-        except ConfigError as error:
-            click.echo(f"simnet: {error.code}: {error.detail}", err=True)
-            sys.exit(2)
-
-    return run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="peerd", message="%(prog)s %(version)s")
 def main() -> None:
     """Run whole markets of production nodes on virtual time."""
+
+
+main.add_command(report_command)
 
 
 # --- run -----------------------------------------------------------------------------------------
@@ -93,6 +85,7 @@ def _check_memory(scenario: Scenario, memory_mib: int | None, quiet: bool) -> in
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=1, show_default=True)
 @click.option("--out", metavar="DIR", help="Where to put the run  [default: simnet-runs/...]")
 @click.option("--no-tables", is_flag=True, help="Only the summary, no Parquet.")
+@click.option("--report", "as_report", is_flag=True, help="Draw it too: report.html.")
 @click.option("--memory-mib", type=click.IntRange(1), help="Refuse and stop at this much memory.")
 @click.option(
     "--check",
@@ -109,12 +102,15 @@ def run_command(
     seed: int,
     out: str | None,
     no_tables: bool,
+    as_report: bool,
     memory_mib: int | None,
     check: Check,
     quiet: bool,
     as_json: bool,
 ) -> None:
     """Run a scenario; equal scenarios, seeds and commits give equal trace hashes."""
+    if as_report and no_tables:
+        raise ConfigError("config.bad_value", "--report draws tables; leave out --no-tables")
     source = scenario_file.find(scenario)
     loaded = scenario_file.load(source)
     bound = _check_memory(loaded, memory_mib, quiet)
@@ -137,6 +133,8 @@ def run_command(
     progress.done()
     summary["run_dir"] = str(directory)
     run_directory.end(directory, summary)
+    if as_report:
+        write_report(RunTables(directory), directory / REPORT_FILE)
     click.echo(json.dumps(summary) if as_json else _told(summary))
     if not summary["checks_ok"]:
         sys.exit(1)
