@@ -20,8 +20,8 @@ GOSSIP_BYTES_MAX: Final = 16 * 1024
 # A session frame: the award carries the prompt. py-libp2p drops gossip over 1 MiB silently
 # and reads bodies in small pieces, so a prompt over this belongs elsewhere.
 FRAME_BYTES_MAX: Final = 512 * 1024
-# An encoded prompt: the rest of an award (voucher with all lanes, channel terms, stop strings)
-# is under 8 KiB.
+# An encoded prompt and its parameters: the rest of an award (voucher with all lanes, channel
+# terms) is under 8 KiB.
 PROMPT_BYTES_MAX: Final = FRAME_BYTES_MAX - 8 * 1024
 # Unread frame bytes of one session. Stock Yamux does not enforce flow control.
 SESSION_BUFFER_BYTES_MAX: Final = 2 * FRAME_BYTES_MAX

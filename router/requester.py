@@ -85,9 +85,12 @@ class Requester:
             return
         ephemeral_seed, prompt_key = context.entropy(32), context.entropy(32)
         try:
-            prompt_bytes = len(wire.encode_fields(ask.prompt))
-            if prompt_bytes > limits.PROMPT_BYTES_MAX:
-                raise LocalError("wire.unencodable", f"prompt of {prompt_bytes} bytes")
+            # The award carries both, and has no way back once it is decided.
+            parts = (ask.prompt, ask.parameters)
+            award_bytes = sum(len(wire.encode_fields(part)) for part in parts)
+            if award_bytes > limits.PROMPT_BYTES_MAX:
+                detail = f"prompt and parameters of {award_bytes} bytes"
+                raise LocalError("wire.unencodable", detail)
             request = sign_envelope(
                 context.signer,
                 context.network,

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from protocol import limits
-from protocol.fields import ChatMessage, InferenceType, Prompt
+from protocol.fields import (
+    ChatMessage,
+    ConstraintKind,
+    GenerationParameters,
+    InferenceType,
+    OutputConstraint,
+    Prompt,
+)
 from protocol.units import NS_PER_MS, NS_PER_S
 from router import events
 from router.bidding import EARLY_CLOSE_GAP_NS
@@ -21,6 +28,9 @@ from tests.router.support import (
     make_world,
     stranger,
 )
+
+PARAMETERS = GenerationParameters(40, 0, 0, 1000, 1, ())
+LONG_GRAMMAR = OutputConstraint(ConstraintKind.GRAMMAR, "\U0001f600" * limits.CONSTRAINT_CHARS_MAX)
 
 # --- nothing to choose from ----------------------------------------------------------------
 
@@ -82,13 +92,23 @@ def test_no_provider_is_there() -> None:
                 InferenceType.CHAT, (ChatMessage("user", "x" * limits.MESSAGE_TEXT_CHARS_MAX),) * 4
             )
         },
+        {"parameters": replace(PARAMETERS, stop=("\ud800",))},
+        {"parameters": replace(PARAMETERS, stop=("",) * (limits.STOP_STRINGS_MAX + 1))},
+        {
+            "prompt": Prompt(InferenceType.CHAT, (ChatMessage("user", "x" * 240_000),) * 2),
+            "parameters": replace(PARAMETERS, constraint=LONG_GRAMMAR),
+        },
     ],
-    ids=["price", "window short", "window long", "model", "no prompt", "prompt over a frame"],
+    ids=[
+        *("price", "window short", "window long", "model", "no prompt", "prompt over a frame"),
+        *("text that is none", "too many stops", "prompt and parameters over a frame"),
+    ],
 )
 def test_an_ask_that_cannot_be_published(changes: dict[str, Any]) -> None:
     """The asker is told `request.invalid` at once, and nothing goes out.
 
     Regression: a prompt too long for a frame was published, and its award brought the node down.
+    So did stop texts that UTF-8 does not have, and parameters beside a prompt that just fits.
     """
     world = make_world()
     _, requester = world.peers
