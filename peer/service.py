@@ -11,8 +11,8 @@ import trio
 from peer.asking import parse_options, to_ask
 from peer.control import Answer, Json, Method
 from peer.daemon import Daemon
-from peer.gateway.app import Model
 from peer.identity import peer_id
+from peer.offered import offered_models
 from peer.past import read_jobs, read_receipt
 from peer.reports import archive_json, balance_json, channel_json, event_json, head_json
 from peer.trust import deposit_methods, trust_methods
@@ -62,21 +62,6 @@ def status_json(daemon: Daemon) -> Json:
         "records": daemon.journal.durable_sequence + 1,
         "balance": balance_json(daemon.ledger.balance()),
     }
-
-
-def offered_models(daemon: Daemon) -> list[Model]:
-    """What others offer on the topic now, at the lowest prices: a node never buys its own."""
-    now_ns = daemon.node.context.now_ns
-    return [
-        Model(
-            name=listed.model,
-            providers=listed.providers,
-            context_tokens=listed.context_tokens,
-            input_price_ucr=listed.input_price_ucr,
-            output_price_ucr=listed.output_price_ucr,
-        )
-        for listed in daemon.node.requester.offers.listed(now_ns)
-    ]
 
 
 def control_methods(daemon: Daemon) -> dict[str, Method]:

@@ -391,6 +391,8 @@ API_CONNECTIONS_MAX: Final = 512
 # `n`: every choice is a job of its own.
 API_CHOICES_MAX: Final = 8
 TOOLS_MAX: Final = 32
+# Calls in one JSON-RPC batch; they run one after the other.
+RPC_BATCH_MAX: Final = 32
 # Jobs in one answer of the history, ~450 bytes each: it has to fit a line of the control socket.
 HISTORY_JOBS_MAX: Final = 1_000
 # A client that takes nothing for so long has gone.

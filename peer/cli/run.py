@@ -37,10 +37,11 @@ from peer.gateway import ApiSettings, parse_listen, serve_gateway
 from peer.identity import public_key
 from peer.libp2p_adapter.addresses import parse_address
 from peer.libp2p_adapter.network import NetworkSettings
+from peer.offered import offered_models
 from peer.remotes import remote_settings
 from peer.reports import recovery_line
 from peer.secret import read_secret
-from peer.service import control_methods, offered_models, status_json
+from peer.service import control_methods, status_json
 from protocol.crypto import Signer
 from protocol.errors import ConfigError, NetworkError
 
@@ -206,11 +207,13 @@ async def _run(
             if engine is not None:
                 await nursery.start(engine.run)
             async with open_daemon(settings, signer, engine) as daemon:
-                await nursery.start(serve_control, directory, control_methods(daemon))
+                methods = control_methods(daemon)
+                await nursery.start(serve_control, directory, methods)
                 url = ""
                 if api is not None:
                     models = partial(offered_models, daemon)
-                    url = await nursery.start(serve_gateway, api, daemon, models, config.requester)
+                    serve = partial(serve_gateway, api, daemon, models, config.requester, methods)
+                    url = await nursery.start(serve)
                 _announce(daemon, as_json, url)
                 up.set()
                 await stop.wait()

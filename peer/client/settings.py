@@ -70,7 +70,7 @@ def ask_params(
             "top_k": pick("top_k", 40),
             "top_p_milli": _milli("top_p", pick("top_p", 0.95)),
             "seed": pick("seed", 1),
-            "stop": list(pick("stop", ())),
+            "stop": pick("stop", ()),
             "logprobs": pick("logprobs", 0),
             "max_price_ucr": _ucr("max_price", pick("max_price", defaults.max_price)),
             "deposit_ucr": _ucr("deposit", pick("deposit", defaults.deposit)),
@@ -78,13 +78,13 @@ def ask_params(
             "bid_window_ms": pick("window_ms", defaults.bid_window_ms),
             "timeout_ms": 1_000 * _whole("timeout_s", pick("timeout_s", defaults.timeout_s)),
             "price_weight": pick("price_weight", defaults.price_weight),
-            "providers_only": list(pick("only", ())),
-            "providers_ignored": list(pick("ignore", ())),
+            "providers_only": pick("only", ()),
+            "providers_ignored": pick("ignore", ()),
             "use_offers": defaults.standing_offers and not pick("auction", False),
         }
     )
     to_ask(options, 0)  # a wrong peer id should be said before anything is sent
-    return {**asdict(options), "messages": [list(pair) for pair in options.messages]}
+    return asdict(options)
 
 
 def _messages(prompt: Prompt, system: str) -> list[tuple[str, str]]:

@@ -6,15 +6,15 @@ of another origin can do unasked. Rule: peer/gateway/README.md.
 """
 
 import hmac
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from peer.config import RequesterConfig
@@ -23,6 +23,7 @@ from peer.gateway.bodies import ChatBody, CompletionBody, parse_body
 from peer.gateway.exchange import Exchange, Market
 from peer.gateway.failures import RETRY_AFTER_S, ApiError, error_json, status_of
 from peer.gateway.openapi import openapi_document
+from peer.offered import Model
 from protocol import limits
 from protocol.errors import PeerdError
 
@@ -30,17 +31,6 @@ Json = dict[str, Any]
 
 _CONNECT_S = 5.0
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A model that can be asked for, as /v1/models lists it. Prices a million tokens, in ucr."""
-
-    name: str
-    providers: int
-    context_tokens: int
-    input_price_ucr: int
-    output_price_ucr: int
 
 
 class Gateway:
@@ -53,6 +43,15 @@ class Gateway:
         self._models = models
         self._defaults = defaults
         self._running = 0
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place among the requests that run at once. ApiError `api.too_many`."""
+        self._enter()
+        try:
+            yield
+        finally:
+            self._left()
 
     def _enter(self) -> None:
         if self._running >= limits.API_REQUESTS_MAX:
@@ -70,12 +69,12 @@ class Gateway:
 
     async def chat(self, request: Request) -> Any:
         """POST /v1/chat/completions"""
-        body = parse_body(await _body(request), ChatBody)
+        body = parse_body(await read_body(request), ChatBody)
         return await self._exchange(chat_asks(body, self._defaults))
 
     async def completion(self, request: Request) -> Any:
         """POST /v1/completions"""
-        body = parse_body(await _body(request), CompletionBody)
+        body = parse_body(await read_body(request), CompletionBody)
         return await self._exchange(completion_asks(body, self._defaults))
 
     async def models(self, request: Request) -> JSONResponse:
@@ -126,7 +125,7 @@ def _model_json(model: Model) -> Json:
     }
 
 
-async def _body(request: Request) -> bytes:
+async def read_body(request: Request) -> bytes:
     """The body, within its bound. ApiError `api.wrong_content_type`, `api.too_large`."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
@@ -193,11 +192,11 @@ async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     return error_response(ApiError(code, f"{request.method} {request.url.path}"[:120]))
 
 
-def make_app(gateway: Gateway, token: str | None) -> ASGIApp:
-    """The ASGI application."""
+def make_app(gateway: Gateway, token: str | None, more: Sequence[BaseRoute] = ()) -> ASGIApp:
+    """The ASGI application, with `more` paths than OpenAI's."""
     handlers: dict[Any, Callable[[Request, Exception], Awaitable[JSONResponse]]] = {
         PeerdError: _on_error,
         HTTPException: _on_http_error,
     }
-    app = Starlette(routes=gateway.routes(), exception_handlers=handlers)
+    app = Starlette(routes=[*gateway.routes(), *more], exception_handlers=handlers)
     return Guard(app, token)

@@ -5,7 +5,6 @@ would cost money. Rule: peer/gateway/README.md, "Parameters".
 """
 
 import difflib
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -178,12 +177,18 @@ class CompletionBody(Sampling, forbid_unknown_fields=True, kw_only=True):
     best_of: int | None = None
 
 
+def read_json(data: bytes) -> Any:
+    """A body as a value: real JSON, without NaN, and text that UTF-8 can hold. ApiError
+    `api.bad_request`."""
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ApiError("api.bad_request", f"the body is not JSON: {error}"[:200]) from error
+
+
 def parse_body(data: bytes, kind: type[T]) -> T:
     """A body as its type. ApiError `api.bad_request` with the field in `param`."""
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ApiError("api.bad_request", f"the body is not JSON: {error}"[:200]) from error
+    value = read_json(data)
     if not isinstance(value, dict):
         raise ApiError("api.bad_request", "the body is not a JSON object")
     for name in (IGNORED | IGNORED_TOO) & value.keys():

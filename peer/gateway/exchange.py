@@ -6,9 +6,10 @@ client that leaves, or takes nothing for too long, cancels its jobs and stops pa
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import trio
@@ -42,6 +43,20 @@ class Market(Protocol):
 Event = tuple[int, events.AskEvent]
 
 
+async def while_there(receive: Receive, run: Callable[[], Awaitable[None]]) -> None:
+    """Run, but no longer than the client is there."""
+    async with trio.open_nursery() as nursery:
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(watch)
+        await run()
+        nursery.cancel_scope.cancel()
+
+
 class Exchange:
     """An ASGI response that runs a checked request on the market."""
 
@@ -55,16 +70,7 @@ class Exchange:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; returns early when the client is gone."""
         try:
-            async with trio.open_nursery() as nursery:
-
-                async def watch() -> None:
-                    while (await receive())["type"] != "http.disconnect":
-                        pass
-                    nursery.cancel_scope.cancel()
-
-                nursery.start_soon(watch)
-                await self._run(_Sender(send))
-                nursery.cancel_scope.cancel()
+            await while_there(receive, partial(self._run, _Sender(send)))
         finally:
             self._leave()
 

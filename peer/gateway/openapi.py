@@ -26,6 +26,10 @@ _ERROR: Json = {
         }
     },
 }
+_RPC: Json = {
+    "description": "A JSON-RPC 2.0 request, or a batch of them",
+    "type": ["object", "array"],
+}
 
 
 def _answers(*kinds: str) -> Json:
@@ -79,10 +83,11 @@ def openapi_document() -> Json:
             "/v1/completions": _post("A text continued", "CompletionBody", *streams),
             "/v1/models": _get("What can be asked for"),
             "/v1/models/{name}": _get("One of them", "name"),
+            "/rpc": _post("JSON-RPC 2.0 calls", "Rpc", "application/json"),
             "/healthz": _get("Whether the process answers"),
         },
         "components": {
-            "schemas": {**schemas, "Error": _ERROR},
+            "schemas": {**schemas, "Error": _ERROR, "Rpc": _RPC},
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"bearer": []}],

@@ -10,9 +10,14 @@ import trio
 from hypercorn.config import Config as ServerConfig
 from hypercorn.trio import serve
 
+from peer.client import AsyncClient
+from peer.client.lines import DirectLine
 from peer.config import RequesterConfig
-from peer.gateway.app import Gateway, Model, make_app
+from peer.control import Method
+from peer.gateway.app import Gateway, make_app
 from peer.gateway.exchange import Market
+from peer.gateway.rpc import Rpc, rpc_route
+from peer.offered import Model
 from protocol import limits
 from protocol.errors import ConfigError, NetworkError
 
@@ -58,10 +63,14 @@ async def serve_gateway(
     market: Market,
     models: Callable[[], list[Model]],
     defaults: RequesterConfig,
+    methods: dict[str, Method],
     *,
     task_status: "TaskStatus[str]" = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until cancelled; starts with the base URL. NetworkError `network.listen`."""
+    """Serve until cancelled; starts with the base URL. `methods` are the control socket's.
+
+    NetworkError `network.listen`.
+    """
     config = ServerConfig()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     config.bind = [f"{host}:{settings.port}"]
@@ -71,9 +80,11 @@ async def serve_gateway(
     config.shutdown_timeout = _SHUTDOWN_S
     config.accesslog = None
     config.errorlog = None
-    app: Any = make_app(Gateway(market, models, defaults), settings.token)
+    gateway = Gateway(market, models, defaults)
     try:
         async with trio.open_nursery() as nursery:
+            client = AsyncClient(line=DirectLine(methods, nursery), defaults=defaults)
+            app: Any = make_app(gateway, settings.token, [rpc_route(Rpc(client, gateway.place))])
             binds = await nursery.start(serve, app, config)
             log.info("gateway.ready", url=f"{binds[0]}/v1")
             task_status.started(f"{binds[0]}/v1")

@@ -158,6 +158,7 @@ def test_a_client_that_leaves_stops_paying(client: openai.OpenAI, api: Daemon) -
     [
         ("POST", "/chat/completions", {}, b"{", 400),
         ("POST", "/chat/completions", {}, b'{"model": "m", "messages": []}', 400),
+        ("POST", "/chat/completions", {}, b'{"\\ud800": 1}', 400),
         ("POST", "/chat/completions", {}, b" " * (4 * 1024 * 1024 + 1), 413),
         ("POST", "/chat/completions", {"content-type": "text/plain"}, b"{}", 415),
         ("POST", "/chat/completions", {"host": "example.org"}, b"{}", 403),
@@ -174,3 +175,23 @@ def test_bad_requests_have_their_status_and_openai_s_shape(
     assert answer.status_code == status
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
     assert answer.json()["error"]["message"]
+
+
+def test_json_rpc(api: Daemon) -> None:
+    """As the README's curl has it."""
+    url = api.ready["api"].removesuffix("/v1") + "/rpc"
+    parameters = {"max_tokens": 20, "window_ms": 200}
+    request = {"jsonrpc": "2.0", "method": "inferenceRequest"}
+    params = {"input": ASKED, "model": "embedded", "parameters": parameters}
+    answer = httpx.post(url, json={**request, "id": 1, "params": params}, timeout=60).json()
+    assert answer["result"]["answer"]
+    wanted = {"receipt_id": answer["result"]["receipt_id"]}
+    calls = [("getReceipt", wanted), ("getInferenceHistory", {"last": 1}), ("getChannels", {})]
+    batch = [{"jsonrpc": "2.0", "id": name, "method": name, "params": p} for name, p in calls]
+    receipt, history, channels = (item["result"] for item in httpx.post(url, json=batch).json())
+    assert receipt["cost_ucr"] == answer["result"]["cost_ucr"]
+    assert history[0]["receipt_id"] == receipt["receipt_id"]
+    assert receipt["channel"] in [channel["channel"] for channel in channels["channels"]]
+    assert httpx.post(url, json=[{**batch[2], "id": None}]).status_code == 200
+    notification = {"jsonrpc": "2.0", "method": "listModels"}
+    assert httpx.post(url, json=notification).status_code == 204

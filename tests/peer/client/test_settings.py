@@ -17,7 +17,7 @@ DEFAULTS = RequesterConfig(model="some", max_price="0.5", timeout_s=7, standing_
 
 def test_what_is_left_out_is_configured() -> None:
     params = ask_params("Why?", {}, DEFAULTS)
-    assert params["messages"] == [["user", "Why?"]]
+    assert params["messages"] == (("user", "Why?"),)
     assert (params["model"], params["max_price_ucr"]) == ("some", 500_000)
     assert (params["timeout_ms"], params["use_offers"], params["chat"]) == (7_000, True, True)
     assert parse_options(params).max_tokens == 256
@@ -48,6 +48,9 @@ def test_a_chat_keeps_its_order_behind_the_system_message() -> None:
         ({"timeout_s": 1.5}, "timeout_s"),
         ({"only": ["nobody"]}, "nobody"),
         ({"seed": -1}, "seed"),
+        ({"stop": "x"}, "stop"),
+        ({"stop": 5}, "stop"),
+        ({"system": 5}, "messages"),
     ],
 )
 def test_wrong_settings_are_named(settings: dict[str, Any], said: str) -> None:
