@@ -71,7 +71,7 @@ def floor(module: str) -> int:
         return 1 if name in F1 else 2 if name in F2 else 99
     if package in ("router", "engine"):
         return 3
-    return 5 if name.startswith("cli") else 4
+    return 5 if name == "cli" else 4
 
 
 def dotted(path: str) -> str:
