@@ -54,18 +54,10 @@ def event_json(event: events.AskEvent | events.ChannelSettled) -> Json:
         case events.Published():
             return {"event": "published", "request_id": event.request_id.hex()}
         case events.BidSeen():
-            return {
-                "event": "bid",
-                "provider": peer_id(event.provider),
-                "input_price_ucr": event.input_price_ucr,
-                "output_price_ucr": event.output_price_ucr,
-                "ttft_ms": milliseconds(event.ttft_ns),
-                "tokens_per_s": event.tokens_per_s_milli / 1000,
-                "cost_max_ucr": event.cost_max_ucr,
-                "score": event.score,
-                "refused": event.code or None,
-                "at_ms": milliseconds(event.at_ns),
-            }
+            return _bid_json(event)
+        case events.Quoted():
+            bids = [_bid_json(bid) for bid in event.bids]
+            return {"event": "quote", "bids": bids, "at_ms": milliseconds(event.at_ns)}
         case events.Awarded():
             return {
                 "event": "award",
@@ -111,6 +103,21 @@ def event_json(event: events.AskEvent | events.ChannelSettled) -> Json:
                 "settled_ucr": event.settled_ucr,
                 "refund_ucr": event.refund_ucr,
             }
+
+
+def _bid_json(event: events.BidSeen) -> Json:
+    return {
+        "event": "bid",
+        "provider": peer_id(event.provider),
+        "input_price_ucr": event.input_price_ucr,
+        "output_price_ucr": event.output_price_ucr,
+        "ttft_ms": milliseconds(event.ttft_ns),
+        "tokens_per_s": event.tokens_per_s_milli / 1000,
+        "cost_max_ucr": event.cost_max_ucr,
+        "score": event.score,
+        "refused": event.code or None,
+        "at_ms": milliseconds(event.at_ns),
+    }
 
 
 def _text_json(event: events.Text) -> Json:

@@ -32,6 +32,8 @@ CODES: Final[dict[str, str]] = {
     "request.all_failed": "every provider that was tried failed; the last reason is given",
     "request.deadline": "the job did not finish before its deadline; raise --timeout",
     "request.price_too_low": "all bids were over the price cap; raise --max-price",
+    "request.day_limit": "the day's spending cap has no room for it; lower --max-price, "
+    "or raise [requester] day_max",
     "request.too_many": "too many requests of ours are open; wait for one to finish",
     "request.cancelled": "the request was cancelled; what had arrived was paid",
     "request.not_connected": "no peer listens on the network's topic; check --bootstrap",
@@ -41,6 +43,8 @@ CODES: Final[dict[str, str]] = {
     "bid.late": "the bid came after the window; it was ignored",
     "bid.unacceptable": "the bid does not fit the request that it answers",
     "bid.too_many": "the request has as many bids as it keeps; this one was ignored",
+    "bid.low_reputation": "the provider's record with us is below what is wanted",
+    "bid.off_market": "the price is far over what others asked lately",
     "award.unknown_bid": "the award names a bid that was not made or has expired; ask again",
     "award.wrong_prompt": "the prompt does not match the request's commitment",
     "award.prompt_too_large": "the prompt has more tokens than the request announced",

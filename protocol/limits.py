@@ -136,6 +136,15 @@ CHANNELS_CLOSED_KEPT: Final = 1_024
 STANDINGS_KEPT: Final = 4_096
 # Receipts that feedback can still name, ~200 B each.
 RATED_KEPT: Final = 1_024
+# Providers that failed last, ~150 B each.
+BREAKERS_KEPT: Final = 4_096
+# Sellers of a model, and models, whose last prices make the median; ~200 B a seller.
+SELLERS_KEPT: Final = 64
+PRICED_MODELS_KEPT: Final = 256
+# Requests that can be explained, and bids of each, ~300 B a bid.
+EXPLANATIONS_KEPT: Final = 512
+CONSIDERED_KEPT: Final = 64
+BIDS_QUOTED_MAX: Final = 16
 # Days whose spending is kept.
 SPENT_DAYS_KEPT: Final = 32
 CHANNELS_PER_PEER_MAX: Final = 16

@@ -4,7 +4,7 @@ Actions of one input run in order, and nothing after an Append leaves before tha
 durable: the driver's contract, in `peer.outbox` and `simnet.world` alike.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from protocol.envelope import Signed
@@ -16,6 +16,7 @@ from protocol.fields import (
     Strategy,
     TokenLogprob,
 )
+from router.choosing import Choice
 
 
 class SessionKey(NamedTuple):
@@ -163,6 +164,7 @@ class Ask:
     use_offers: bool = False
     holdback_ucr: int = 0
     audit_ns: int = 0
+    choice: Choice = field(default_factory=Choice)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from protocol import limits, signing
 from protocol.channel import Channel
 from protocol.crypto import Verify
 from protocol.errors import RemoteError
-from protocol.fields import GenerationParameters
+from protocol.fields import GenerationParameters, Outcome
 from protocol.lane import Lane, LaneEvent
 from protocol.messages import Accept, Chunk, Receipt, Request, Result
 from protocol.transcript import transcript_next
@@ -24,7 +24,7 @@ class Attempt:
     """A lane that we pay for. `live` is False once its answer is no longer wanted: chunks in
     flight are still checked and paid, their text is dropped. `away` while its stream is broken
     and may come back. `needed_ucr` is the total that the provider waits for, 0 for none.
-    `said` when the provider itself ended it."""
+    `said` is what it is when the provider itself ends it."""
 
     request: bytes
     ask: Request
@@ -40,7 +40,7 @@ class Attempt:
     live: bool = True
     away: bool = False
     needed_ucr: int = 0
-    said: bool = False
+    said: Outcome | None = None
     pace: Pace = field(default_factory=Pace)
 
     @property
@@ -192,3 +192,12 @@ class Attempts:
     def committed_ucr(self, channel: Channel) -> int:
         """What the lanes that run on a channel may still cost."""
         return sum(max(0, a.scored.cost_max_ucr - a.lane.due_ucr) for a in self.of(channel))
+
+
+# What a provider may find out after it accepted and can't help, or could not know.
+_EXCUSED = ("engine.bad_spec", "engine.prompt_too_long", "engine.draining", "engine.overloaded")
+
+
+def said_outcome(code: str, chunks: int) -> Outcome:
+    """How an accepted award ended that its provider gave up for the reason `code`."""
+    return Outcome.REFUSED if code in _EXCUSED and not chunks else Outcome.FAILED

@@ -27,11 +27,14 @@ class ScoredBid:
     latency_ns: int
     score: int
     tie: bytes
+    reputation: int = 0
+    suspended: bool = False
 
     @property
-    def order(self) -> tuple[int, int, int, bytes]:
+    def order(self) -> tuple[bool, int, int, int, int, bytes]:
         """What bids are sorted by: where rounding makes scores equal, cheaper, then faster."""
-        return self.score, self.cost_max_ucr, self.latency_ns, self.tie
+        costs = (self.cost_max_ucr, self.latency_ns, -self.reputation)
+        return self.suspended, self.score, *costs, self.tie
 
 
 def expected_latency_ns(bid: Bid, output_tokens: int) -> int:

@@ -88,6 +88,7 @@ class Awarding:
             job.candidate = scored
             job.attempts += 1
             provider = scored.signed.sender
+            self._judging.awarded(job, provider)
             context.timers.set(
                 TimerKey("accept", job.id), context.now_ns + limits.ACCEPT_TIMEOUT_NS
             )

@@ -13,9 +13,10 @@ from protocol.job import JobState
 from protocol.messages import Bid, SealedBid
 from protocol.units import NS_PER_MS
 from router import events
-from router.auction import ScoredBid, check_bid, score_bid
+from router.auction import ScoredBid
 from router.context import Context
 from router.job import Job
+from router.selection import Selection
 from router.timers import TimerKey
 
 # Early close: with this many bids, and no better one for this long, waiting is not worth it.
@@ -26,8 +27,11 @@ EARLY_CLOSE_GAP_NS: Final = 30 * NS_PER_MS
 class Bidding:
     """The open windows of this node's requests; `close` is called when one should end."""
 
-    def __init__(self, context: Context, close: Callable[[Job], None]) -> None:
+    def __init__(
+        self, context: Context, selection: Selection, close: Callable[[Job], None]
+    ) -> None:
         self._context = context
+        self._selection = selection
         self._close = close
 
     def take(self, job: Job, peer: bytes, sealed: SealedBid) -> None:
@@ -49,31 +53,12 @@ class Bidding:
             raise RemoteError("bid.unacceptable", "not the bidder's own bid for this request")
         if peer in job.bidders:
             raise RemoteError("envelope.replayed", "a second bid", penalize=False)
-        scored = score_bid(job.request, signed)
-        code = ""
-        try:
-            check_bid(job.request, scored, context.now_ns)
-        except RemoteError as error:
-            code = error.code
+        scored, code = self._selection.weigh(job, signed, bid)
         job.bidders[peer] = code
-        self._tell_bid(job, scored, code)
+        seen = bid_seen(scored, job.elapsed_ns(context.now_ns), code)
+        context.deliver(job.ask.ask_id, seen)
         if not code:
             self._keep_bid(job, scored)
-
-    def _tell_bid(self, job: Job, scored: ScoredBid, code: str) -> None:
-        bid = scored.bid
-        seen = events.BidSeen(
-            provider=scored.signed.sender,
-            input_price_ucr=bid.input_price_ucr,
-            output_price_ucr=bid.output_price_ucr,
-            ttft_ns=bid.ttft_ns,
-            tokens_per_s_milli=bid.tokens_per_s_milli,
-            cost_max_ucr=scored.cost_max_ucr,
-            score=scored.score,
-            at_ns=job.elapsed_ns(self._context.now_ns),
-            code=code,
-        )
-        self._context.deliver(job.ask.ask_id, seen)
 
     def _keep_bid(self, job: Job, scored: ScoredBid) -> None:
         job.bids.append(scored)
@@ -94,3 +79,18 @@ class Bidding:
         else:
             early = TimerKey("early", job.id)
             self._context.timers.set(early, self._context.now_ns + EARLY_CLOSE_GAP_NS)
+
+
+def bid_seen(scored: ScoredBid, at_ns: int, code: str) -> events.BidSeen:
+    """A bid as its asker is told."""
+    return events.BidSeen(
+        provider=scored.signed.sender,
+        input_price_ucr=scored.bid.input_price_ucr,
+        output_price_ucr=scored.bid.output_price_ucr,
+        ttft_ns=scored.bid.ttft_ns,
+        tokens_per_s_milli=scored.bid.tokens_per_s_milli,
+        cost_max_ucr=scored.cost_max_ucr,
+        score=scored.score,
+        at_ns=at_ns,
+        code=code,
+    )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from protocol.channel import Channel, ChannelEvent, ChannelState
 from protocol.errors import CODES, LocalError, RemoteError
+from protocol.fields import Outcome
 from protocol.job import JobEvent, JobState
 from protocol.lane import LaneState
 from protocol.messages import (
@@ -25,7 +26,7 @@ from protocol.messages import (
 from protocol.records import AuditOpened, LaneClosed, ReceiptAcknowledged
 from router import events
 from router.actions import SessionKey
-from router.attempt import Attempt, Attempts
+from router.attempt import Attempt, Attempts, said_outcome
 from router.audits import watch_audit
 from router.context import Context
 from router.job import Job
@@ -167,7 +168,7 @@ class Delivery:
             if attempt.lane.state is LaneState.OFFERED:
                 raise RemoteError("session.protocol", "failed before accepting")
         code = message.code if message.code in CODES else "provider.refused"
-        attempt.said = True
+        attempt.said = said_outcome(code, attempt.lane.chunks)
         job = self.job_of(attempt)
         self.close_lane(attempt, code)
         self._payer.settle(session, attempt.channel)
@@ -196,7 +197,7 @@ class Delivery:
         if attempt.lane.state is not LaneState.OFFERED:
             raise RemoteError("session.protocol", "refused after accepting")
         job, channel = self.job_of(attempt), attempt.channel
-        attempt.said = True
+        attempt.said = Outcome.REFUSED
         self.close_lane(attempt, code)
         if channel.state is ChannelState.OPENING and not channel.lanes:
             self._payer.refused(channel)

@@ -97,6 +97,14 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Quoted:
+    """What the request would cost and take: acceptable bids or offers, best first. Not awarded."""
+
+    bids: tuple[BidSeen, ...]
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelSettled:
     """A channel closed: what the provider got and what came back."""
 
@@ -141,5 +149,5 @@ class ChannelToppedUp:
     code: str
 
 
-AskEvent = Published | BidSeen | Awarded | Text | Paid | Retrying | Done | Failed
-TERMINAL = (Done, Failed)
+AskEvent = Published | BidSeen | Awarded | Text | Paid | Retrying | Done | Failed | Quoted
+TERMINAL = (Done, Failed, Quoted)

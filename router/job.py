@@ -8,6 +8,7 @@ from protocol.machine import apply
 from router.actions import Ask
 from router.attempt import Attempt
 from router.auction import ScoredBid
+from router.explaining import Explanation
 
 
 @dataclass(slots=True)
@@ -28,6 +29,8 @@ class Job:
     attempts: int = 0
     paid_ucr: int = 0
     last_code: str = ""
+    median_ucr: int = 0  # what such a job usually costs; 0 when that is not known
+    explanation: Explanation | None = None
     direct: bool = False  # the award goes to a standing offer, before any auction
 
     @property

@@ -12,7 +12,9 @@ from protocol.job import JobState
 from protocol.records import AwardJudged, FeedbackGiven
 from router.attempt import Attempt
 from router.auction import ScoredBid
+from router.breaker import Breakers
 from router.context import Context
+from router.explaining import Tried
 from router.job import Job
 
 _SILENT: Final = ("award.timeout", "chunk.stalled", "provider.vanished", "request.deadline")
@@ -20,10 +22,8 @@ _CHECKS: Final = ("chunk.", "receipt.", "session.protocol", "channel.bad_signatu
 _NO_STREAM: Final = ("network.", "session.", "provider.", "request.deadline")
 
 
-def outcome_of(code: str, state: JobState, *, said: bool, chunks: int) -> Outcome:
-    """How an award without a receipt ended; `said` when the provider gave the code."""
-    if said:
-        return Outcome.FAILED if chunks else Outcome.REFUSED
+def outcome_of(code: str, state: JobState) -> Outcome:
+    """How an award without a receipt ended, by this side's own reason."""
     if state is JobState.CONNECTING:
         return Outcome.UNREACHED if code.startswith(_NO_STREAM) else Outcome.WITHDRAWN
     if code in _SILENT:
@@ -36,20 +36,35 @@ class Judging:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self.breakers = Breakers()
 
-    def delivered(self, job: Job, attempt: Attempt, receipt_id: bytes) -> Outcome:
+    def awarded(self, job: Job, provider: bytes) -> None:
+        """A provider is tried."""
+        self.breakers.awarded(provider)
+        if job.explanation is not None:
+            at_ns = job.elapsed_ns(self._context.now_ns)
+            job.explanation.tried.append(Tried(provider, at_ns))
+
+    def ended(self, job: Job, code: str = "", detail: str = "", receipt_id: bytes = b"") -> None:
+        """The request is over."""
+        if job.explanation is not None:
+            job.explanation.ended_at_ns = self._context.now_ns
+            job.explanation.code, job.explanation.detail = code, detail
+            job.explanation.receipt_id = receipt_id
+
+    def delivered(self, job: Job, attempt: Attempt, receipt_id: bytes) -> None:
         """The receipt is counter-signed."""
-        return self._log(job, attempt.scored, attempt, Outcome.DELIVERED, "", receipt_id)
+        self._log(job, attempt.scored, attempt, Outcome.DELIVERED, "", receipt_id)
+        self.ended(job, receipt_id=receipt_id)
 
-    def failed(self, job: Job, code: str) -> Outcome | None:
+    def failed(self, job: Job, code: str) -> None:
         """The award that the job waits for, if any, came to nothing; tell before it is dropped."""
         scored, attempt = job.candidate, job.attempt
         if scored is None:
-            return None
-        said = attempt is not None and attempt.said
-        chunks = 0 if attempt is None else attempt.lane.chunks
-        outcome = outcome_of(code, job.state, said=said, chunks=chunks)
-        return self._log(job, scored, attempt, outcome, code if code in CODES else "", b"")
+            return
+        said = None if attempt is None else attempt.said
+        outcome = said or outcome_of(code, job.state)
+        self._log(job, scored, attempt, outcome, code if code in CODES else "", b"")
 
     def feedback(self, receipt_id: bytes, verdict: int) -> None:
         """A user's word for an answer whose receipt is still kept; else nothing happens."""
@@ -65,7 +80,7 @@ class Judging:
         outcome: Outcome,
         code: str,
         receipt_id: bytes,
-    ) -> Outcome:
+    ) -> None:
         ttft_ns = speed_milli = paid_ucr = 0
         if attempt is not None:
             ttft_ns, speed_milli = attempt.pace.ttft_ns, attempt.pace.tokens_per_s_milli
@@ -87,4 +102,7 @@ class Judging:
                 judged_at_ns=self._context.now_ns,
             )
         )
-        return outcome
+        self.breakers.ended(scored.signed.sender, outcome, self._context.now_ns)
+        if job.explanation is not None and job.explanation.tried:
+            tried = job.explanation.tried[-1]
+            tried.outcome, tried.code, tried.paid_ucr = outcome, code, paid_ucr

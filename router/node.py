@@ -18,6 +18,7 @@ from router.admission import Admission, Opening
 from router.anchoring import Anchoring, AnchorSettings
 from router.audits import Audits
 from router.challenges import SWEEP, Challenges
+from router.choosing import RequesterSettings
 from router.closing import Closing
 from router.context import Context
 from router.fold import Fold
@@ -44,6 +45,7 @@ class Node:
         opening: Opening | None = None,
         log: Fold | None = None,
         standing_offers: bool = False,
+        requester: RequesterSettings | None = None,
     ) -> None:
         ledger.live = True
         self.context = Context(signer, network, ledger, entropy, check, log)
@@ -61,7 +63,7 @@ class Node:
             settled=lambda cid, settled_ucr: self.challenges.settled(cid, settled_ucr),
         )
         backed_by = self.anchoring.anchor
-        self.requester = Requester(self.context, backed_by)
+        self.requester = Requester(self.context, backed_by, requester)
         self.provider = Provider(self.context, backed_by, standing_offers=standing_offers)
         self._readers: dict[SessionKey, FrameReader] = {}
         self.closing = Closing(self.context, self.requester.payer, self.requester.awarding.connect)

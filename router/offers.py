@@ -4,13 +4,14 @@ Bounded, newest per provider and model; what has expired is never shown. Pure bu
 it is given. Rule: router/README.md, "Standing offers".
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from protocol import limits
 from protocol.envelope import Signed
 from protocol.errors import RemoteError
-from protocol.messages import Request, StandingOffer
-from router.auction import ScoredBid, check_bid, score
+from protocol.messages import Bid, Request, StandingOffer
+from router.auction import ScoredBid
 from router.quoting import bid_of
 
 # Offers this close to the best score, in 1/1000, are as good: a hash chooses among them, so that
@@ -72,7 +73,9 @@ class OfferBook:
                 if signed.message.expires_at_ns <= now_ns:
                     self.drop(provider, model)
 
-    def candidates(self, request: Signed, own: bytes, now_ns: int) -> list[ScoredBid]:
+    def candidates(
+        self, request: Signed, own: bytes, weigh: Callable[[Signed, Bid], tuple[ScoredBid, str]]
+    ) -> list[ScoredBid]:
         """Offers that fit the request, best first; those that are as good, by a hash."""
         ask: Request = request.message
         fitting = []
@@ -80,12 +83,9 @@ class OfferBook:
             offer: StandingOffer = signed.message
             if provider == own or ask.output_tokens_max >= offer.context_tokens:
                 continue
-            scored = score(request, signed, bid_of(offer, request))
-            try:
-                check_bid(request, scored, now_ns)
-            except RemoteError:
-                continue
-            fitting.append(scored)
+            scored, code = weigh(signed, bid_of(offer, request))
+            if not code and not scored.suspended:
+                fitting.append(scored)
         fitting.sort(key=lambda scored: scored.order)
         if not fitting:
             return []

@@ -3,6 +3,8 @@
 Sans-IO. Knows nothing of engines or libp2p. Rule: router/README.md, "Life of a job".
 """
 
+from functools import partial
+
 from protocol import crypto, limits, wire
 from protocol.envelope import Signed, sign_envelope
 from protocol.errors import LocalError, RemoteError
@@ -12,18 +14,21 @@ from protocol.transcript import prompt_commitment
 from router import events
 from router.actions import Ask, Publish
 from router.anchor import Anchor
-from router.auction import rank
+from router.auction import ScoredBid, rank
 from router.awarding import Awarding
-from router.bidding import Bidding
+from router.bidding import Bidding, bid_seen
 from router.breaks import Breaks
+from router.choosing import RequesterSettings
 from router.context import Context
 from router.delivery import Delivery
+from router.explaining import Explanations
 from router.job import Job
 from router.judging import Judging
 from router.offers import OfferBook
 from router.payer import Payer
 from router.quoting import input_tokens_bucket
 from router.reestablish import PayerReestablish
+from router.selection import Selection
 from router.timers import TimerKey
 from router.top_ups import TopUps
 
@@ -31,8 +36,12 @@ from router.top_ups import TopUps
 class Requester:
     """All requests of this node."""
 
-    def __init__(self, context: Context, anchor: Anchor) -> None:
+    def __init__(
+        self, context: Context, anchor: Anchor, settings: RequesterSettings | None = None
+    ) -> None:
         self._context = context
+        self._settings = settings or RequesterSettings()
+        self.explanations = Explanations(self._settings.explanations)
         self._jobs: dict[bytes, Job] = {}
         self._by_ask: dict[int, bytes] = {}
         self.offers = OfferBook()
@@ -48,7 +57,8 @@ class Requester:
         self.breaks = Breaks(context, self.payer, self.delivery, self)
         self.reestablish = PayerReestablish(context, self.payer, self.top_ups, self.breaks)
         self.judging = Judging(context)
-        self.bidding = Bidding(context, self.close_window)
+        self._selection = Selection(context, self.judging.breakers)
+        self.bidding = Bidding(context, self._selection, self.close_window)
         self.awarding = Awarding(
             context,
             self.payer,
@@ -82,6 +92,9 @@ class Requester:
         context = self._context
         if len(self._jobs) >= limits.REQUESTS_OPEN_MAX:
             context.deliver(ask.ask_id, events.Failed("request.too_many", "", 0, 0))
+            return
+        if short := self._over_the_day(ask):
+            context.deliver(ask.ask_id, events.Failed("request.day_limit", short, 0, 0))
             return
         ephemeral_seed, prompt_key = context.entropy(32), context.entropy(32)
         try:
@@ -118,18 +131,42 @@ class Requester:
         job = Job(ask, request, ephemeral_seed, prompt_key)
         self._jobs[job.id] = job
         self._by_ask[ask.ask_id] = job.id
+        job.explanation = self.explanations.begin(job.id, ask, context.now_ns)
         context.deliver(ask.ask_id, events.Published(job.id))
+        self._selection.begin(job)
         context.timers.set(TimerKey("deadline", job.id), context.now_ns + ask.timeout_ns)
         if ask.use_offers:
-            offers = self.offers.candidates(request, context.public_key, context.now_ns)
+            weigh = partial(self._selection.weigh, job, from_offer=True)
+            offers = self.offers.candidates(request, context.public_key, weigh)
             job.queue = offers[: limits.OFFERS_TRIED_MAX]
         if not job.queue:
             self._auction(job)
+            return
+        if ask.choice.quote:
+            self._quoted(job, offers)
             return
         job.direct = True
         job.step(JobEvent.WINNER)
         self.awarding.keep_warm(offers[: limits.SESSIONS_WARM_MAX])
         self.awarding.next(job)
+
+    def _over_the_day(self, ask: Ask) -> str:
+        """What a request at its worst would put this UTC day over its cap by, said; or ""."""
+        most_ucr = self._settings.day_max_ucr
+        if not most_ucr or ask.choice.quote:
+            return ""
+        spent_ucr = self._context.ledger.reputation.spent_ucr(self._context.now_ns)
+        spent_ucr += sum(job.ask.price_max_ucr for job in self._jobs.values())
+        over_ucr = spent_ucr + ask.price_max_ucr - most_ucr
+        return f"{over_ucr} ucr over {most_ucr}, at the request's cap" if over_ucr > 0 else ""
+
+    def _quoted(self, job: Job, scored: list[ScoredBid]) -> None:
+        """End a request that only wanted to know."""
+        at_ns = job.elapsed_ns(self._context.now_ns)
+        bids = tuple(bid_seen(one, at_ns, "") for one in scored[: limits.BIDS_QUOTED_MAX])
+        self._context.deliver(job.ask.ask_id, events.Quoted(bids, at_ns))
+        self.judging.ended(job)
+        self.forget(job)
 
     def _auction(self, job: Job) -> None:
         """Publish the request and collect bids; also when standing offers came to nothing."""
@@ -186,6 +223,9 @@ class Requester:
             nobody = f"nobody bid on model {job.ask.model!r}"
             self.fail(job, code, f"{len(codes)} bids, none acceptable" if codes else nobody)
             return
+        if job.ask.choice.quote:
+            self._quoted(job, job.queue)
+            return
         job.step(JobEvent.WINNER)
         self.awarding.next(job)
 
@@ -200,6 +240,7 @@ class Requester:
         failed = events.Failed(code, detail, paid, job.elapsed_ns(self._context.now_ns))
         self._context.deliver(job.ask.ask_id, failed)
         self.judging.failed(job, code)
+        self.judging.ended(job, code, detail)
         job.step(JobEvent.FAIL)
         self._context.note("request.failed", request_id=job.id, code=code, paid_ucr=paid)
         self.forget(job)

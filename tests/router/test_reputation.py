@@ -18,6 +18,7 @@ from protocol.messages import Chunk
 from protocol.units import NS_PER_MS, NS_PER_S
 from router import actions as act
 from router import events
+from router.attempt import said_outcome
 from router.fold import Fold
 from router.judging import outcome_of
 from router.ledger import Ledger
@@ -204,27 +205,37 @@ def test_a_snapshot_holds_all_of_it(records: list[Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "state", "said", "chunks", "outcome"),
+    ("code", "state", "outcome"),
     [
-        ("chunk.wrong_hash", JobState.STREAMING, False, 2, Outcome.LIED),
-        ("receipt.mismatch", JobState.STREAMING, False, 2, Outcome.LIED),
-        ("chunk.stalled", JobState.STREAMING, False, 2, Outcome.FAILED),
-        ("award.timeout", JobState.AWARDED, False, 0, Outcome.FAILED),
-        ("request.deadline", JobState.STREAMING, False, 1, Outcome.FAILED),
-        ("provider.busy", JobState.AWARDED, True, 0, Outcome.REFUSED),
-        ("engine.crashed", JobState.STREAMING, True, 1, Outcome.FAILED),
-        ("request.cancelled", JobState.STREAMING, True, 1, Outcome.FAILED),  # its word
-        ("request.cancelled", JobState.STREAMING, False, 1, Outcome.WITHDRAWN),  # ours
-        ("channel.advance_limit", JobState.STREAMING, False, 1, Outcome.WITHDRAWN),
-        ("provider.unreachable", JobState.CONNECTING, False, 0, Outcome.UNREACHED),
-        ("channel.over_limit", JobState.CONNECTING, False, 0, Outcome.WITHDRAWN),
+        ("chunk.wrong_hash", JobState.STREAMING, Outcome.LIED),
+        ("receipt.mismatch", JobState.STREAMING, Outcome.LIED),
+        ("chunk.stalled", JobState.STREAMING, Outcome.FAILED),
+        ("award.timeout", JobState.AWARDED, Outcome.FAILED),
+        ("request.deadline", JobState.STREAMING, Outcome.FAILED),
+        ("request.cancelled", JobState.STREAMING, Outcome.WITHDRAWN),
+        ("channel.advance_limit", JobState.STREAMING, Outcome.WITHDRAWN),
+        ("provider.unreachable", JobState.CONNECTING, Outcome.UNREACHED),
+        ("channel.over_limit", JobState.CONNECTING, Outcome.WITHDRAWN),
     ],
 )
-def test_whose_fault_it_was(
-    code: str, state: JobState, said: bool, chunks: int, outcome: Outcome
-) -> None:
-    """A provider can't excuse itself with a code of ours."""
-    assert outcome_of(code, state, said=said, chunks=chunks) is outcome
+def test_whose_fault_it_was(code: str, state: JobState, outcome: Outcome) -> None:
+    """By this side's own reasons."""
+    assert outcome_of(code, state) is outcome
+
+
+@pytest.mark.parametrize(
+    ("code", "chunks", "outcome"),
+    [
+        ("engine.crashed", 0, Outcome.FAILED),
+        ("engine.overloaded", 0, Outcome.REFUSED),
+        ("engine.overloaded", 1, Outcome.FAILED),
+        ("request.cancelled", 0, Outcome.FAILED),
+        ("channel.advance_limit", 3, Outcome.FAILED),
+    ],
+)
+def test_a_provider_can_not_excuse_itself(code: str, chunks: int, outcome: Outcome) -> None:
+    """Not with a code of ours either."""
+    assert said_outcome(code, chunks) is outcome
 
 
 def test_pace() -> None:

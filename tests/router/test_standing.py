@@ -13,10 +13,11 @@ from protocol import limits
 from protocol.envelope import Signed, sign_envelope
 from protocol.errors import RemoteError
 from protocol.fields import Strategy
-from protocol.messages import DirectRequest, Request, StandingOffer
+from protocol.messages import Bid, DirectRequest, Request, StandingOffer
 from protocol.units import NS_PER_MS, NS_PER_S
 from router import actions as act
 from router import events
+from router.auction import ScoredBid, check_bid, score
 from router.offers import OfferBook
 from router.quoting import standing_offer
 from simnet.peer import Peer
@@ -241,12 +242,23 @@ def code_of(book: OfferBook, signed: Signed, now_ns: int) -> str:
     return ""
 
 
+def candidates(book: OfferBook, request: Signed, now_ns: int) -> list[ScoredBid]:
+    """Those that the request alone would take."""
+
+    def weigh(signed: Signed, bid: Bid) -> tuple[ScoredBid, str]:
+        scored = score(request, signed, bid)
+        check_bid(request, scored, now_ns)
+        return scored, ""
+
+    return book.candidates(request, b"", weigh)
+
+
 def test_the_newest_offer_counts() -> None:
     book, now = OfferBook(), EPOCH_NS
     newer, older = said(5, now + 2, price=9), said(5, now + 1, price=8)
     assert code_of(book, newer, now + 3) == ""
     assert code_of(book, older, now + 3) == "envelope.stale"
-    (best,) = book.candidates(make_request(ask_direct(), now), b"", now + 3)
+    (best,) = candidates(book, make_request(ask_direct(), now), now + 3)
     assert best.bid.output_price_ucr == 9
     assert len(book) == 1
 
@@ -277,7 +289,7 @@ def test_a_clearly_worse_offer_is_never_first(prices: list[int], salt: int) -> N
     for number, price in enumerate(prices):
         book.take(said(number, now, price=price), now)
     request = make_request(ask_direct(), now)
-    found = book.candidates(request, b"", now)
+    found = candidates(book, request, now)
     assert len(found) == len(prices)
     least = min(scored.score for scored in found)
     assert found[0].score <= least + least * 50 // 1_000

@@ -1,0 +1,67 @@
+"""What a requester wants beyond what its request says: its strategy by name, its own filters.
+
+None of it goes over the wire: providers see the price and latency weights alone. Pure.
+Rule: router/README.md, "Choosing".
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from protocol.errors import LocalError
+from protocol.fields import Strategy
+
+WEIGHTS_SUM: Final = 1_000
+
+
+class StrategyName(Enum):
+    """How the best bid is found."""
+
+    CHEAPEST = "cheapest"
+    FASTEST = "fastest"
+    REPUTABLE = "reputable"
+    WEIGHTED = "weighted"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The requester's own part of ranking and filters. Scores are 0 to 1000.
+
+    `reputation_weight` is in 1/1000 of the whole; price and latency share the rest by the
+    request's Strategy. `market_factor_milli` refuses what costs more than so many thousandths of
+    the recent median, 0 for off. `quote` asks for bids and awards none.
+    """
+
+    reputation_weight: int = 0
+    reputation_min: int = 0
+    completed_min: int = 0
+    market_factor_milli: int = 0
+    quote: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RequesterSettings:
+    """What holds for all requests of a node: ucr that a UTC day may cost (0: no cap), and how
+    many requests can be explained afterwards."""
+
+    day_max_ucr: int = 0
+    explanations: int = 0
+
+
+def weights(name: str, price_weight: int, reputation_weight: int) -> tuple[Strategy, int]:
+    """The request's Strategy, and the weight of reputation. LocalError `request.invalid`.
+
+    The weights given count for `weighted` alone, latency having what is left of 1000.
+    """
+    match StrategyName(name):
+        case StrategyName.CHEAPEST:
+            return Strategy(WEIGHTS_SUM, 0), 0
+        case StrategyName.FASTEST:
+            return Strategy(0, WEIGHTS_SUM), 0
+        case StrategyName.REPUTABLE:
+            return Strategy(WEIGHTS_SUM // 2, WEIGHTS_SUM // 2), WEIGHTS_SUM
+    rest = WEIGHTS_SUM - reputation_weight
+    if price_weight > rest:
+        raise LocalError("request.invalid", "the weights of price and reputation are over 1000")
+    price = price_weight * WEIGHTS_SUM // rest if rest else WEIGHTS_SUM // 2
+    return Strategy(price, WEIGHTS_SUM - price), reputation_weight

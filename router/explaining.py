@@ -1,0 +1,96 @@
+"""Why a request went where it went: every bid and offer looked at, every award, the end.
+
+Kept in memory, bounded; what lasts of it is in the log. Holds no prompt and no text. Pure.
+Rule: router/README.md, "Choosing".
+"""
+
+from dataclasses import dataclass, field
+
+from protocol import limits
+from protocol.fields import Outcome
+from router.actions import Ask
+
+
+@dataclass(frozen=True, slots=True)
+class Considered:
+    """A bid, or a standing offer, as it was judged; `code` is empty when it was acceptable.
+
+    `score` is lower for better, `reputation` 0 to 1000 for better; times in ns from the start.
+    """
+
+    provider: bytes
+    from_offer: bool
+    input_price_ucr: int
+    output_price_ucr: int
+    ttft_ns: int
+    tokens_per_s_milli: int
+    cost_max_ucr: int
+    latency_ns: int
+    score: int
+    reputation: int
+    suspended: bool
+    at_ns: int
+    code: str
+    detail: str
+
+
+@dataclass(slots=True)
+class Tried:
+    """An award; `outcome` is None while it runs."""
+
+    provider: bytes
+    at_ns: int
+    outcome: Outcome | None = None
+    code: str = ""
+    paid_ucr: int = 0
+
+
+@dataclass(slots=True)
+class Explanation:
+    """One request. `left_out` counts what was looked at beyond what is kept."""
+
+    request_id: bytes
+    ask: Ask
+    started_at_ns: int
+    median_ucr: int = 0
+    considered: list[Considered] = field(default_factory=list)
+    left_out: int = 0
+    tried: list[Tried] = field(default_factory=list)
+    ended_at_ns: int = 0
+    code: str = ""
+    detail: str = ""
+    receipt_id: bytes = b""
+
+    def add(self, considered: Considered) -> None:
+        """Keep one more, up to CONSIDERED_KEPT."""
+        if len(self.considered) < limits.CONSIDERED_KEPT:
+            self.considered.append(considered)
+        else:
+            self.left_out += 1
+
+    @property
+    def paid_ucr(self) -> int:
+        """For all awards together."""
+        return sum(tried.paid_ucr for tried in self.tried)
+
+
+class Explanations:
+    """Those of the last requests, by id, oldest first."""
+
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
+        self._by_request: dict[bytes, Explanation] = {}
+
+    def begin(self, request_id: bytes, ask: Ask, now_ns: int) -> Explanation | None:
+        """A new one; None where none are kept."""
+        if not self._kept:
+            return None
+        explanation = self._by_request[request_id] = Explanation(request_id, ask, now_ns)
+        if len(self._by_request) > self._kept:
+            del self._by_request[next(iter(self._by_request))]
+        return explanation
+
+    def find(self, request_id: bytes) -> Explanation | None:
+        """By the whole id, or by its only beginning."""
+        found = [key for key in self._by_request if key.startswith(request_id)]
+        return self._by_request[found[0]] if len(found) == 1 else None

@@ -1,0 +1,104 @@
+"""Judging what is offered for one request: the request's own rules, then the requester's.
+
+Bids and standing offers go the same way. Sans-IO. Rule: router/README.md, "Choosing".
+"""
+
+from dataclasses import replace
+
+from protocol.envelope import Signed
+from protocol.errors import RemoteError
+from protocol.messages import Bid, Request
+from router.auction import SCORE_UNIT, ScoredBid, check_bid, score
+from router.breaker import Breakers
+from router.choosing import WEIGHTS_SUM
+from router.context import Context
+from router.explaining import Considered
+from router.job import Job
+from router.market_prices import MarketPrices
+from router.reputation import UNIT, Standing
+
+# One request in so many ranks newcomers as if they were known to be good, or nobody would ever
+# get to know them where reputation counts.
+NEWCOMERS_EVERY = 8
+
+
+class Selection:
+    """What this requester makes of bids and offers."""
+
+    def __init__(self, context: Context, breakers: Breakers) -> None:
+        self._context = context
+        self._breakers = breakers
+        self._prices = MarketPrices()
+
+    def begin(self, job: Job) -> None:
+        """Look up what the market asks, before the first bid of this request says otherwise."""
+        ask: Request = job.request.message
+        sizes = (ask.input_tokens_max, ask.output_tokens_max)
+        job.median_ucr = self._prices.median_ucr(ask.model, *sizes, self._context.now_ns)
+        if job.explanation is not None:
+            job.explanation.median_ucr = job.median_ucr
+
+    def weigh(
+        self, job: Job, signed: Signed, bid: Bid, *, from_offer: bool = False
+    ) -> tuple[ScoredBid, str]:
+        """A bid with its score, and why it can't be taken, or ""."""
+        now_ns, provider = self._context.now_ns, signed.sender
+        standing = self._context.ledger.reputation.standing(provider, job.ask.model)
+        scored = self._ranked(job, score(job.request, signed, bid), standing)
+        code = detail = ""
+        try:
+            check_bid(job.request, scored, now_ns)
+            self._check(job, scored, standing)
+        except RemoteError as error:
+            code, detail = error.code, error.detail
+        prices = (bid.input_price_ucr, bid.output_price_ucr)
+        self._prices.saw(job.ask.model, provider, *prices, now_ns)
+        if job.explanation is not None:
+            job.explanation.add(
+                Considered(
+                    provider=provider,
+                    from_offer=from_offer,
+                    input_price_ucr=bid.input_price_ucr,
+                    output_price_ucr=bid.output_price_ucr,
+                    ttft_ns=bid.ttft_ns,
+                    tokens_per_s_milli=bid.tokens_per_s_milli,
+                    cost_max_ucr=scored.cost_max_ucr,
+                    latency_ns=scored.latency_ns,
+                    score=scored.score,
+                    reputation=standing.score(now_ns),
+                    suspended=scored.suspended,
+                    at_ns=job.elapsed_ns(now_ns),
+                    code=code,
+                    detail=detail,
+                )
+            )
+        return scored, code
+
+    def _ranked(self, job: Job, scored: ScoredBid, standing: Standing) -> ScoredBid:
+        now_ns = self._context.now_ns
+        reputation = standing.score(now_ns)
+        if standing.is_newcomer and job.id[0] % NEWCOMERS_EVERY == 0:
+            reputation = UNIT
+        weight = job.ask.choice.reputation_weight
+        points = scored.score * (WEIGHTS_SUM - weight) // WEIGHTS_SUM
+        points += weight * (UNIT - reputation) * SCORE_UNIT // UNIT
+        suspended = self._breakers.suspended(scored.signed.sender, now_ns)
+        return replace(scored, score=points, reputation=reputation, suspended=suspended)
+
+    def _check(self, job: Job, scored: ScoredBid, standing: Standing) -> None:
+        """RemoteError, no offence: `bid.low_reputation`, `bid.off_market`."""
+        choice, now_ns = job.ask.choice, self._context.now_ns
+        named = scored.signed.sender in job.ask.filters.providers_only
+        points = standing.score(now_ns)
+        if standing.is_ejected(now_ns) and not named:
+            raise RemoteError("bid.low_reputation", f"{points}, ejected", penalize=False)
+        if points < choice.reputation_min:
+            detail = f"{points}, at least {choice.reputation_min} wanted"
+            raise RemoteError("bid.low_reputation", detail, penalize=False)
+        if standing.completed < choice.completed_min:
+            detail = f"{standing.completed} jobs, at least {choice.completed_min} wanted"
+            raise RemoteError("bid.low_reputation", detail, penalize=False)
+        most_ucr = job.median_ucr * choice.market_factor_milli // 1_000
+        if job.median_ucr and choice.market_factor_milli and scored.cost_max_ucr > most_ucr:
+            detail = f"{scored.cost_max_ucr} ucr, the median is {job.median_ucr}"
+            raise RemoteError("bid.off_market", detail, penalize=False)
