@@ -400,6 +400,9 @@ API_CONNECTIONS_MAX: Final = 512
 # `n`: every choice is a job of its own.
 API_CHOICES_MAX: Final = 8
 TOOLS_MAX: Final = 32
+# Programs that use the tools at once, and how long one that says nothing is remembered.
+MCP_SESSIONS_MAX: Final = 128
+MCP_IDLE_S: Final = 600
 # Calls in one JSON-RPC batch; they run one after the other.
 RPC_BATCH_MAX: Final = 32
 # Jobs in one answer of the history, ~450 bytes each: it has to fit a line of the control socket.

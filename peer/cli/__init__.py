@@ -20,6 +20,7 @@ COMMANDS = {
     "status": "peer.cli.status:status_command",
     "ask": "peer.cli.ask:ask_command",
     "chat": "peer.cli.chat:chat_command",
+    "mcp": "peer.cli.mcp:mcp_command",
     "models": "peer.cli.models:models_group",
     "channels": "peer.cli.channels:channels_group",
     "balance": "peer.cli.balance:balance_command",

@@ -6,13 +6,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Unpack
 
+from peer.asking import parse_options, to_ask
 from peer.client.answer import Answer
 from peer.client.ephemeral import open_line
 from peer.client.lines import Line, SocketLine
-from peer.client.settings import AskSettings, Prompt, ask_params
+from peer.client.settings import OUTPUT_TOKENS_DEFAULT, AskSettings, Prompt, ask_params
 from peer.config import CONFIG_FILE, RequesterConfig, load_config
 from peer.embedding_jobs import read_vectors
 from protocol.errors import NetworkError
+from protocol.units import cost_ucr
+from router.quoting import input_tokens_bucket, input_tokens_estimate
 
 Json = dict[str, Any]
 
@@ -109,6 +112,27 @@ class AsyncClient:
     async def models(self) -> list[Json]:
         """What is on offer now: providers, context, lowest prices a million tokens."""
         return list((await self._one("models"))["models"])
+
+    async def quote(
+        self, prompt: Prompt, *, model: str | None = None, max_tokens: int = OUTPUT_TOKENS_DEFAULT
+    ) -> Json:
+        """What an answer may cost at the lowest prices on offer, in ucr: at most, and likely
+        when all `max_tokens` are used. NetworkError `request.no_bids` when nobody offers it."""
+        params = ask_params(prompt, {"model": model, "max_tokens": max_tokens}, self.defaults)
+        asked = to_ask(parse_options(params), 0)
+        for offered in await self.models():
+            if offered["name"] == asked.model:
+                prices = offered["input_price_ucr"], offered["output_price_ucr"]
+                most = input_tokens_bucket(asked.prompt)
+                likely = input_tokens_estimate(asked.prompt)
+                return {
+                    "model": asked.model,
+                    "providers": offered["providers"],
+                    "input_tokens_max": most,
+                    "cost_max_ucr": cost_ucr(most, max_tokens, *prices),
+                    "cost_likely_ucr": cost_ucr(likely, max_tokens, *prices),
+                }
+        raise NetworkError("request.no_bids", f"no offer of {asked.model} stands")
 
     async def history(self, last: int = 100) -> list[Json]:
         """The last jobs that were bought and sold, oldest first."""

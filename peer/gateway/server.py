@@ -9,6 +9,7 @@ import structlog
 import trio
 from hypercorn.config import Config as ServerConfig
 from hypercorn.trio import serve
+from starlette.routing import BaseRoute
 
 from peer.client import AsyncClient
 from peer.client.lines import DirectLine
@@ -22,6 +23,7 @@ from protocol import limits
 from protocol.errors import ConfigError, NetworkError
 
 if TYPE_CHECKING:
+    from mcp.server.mcpserver import MCPServer
     from trio_typing import TaskStatus
 
 log = structlog.get_logger()
@@ -80,13 +82,28 @@ async def serve_gateway(
     config.shutdown_timeout = _SHUTDOWN_S
     config.accesslog = None
     config.errorlog = None
+    # A second of imports that a node without a gateway does not need.
+    from peer.gateway.mcp_tools import mcp_routes, mcp_server
+
     gateway = Gateway(market, models, defaults)
     try:
         async with trio.open_nursery() as nursery:
             client = AsyncClient(line=DirectLine(methods, nursery), defaults=defaults)
-            app: Any = make_app(gateway, settings.token, [rpc_route(Rpc(client, gateway.place))])
+            tools = mcp_server(client, gateway.place)
+            more: list[BaseRoute] = [rpc_route(Rpc(client, gateway.place))]
+            more += mcp_routes(tools, guarded=settings.token is not None)
+            app: Any = make_app(gateway, settings.token, more)
+            await nursery.start(_run_sessions, tools)
             binds = await nursery.start(serve, app, config)
             log.info("gateway.ready", url=f"{binds[0]}/v1")
             task_status.started(f"{binds[0]}/v1")
     except* OSError as group:
         raise NetworkError("network.listen", f"{host}:{settings.port}: {group}") from group
+
+
+async def _run_sessions(
+    tools: "MCPServer[Any]", *, task_status: "TaskStatus[None]" = trio.TASK_STATUS_IGNORED
+) -> None:
+    async with tools.session_manager.run():
+        task_status.started()
+        await trio.sleep_forever()

@@ -1,0 +1,111 @@
+"""The market as tools for other programs' models: the Model Context Protocol.
+
+Served at /mcp by the gateway, and over stdin and stdout by `peerd mcp`. Rule:
+peer/gateway/README.md, "MCP".
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
+from importlib.metadata import version
+from typing import Annotated, Any, TypeVar
+
+from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp.types import ToolAnnotations
+from pydantic import Field
+from starlette.routing import BaseRoute
+
+from peer.client import AsyncClient
+from protocol import limits
+from protocol.errors import PeerdError
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+PATH = "/mcp"
+
+_INSTRUCTIONS = (
+    "A market for LLM inference among peers. `ask` sends a prompt to the peer that wins and pays"
+    " for its answer with this node's credits; `quote` says beforehand what it may cost."
+)
+_READS = ToolAnnotations(read_only_hint=True)
+_PAYS = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=True)
+
+Prompt = Annotated[str, Field(max_length=limits.MESSAGE_TEXT_CHARS_MAX)]
+Model = Annotated[str | None, Field(description="The node's default model if unset.")]
+MaxTokens = Annotated[int, Field(ge=1, le=limits.OUTPUT_TOKENS_MAX)]
+MaxPrice = Annotated[str | None, Field(description='Credits in a string, such as "0.05".')]
+Last = Annotated[int, Field(ge=1, le=limits.HISTORY_JOBS_MAX)]
+
+
+def mcp_server(
+    client: AsyncClient,
+    place: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> "MCPServer[Any]":
+    """The tools over a node; `place` is one among the requests that run at once."""
+    server: MCPServer[Any] = MCPServer(
+        "peerd", instructions=_INSTRUCTIONS, version=version("peerd"), log_level="ERROR"
+    )
+
+    @server.tool(annotations=_PAYS)
+    async def ask(
+        prompt: Prompt,
+        model: Model = None,
+        system: Prompt | None = None,
+        max_tokens: MaxTokens = 256,
+        temperature: Annotated[float, Field(ge=0, le=5)] = 0.0,
+        max_price: MaxPrice = None,
+    ) -> Json:
+        """Ask a model of the market and pay for the answer; says the cost and the receipt."""
+        settings: Any = {"model": model, "system": system, "max_price": max_price}
+        asked = client.ask(prompt, max_tokens=max_tokens, temperature=temperature, **settings)
+        with place():
+            return (await _told(asked)).report()
+
+    @server.tool(annotations=_READS)
+    async def list_models() -> Json:
+        """List the models that peers offer now, with their lowest prices a million tokens."""
+        return {"models": await _told(client.models())}
+
+    @server.tool(annotations=_READS)
+    async def quote(prompt: Prompt, model: Model = None, max_tokens: MaxTokens = 256) -> Json:
+        """Say what an answer may cost by the offers that stand, without asking anybody."""
+        return await _told(client.quote(prompt, model=model, max_tokens=max_tokens))
+
+    @server.tool(annotations=_READS)
+    async def history(last: Last = 20) -> Json:
+        """List the last jobs that this node bought and sold, oldest first."""
+        return {"jobs": await _told(client.history(last))}
+
+    @server.tool(annotations=_READS)
+    async def balance() -> Json:
+        """Say what this node spent, earned, and has locked in channels, in ucr: 1,000,000 are a
+        credit."""
+        return await _told(client.balance())
+
+    return server
+
+
+async def _told(asked: Awaitable[T]) -> T:
+    """A call's result; its error in words that the other model can read."""
+    try:
+        return await asked
+    except PeerdError as error:
+        raise ToolError(str(error)) from error
+
+
+def mcp_routes(server: "MCPServer[Any]", *, guarded: bool) -> list[BaseRoute]:
+    """POST, GET and DELETE /mcp, while `server.session_manager` runs.
+
+    `guarded` says that callers have shown a token: else only pages of this machine may call.
+    """
+    security = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+    app = server.streamable_http_app(
+        streamable_http_path=PATH,
+        max_request_body_size=limits.API_BODY_BYTES_MAX,
+        max_sessions=limits.MCP_SESSIONS_MAX,
+        session_idle_timeout=limits.MCP_IDLE_S,
+        transport_security=security if guarded else None,
+    )
+    return list(app.routes)
