@@ -61,13 +61,15 @@ def test_request_that_nobody_bids_on(market: Market) -> None:
 
 
 def test_deposit_is_cut_to_what_the_provider_believes(market: Market) -> None:
-    """A channel's deposit is at most the credit limit of 10 credits, however much is offered."""
+    """A channel's deposit is at most the credit limit of 10 credits, less what is still owed for
+    closed channels, however much is offered."""
     requester, (provider,) = market.requester, market.providers
     requester.call("close")
+    owed = sum(item["settled_ucr"] or 0 for item in provider.channels())
     only = {"max_tokens": 8, "providers_only": [provider.peer_id]}
     answer_of(requester.ask(deposit_ucr=10**12, **only))
     (channel,) = [item for item in requester.channels() if item["state"] == "ready"]
-    assert channel["deposit_ucr"] == 10_000_000
+    assert channel["deposit_ucr"] == 10_000_000 - owed
 
 
 def test_second_daemon_on_a_directory(market: Market) -> None:
