@@ -17,7 +17,19 @@ from peer.journal import Journal
 from protocol import limits
 from protocol.errors import RemoteError, StorageError
 from protocol.units import NS_PER_S
-from router.actions import Action, Append, GossipReceived, Input, Note, Penalize
+from router.actions import (
+    Action,
+    Append,
+    CloseSession,
+    GossipReceived,
+    Input,
+    Note,
+    Penalize,
+    Send,
+    SessionClosed,
+    SessionKey,
+    SessionOpened,
+)
 from router.node import Node
 
 if TYPE_CHECKING:
@@ -91,6 +103,8 @@ class Driver:
         try:
             while self._inputs:
                 following = self._inputs.popleft()
+                if isinstance(following, SessionOpened | SessionClosed):
+                    self._forget(following.session)
                 if following is None:
                     self._take(self.node.handle_timer(self._now_ns()))
                 else:
@@ -98,6 +112,14 @@ class Driver:
         finally:
             self._feeding = False
         self._rearm()
+
+    def _forget(self, ended: SessionKey) -> None:
+        """A stream is new or gone: what waits for the disk was made for the one before it."""
+        self._waiting = deque(
+            (watermark, action)
+            for watermark, action in self._waiting
+            if not (isinstance(action, Send | CloseSession) and action.session == ended)
+        )
 
     def _take(self, actions: list[Action]) -> None:
         for action in actions:
@@ -145,6 +167,7 @@ class Driver:
                 watermark, action = self._waiting[0]
                 if watermark > self._journal.durable_sequence:
                     await self._journal.wait_durable(watermark)
+                    continue  # what waits may have changed
                 self._waiting.popleft()
                 self._effects.perform(action)
             self._work = trio.Event()

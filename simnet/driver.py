@@ -11,7 +11,18 @@ from struct import Struct
 from typing import Final, get_args
 
 from protocol.crypto import Signer
-from router.actions import Action, Append, GossipReceived, Input, SessionData
+from router.actions import (
+    Action,
+    Append,
+    CloseSession,
+    GossipReceived,
+    Input,
+    Send,
+    SessionClosed,
+    SessionData,
+    SessionKey,
+    SessionOpened,
+)
 from router.anchoring import AnchorSettings
 from router.fold import Fold
 from router.node import Node
@@ -129,6 +140,8 @@ class Driver:
             self._trace.add(item.data)  # type: ignore[union-attr]
         elif kind is GossipReceived:
             self._trace.add(item.signed.digest)  # type: ignore[union-attr]
+        elif kind is SessionOpened or kind is SessionClosed:
+            self._forget(peer, item.session)  # type: ignore[union-attr]
         self.steps += 1
         if self.before_step is not None:
             self.before_step(peer, item)
@@ -148,6 +161,15 @@ class Driver:
         self._arm(peer)
         if self.after_step is not None:
             self.after_step(peer, actions)
+
+    def _forget(self, peer: Peer, ended: SessionKey) -> None:
+        """A stream is new or gone: what waits for the disk was made for the one before it."""
+        if peer.outbox:
+            peer.outbox = [
+                (place, action)
+                for place, action in peer.outbox
+                if not (isinstance(action, Send | CloseSession) and action.session == ended)
+            ]
 
     def _flush(self, peer: Peer) -> None:
         """Let out what no missing record holds back, in order; sync when something waits."""

@@ -9,7 +9,15 @@ import trio
 from peer.driver import Driver
 from peer.journal import Journal
 from protocol.errors import RemoteError
-from router.actions import Action, Append, CancelAsk, Deliver, Input
+from router.actions import (
+    Action,
+    Append,
+    CancelAsk,
+    Deliver,
+    Input,
+    SessionClosed,
+    SessionOpened,
+)
 from router.node import Node
 from simnet.disk import VirtualDisk
 from tests.peer.journal_support import open_journal
@@ -36,6 +44,8 @@ class Script:
         self.timers: list[tuple[int, list[Action]]] = []
 
     def receive(self, item: Input, now_ns: int) -> list[Action]:
+        if isinstance(item, SessionOpened | SessionClosed):
+            return []
         assert isinstance(item, CancelAsk)
         self.received.append(item.ask_id)
         return self.answers.get(item.ask_id, [])

@@ -3,13 +3,23 @@
 from functools import partial
 from typing import Any, cast
 
+import pytest
 import trio
 import trio.testing
 
 from protocol.units import NS_PER_S
-from router.actions import GossipReceived, Input
+from router.actions import (
+    CloseSession,
+    GossipReceived,
+    Input,
+    Send,
+    SessionClosed,
+    SessionKey,
+    SessionOpened,
+)
 from simnet.disk import VirtualDisk
-from tests.peer.driver_bench import Bench, bench, say
+from tests.peer.driver_bench import Bench, bench, say, write
+from tests.peer.journal_support import Gate
 
 
 async def test_inputs_of_effects_come_after_the_actions_of_a_timer(
@@ -77,3 +87,24 @@ async def test_who_passes_on_a_forgery_is_penalized() -> None:
         assert made.done == ["Penalize"]
         assert not made.driver.gossip(b"forged", b"")
         assert made.done == ["Penalize"]
+
+
+@pytest.mark.parametrize("opened", [False, True])
+async def test_what_waits_for_the_disk_does_not_leave_on_the_next_stream(opened: bool) -> None:
+    """A frame behind a record belongs to the stream for which it was made, and ends with it;
+    what is for others, or for people, still leaves in its order."""
+    disk, gate = VirtualDisk(), Gate()
+    ended, other = SessionKey(b"a" * 32, True), SessionKey(b"b" * 32, True)
+    async with bench(disk) as made:
+        disk.on["fdatasync"] = gate
+        made.feed(1, write(), Send(ended, b"x"), say("told"), Send(other, b"y"))
+        made.feed(2, CloseSession(ended, "session.closed"), say("last"))
+        await gate.wait_reached()
+        made.driver.feed(
+            SessionOpened(ended) if opened else SessionClosed(ended, "session.closed")
+        )
+        gate.opened.set()
+        await made.until(3)
+        made.feed(3, Send(ended, b"z"))
+        await made.until(4)
+        assert made.done == ["told", "Send", "last", "Send"]

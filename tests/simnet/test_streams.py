@@ -8,7 +8,9 @@ import pytest
 from protocol.units import NS_PER_MS, NS_PER_S
 from router import actions as act
 from router import events
-from tests.router.support import make_ask, make_world, succeeded
+from simnet.peer import Peer, WorldSettings
+from simnet.world import World
+from tests.router.support import engine, make_ask, make_world, message_of, succeeded
 
 
 @pytest.mark.parametrize("delay_ms", [201, 210, 220, 230, 240, 250, 260, 270, 280])
@@ -39,4 +41,41 @@ def test_bytes_of_a_broken_stream_never_arrive_on_the_next_one(seed: int) -> Non
     world.give(requester, act.CloseChannels(()))  # dials again at once
     world.run(NS_PER_S)
     assert [event for event, _ in requester.notes].count("input.ignored") == 0
+    assert requester.heard(events.ChannelSettled)
+
+
+class SlowProvider(World):
+    """Providers' disks take their time."""
+
+    def _sync_ns(self, peer: Peer) -> int:
+        return 60 * NS_PER_MS if peer.engine else NS_PER_MS
+
+
+def test_what_waits_for_the_disk_does_not_leave_on_the_next_stream() -> None:
+    """A frame behind a record belongs to the stream for which it was made: on the next one it
+    would come before the channel is re-established, and look like an offence."""
+    settings = WorldSettings(latency_ns_min=NS_PER_MS, latency_ns_max=NS_PER_MS)
+    world = SlowProvider(settings)
+    provider, requester = world.add(engine()), world.add()
+    world.give(requester, make_ask(1, tokens=400))
+
+    def waits() -> bool:
+        return any(isinstance(action, act.Send) for _, action in provider.outbox)
+
+    while not (requester.heard(events.Text) and waits()):
+        world.run(NS_PER_MS)
+    said: list[str] = []
+
+    def listen(source: Peer, _target: Peer, data: bytes) -> bytes:
+        if source is provider:
+            said.append(type(message_of(data)).__name__)
+        return data
+
+    world.cut(provider, requester)
+    world.frame_filter = listen
+    world.give(requester, act.CloseChannels(()))  # dials again at once, before the disk is done
+    world.run(10 * NS_PER_S)
+    assert "Reestablish" in said
+    before = said[: said.index("Reestablish")]
+    assert not {"Chunk", "VoucherAck"} & set(before), before
     assert requester.heard(events.ChannelSettled)
