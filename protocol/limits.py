@@ -399,6 +399,10 @@ API_REQUESTS_MAX: Final = 128
 API_CONNECTIONS_MAX: Final = 512
 # `n`: every choice is a job of its own.
 API_CHOICES_MAX: Final = 8
+# Texts that one request embeds, and those of a job of it: 16 vectors of 3,072 numbers each fit
+# its answer.
+API_TEXTS_PER_JOB: Final = 16
+API_TEXTS_MAX: Final = API_CHOICES_MAX * API_TEXTS_PER_JOB
 TOOLS_MAX: Final = 32
 # Programs that use the tools at once, and how long one that says nothing is remembered.
 MCP_SESSIONS_MAX: Final = 128

@@ -4,16 +4,21 @@ One `Choice` folds the events of one ask; `Shape` says it as chat or completion 
 Rule: peer/gateway/README.md, "Answers".
 """
 
+import base64
+import math
 import secrets
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from peer.embedding_jobs import read_vectors
 from peer.gateway.asks import Wanted
 from peer.gateway.tools import find_call
 from peer.identity import peer_id
 from peer.reports import logprob_json
 from protocol import signing
+from protocol.errors import RemoteError
 from protocol.fields import FinishReason, TokenLogprob
 from protocol.messages import Receipt
 from protocol.units import format_credits, milliseconds
@@ -102,7 +107,9 @@ class Shape:
         }
 
     def whole(self, choices: list[Choice]) -> Json:
-        """The complete answer."""
+        """The complete answer. RemoteError `chunk.bad_vectors`."""
+        if self._wanted.encoding:
+            return self._vectors(choices)
         return {
             **self._head,
             "object": self._kind,
@@ -110,6 +117,33 @@ class Shape:
             "usage": usage(choices),
             "peerd": [choice.report() for choice in choices],
         }
+
+    def _vectors(self, choices: list[Choice]) -> Json:
+        """OpenAI's list of embeddings, in the order of the texts."""
+        vectors: list[bytes] = []
+        for choice, ask in zip(choices, self._wanted.asks, strict=True):
+            vectors += read_vectors(choice.text, len(ask.prompt.messages))
+        if len({len(vector) for vector in vectors}) != 1:
+            raise RemoteError("chunk.bad_vectors", "of two lengths", penalize=False)
+        counts = usage(choices)
+        return {
+            "object": "list",
+            "model": self._wanted.model,
+            "data": [
+                {"object": "embedding", "index": index, "embedding": self._encoded(vector)}
+                for index, vector in enumerate(vectors)
+            ],
+            "usage": {name: counts[name] for name in ("prompt_tokens", "total_tokens")},
+            "peerd": [choice.report() for choice in choices],
+        }
+
+    def _encoded(self, vector: bytes) -> str | list[float]:
+        if self._wanted.encoding == "base64":
+            return base64.b64encode(vector).decode()
+        numbers = struct.unpack(f"<{len(vector) // 4}f", vector)
+        if not all(map(math.isfinite, numbers)):  # JSON has no word for them
+            raise RemoteError("chunk.bad_vectors", "not finite", penalize=False)
+        return list(numbers)
 
     def _whole_choice(self, choice: Choice) -> Json:
         reason = choice.finish_reason()

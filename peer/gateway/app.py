@@ -18,8 +18,8 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from peer.config import RequesterConfig
-from peer.gateway.asks import Wanted, chat_asks, completion_asks
-from peer.gateway.bodies import ChatBody, CompletionBody, parse_body
+from peer.gateway.asks import Wanted, chat_asks, completion_asks, embedding_asks
+from peer.gateway.bodies import ChatBody, CompletionBody, EmbeddingBody, parse_body
 from peer.gateway.exchange import Exchange, Market
 from peer.gateway.failures import RETRY_AFTER_S, ApiError, error_json, status_of
 from peer.gateway.openapi import openapi_document
@@ -77,6 +77,11 @@ class Gateway:
         body = parse_body(await read_body(request), CompletionBody)
         return await self._exchange(completion_asks(body, self._defaults))
 
+    async def embeddings(self, request: Request) -> Any:
+        """POST /v1/embeddings"""
+        body = parse_body(await read_body(request), EmbeddingBody)
+        return await self._exchange(embedding_asks(body, self._defaults))
+
     async def models(self, request: Request) -> JSONResponse:
         """GET /v1/models"""
         listed = [_model_json(model) for model in self._models()]
@@ -103,6 +108,7 @@ class Gateway:
         return [
             Route("/v1/chat/completions", self.chat, methods=["POST"]),
             Route("/v1/completions", self.completion, methods=["POST"]),
+            Route("/v1/embeddings", self.embeddings, methods=["POST"]),
             Route("/v1/models", self.models, methods=["GET"]),
             Route("/v1/models/{name:path}", self.model, methods=["GET"]),
             Route("/healthz", self.health, methods=["GET"]),

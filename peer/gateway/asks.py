@@ -13,7 +13,15 @@ import msgspec
 
 from peer.config import RequesterConfig, credits_of
 from peer.gateway import tools
-from peer.gateway.bodies import Amount, ChatBody, CompletionBody, Message, Routing, Sampling
+from peer.gateway.bodies import (
+    Amount,
+    ChatBody,
+    CompletionBody,
+    EmbeddingBody,
+    Message,
+    Routing,
+    Sampling,
+)
 from peer.gateway.failures import ApiError
 from peer.identity import public_key
 from protocol import limits
@@ -52,6 +60,7 @@ class Wanted:
     chat: bool
     tool_names: tuple[str, ...] = ()
     top_logprobs: int = 0
+    encoding: str = ""  # of vectors, where they are what is asked for: float or base64
 
 
 def chat_asks(body: ChatBody, defaults: RequesterConfig) -> Wanted:
@@ -89,6 +98,22 @@ def completion_asks(body: CompletionBody, defaults: RequesterConfig) -> Wanted:
     text = body.prompt if isinstance(body.prompt, str) else body.prompt[0]
     prompt = Prompt(InferenceType.COMPLETION, (ChatMessage("user", text),))
     return _wanted(body, prompt, body.max_tokens, None, body.logprobs or 0, defaults)
+
+
+def embedding_asks(body: EmbeddingBody, defaults: RequesterConfig) -> Wanted:
+    """The asks for a list of texts, some of them each. ApiError `api.unsupported`."""
+    if body.dimensions is not None:
+        raise ApiError("api.unsupported", "dimensions other than the model's", param="dimensions")
+    texts = [body.input] if isinstance(body.input, str) else body.input
+    like = CompletionBody(model=body.model, prompt="", provider=body.provider, peerd=body.peerd)
+    asks: tuple[Ask, ...] = ()
+    for start in range(0, len(texts), limits.API_TEXTS_PER_JOB):
+        some = texts[start : start + limits.API_TEXTS_PER_JOB]
+        messages = tuple(ChatMessage("user", text) for text in some)
+        prompt = Prompt(InferenceType.EMBEDDING, messages)
+        asks += _wanted(like, prompt, 1, None, 0, defaults).asks
+    encoding = body.encoding_format or "float"
+    return Wanted(asks, body.model, False, False, False, encoding=encoding)
 
 
 def _logprobs(wanted: bool | None, top: int | None) -> int:

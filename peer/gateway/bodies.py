@@ -177,6 +177,17 @@ class CompletionBody(Sampling, forbid_unknown_fields=True, kw_only=True):
     best_of: int | None = None
 
 
+class EmbeddingBody(Struct, forbid_unknown_fields=True, kw_only=True):
+    """POST /v1/embeddings: a vector for each text."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=limits.MODEL_NAME_CHARS_MAX)]
+    input: Text | Annotated[list[Text], Meta(min_length=1, max_length=limits.API_TEXTS_MAX)]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = None
+    provider: Routing | None = None
+    peerd: Limits | None = None
+
+
 def read_json(data: bytes) -> Any:
     """A body as a value: real JSON, without NaN, and text that UTF-8 can hold. ApiError
     `api.bad_request`."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from peer.gateway.bodies import ChatBody, CompletionBody
+from peer.gateway.bodies import ChatBody, CompletionBody, EmbeddingBody
 
 Json = dict[str, Any]
 
@@ -72,7 +72,7 @@ def _get(summary: str, *names: str) -> Json:
 def openapi_document() -> Json:
     """The document that /openapi.json serves."""
     (_, schemas) = msgspec.json.schema_components(
-        [ChatBody, CompletionBody], ref_template=_REFERENCE
+        [ChatBody, CompletionBody, EmbeddingBody], ref_template=_REFERENCE
     )
     streams = ("application/json", "text/event-stream")
     return {
@@ -81,6 +81,7 @@ def openapi_document() -> Json:
         "paths": {
             "/v1/chat/completions": _post("A chat's next turn", "ChatBody", *streams),
             "/v1/completions": _post("A text continued", "CompletionBody", *streams),
+            "/v1/embeddings": _post("A vector for each text", "EmbeddingBody", "application/json"),
             "/v1/models": _get("What can be asked for"),
             "/v1/models/{name}": _get("One of them", "name"),
             "/rpc": _post("JSON-RPC 2.0 calls", "Rpc", "application/json"),

@@ -134,6 +134,25 @@ def test_raw_completions(client: openai.OpenAI) -> None:
     assert any(part.choices[0].text for part in parts)
 
 
+def test_embeddings(client: openai.OpenAI) -> None:
+    """Over two jobs, in the order of the texts; base64, which the client asks for, and numbers."""
+    texts = ["Paris", "London", "Paris", *map(str, range(15))]
+    found = client.embeddings.create(model="embedded", input=texts, extra_body=QUICK)
+    vectors = [item.embedding for item in found.data]
+    assert [item.index for item in found.data] == list(range(18))
+    assert vectors[0] == vectors[2] != vectors[1]
+    assert sum(number * number for number in vectors[0]) == pytest.approx(1, rel=1e-3)
+    assert found.usage.prompt_tokens == found.usage.total_tokens > 0
+    assert len(found.model_extra["peerd"]) == 2
+    one = client.embeddings.create(
+        model="embedded", input="Paris", encoding_format="float", extra_body=QUICK
+    )
+    assert one.data[0].embedding == pytest.approx(vectors[0], rel=1e-3, abs=1e-6)
+    for wrong in ({"input": []}, {"input": [1, 2]}, {"input": "a", "dimensions": 8}):
+        with pytest.raises(openai.BadRequestError):
+            client.embeddings.create(**{"model": "embedded", **wrong})
+
+
 def test_nobody_sells_it(client: openai.OpenAI) -> None:
     with pytest.raises(openai.InternalServerError) as caught:
         chat(client, model="no-such-model")
