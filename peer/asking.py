@@ -1,11 +1,12 @@
 """What a local program asks for, checked, as the node's Ask. Amounts in ucr, times in ms."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
+from peer.choices import NAMES, choice_of
 from peer.identity import public_key
 from protocol import limits
 from protocol.errors import ConfigError
@@ -19,7 +20,6 @@ from protocol.fields import (
     Price,
     Prompt,
     RequestFilter,
-    Strategy,
 )
 from protocol.units import NS_PER_MS
 from router.actions import Ask
@@ -31,7 +31,8 @@ class AskOptions:
 
     `messages` are (role, content); `chat` False takes the one message as raw text;
     `embedding` makes a vector of each message instead of an answer.
-    `price_weight` is in 1/1000, the rest goes to latency. Provider lists hold peer ids.
+    `price_weight` and `reputation_weight` are in 1/1000, the rest goes to latency. Provider lists
+    hold peer ids. `quote` asks for bids alone.
     """
 
     model: ModelName
@@ -57,6 +58,12 @@ class AskOptions:
     logprobs: Annotated[int, Meta(ge=0, le=limits.LOGPROBS_MAX)] = 0
     stop_tokens: Annotated[tuple[U32, ...], Meta(max_length=limits.STOP_TOKENS_MAX)] = ()
     embedding: bool = False
+    strategy: Literal["cheapest", "fastest", "reputable", "weighted"] = "weighted"
+    reputation_weight: Annotated[int, Meta(ge=0, le=1_000)] = 0
+    reputation_min: Annotated[int, Meta(ge=0, le=1_000)] = 0
+    completed_min: U32 = 0
+    market_factor_percent: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    quote: bool = False
 
 
 def parse_options(data: Any) -> AskOptions:
@@ -73,6 +80,7 @@ def to_ask(options: AskOptions, ask_id: int) -> Ask:
     if options.embedding:
         inference = InferenceType.EMBEDDING
     messages = tuple(ChatMessage(role, content) for role, content in options.messages)
+    strategy, choice = choice_of(*(getattr(options, name) for name in NAMES), quote=options.quote)
     return Ask(
         ask_id=ask_id,
         model=options.model,
@@ -90,7 +98,7 @@ def to_ask(options: AskOptions, ask_id: int) -> Ask:
         price_max_ucr=options.max_price_ucr,
         timeout_ns=options.timeout_ms * NS_PER_MS,
         bid_window_ns=options.bid_window_ms * NS_PER_MS,
-        strategy=Strategy(options.price_weight, 1_000 - options.price_weight),
+        strategy=strategy,
         filters=RequestFilter(
             model_digest=b"",
             providers_only=tuple(map(public_key, options.providers_only)),
@@ -99,4 +107,5 @@ def to_ask(options: AskOptions, ask_id: int) -> Ask:
         deposit_ucr=options.deposit_ucr,
         advance_max_ucr=options.advance_ucr,
         use_offers=options.use_offers,
+        choice=choice,
     )

@@ -30,6 +30,7 @@ from protocol.crypto import Signer
 from router import actions as act
 from router import events
 from router.anchoring import AnchorSettings
+from router.choosing import RequesterSettings
 from router.fold import Fold
 from router.node import Node
 
@@ -42,8 +43,7 @@ _DRAIN_POLL_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class DaemonSettings:
-    """How one node runs. Prices are ucr per 1,000,000 tokens; `preferred` requesters' jobs wait
-    less."""
+    """How one node runs. Prices are ucr per 1,000,000 tokens; `preferred` requesters wait less."""
 
     directory: Path
     network: NetworkSettings
@@ -52,6 +52,7 @@ class DaemonSettings:
     anchor: AnchorSettings = field(default_factory=AnchorSettings)
     standing_offers: bool = True
     preferred: tuple[bytes, ...] = ()
+    requester: RequesterSettings = field(default_factory=RequesterSettings)
 
 
 class Daemon:
@@ -88,6 +89,7 @@ class Daemon:
             anchor=settings.anchor,
             log=self._fold,
             standing_offers=settings.standing_offers,
+            requester=settings.requester,
         )
         self.driver = Driver(self.node, self.journal, self, self._now_ns)
         try:

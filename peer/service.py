@@ -12,6 +12,7 @@ from peer.asking import parse_options, to_ask
 from peer.control import Answer, Json, Method
 from peer.daemon import Daemon
 from peer.identity import peer_id
+from peer.insight import insight_methods
 from peer.offered import offered_models
 from peer.past import read_jobs, read_receipt
 from peer.reports import archive_json, balance_json, channel_json, event_json, head_json
@@ -123,6 +124,7 @@ def control_methods(daemon: Daemon) -> dict[str, Method]:
         "close": close,
         "head": head,
         "archive": archive,
+        **insight_methods(daemon),
         **trust_methods(daemon, _channel_ids),
         **deposit_methods(daemon, _channel_ids),
     }

@@ -32,6 +32,7 @@ CODES: Final[dict[str, str]] = {
     "request.all_failed": "every provider that was tried failed; the last reason is given",
     "request.deadline": "the job did not finish before its deadline; raise --timeout",
     "request.price_too_low": "all bids were over the price cap; raise --max-price",
+    "request.unknown": "no such request is known here, or several begin so; see `peerd explain`",
     "request.day_limit": "the day's spending cap has no room for it; lower --max-price, "
     "or raise [requester] day_max",
     "request.too_many": "too many requests of ours are open; wait for one to finish",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from protocol import limits
 from protocol.errors import LocalError
 from protocol.fields import Strategy
 
@@ -45,7 +46,7 @@ class RequesterSettings:
     many requests can be explained afterwards."""
 
     day_max_ucr: int = 0
-    explanations: int = 0
+    explanations: int = limits.EXPLANATIONS_KEPT
 
 
 def weights(name: str, price_weight: int, reputation_weight: int) -> tuple[Strategy, int]:

@@ -40,7 +40,7 @@ class Requester:
         self, context: Context, anchor: Anchor, settings: RequesterSettings | None = None
     ) -> None:
         self._context = context
-        self._settings = settings or RequesterSettings()
+        self._settings = settings or RequesterSettings(explanations=0)
         self.explanations = Explanations(self._settings.explanations)
         self._jobs: dict[bytes, Job] = {}
         self._by_ask: dict[int, bytes] = {}

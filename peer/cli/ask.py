@@ -14,6 +14,7 @@ import click
 import trio
 
 from peer.asking import AskOptions, parse_options, to_ask
+from peer.choices import choosing
 from peer.cli.options import data_option, json_option, network_flags, network_options
 from peer.cli.record import AskRecord
 from peer.cli.run import daemon_settings
@@ -54,8 +55,17 @@ Json = dict[str, Any]
 @click.option("--auction", is_flag=True, help="Collect bids, whatever offers stand.")
 @click.option("--timeout", type=int, metavar="SECONDS", help="Give up after this.")
 @click.option(
-    "--price-weight", type=int, help="0-1000: price counts this much, speed the rest of 1000."
+    "--strategy",
+    type=click.Choice(["cheapest", "fastest", "reputable", "weighted"]),
+    help="How the best bid is found.",
 )
+@click.option("--price-weight", type=int, help="0-1000: how much price counts if weighted.")
+@click.option(
+    "--reputation-weight", type=int, help="0-1000: how much reputation does; speed has the rest."
+)
+@click.option("--reputation-min", type=int, help="0-1000: only providers with this score.")
+@click.option("--completed-min", type=int, help="Only providers with so many jobs for us.")
+@click.option("--quote", is_flag=True, help="Say what it would cost; ask nobody to do it.")
 @click.option("--only", multiple=True, metavar="PEER", help="Only these providers.")
 @click.option("--ignore", multiple=True, metavar="PEER", help="Never these providers.")
 @network_options
@@ -104,7 +114,8 @@ def _options(prompt: str, config: Config, flags: dict[str, Any]) -> AskOptions:
             "advance_ucr": credits_of("--advance", pick("advance", defaults.advance)),
             "bid_window_ms": pick("window_ms", defaults.bid_window_ms),
             "timeout_ms": 1_000 * pick("timeout", defaults.timeout_s),
-            "price_weight": pick("price_weight", defaults.price_weight),
+            **choosing(defaults, flags),
+            "quote": flags["quote"],
             "providers_only": flags["only"],
             "providers_ignored": flags["ignore"],
             "use_offers": defaults.standing_offers and not flags["auction"],

@@ -18,6 +18,7 @@ class AskRecord:
         self.logprobs: list[Json] = []
         self.receipt: Json | None = None
         self.failure: Json | None = None
+        self.quote: list[Json] | None = None
         self._first_text: Json | None = None
         self._last_text: Json | None = None
         self._total_ms: float | None = None
@@ -43,6 +44,8 @@ class AskRecord:
         elif kind == "done":
             self.receipt = event["receipt"]
             self._total_ms = event["at_ms"]
+        elif kind == "quote":
+            self.quote = event["bids"]
         elif kind == "failed":
             self.failure = _without_kind(event)
             self._total_ms = event["at_ms"]
@@ -69,6 +72,7 @@ class AskRecord:
             "receipt_ok": self.receipt is not None,
             "receipt": self.receipt,
             "error": self.failure,
+            **({"quote": self.quote} if self.quote is not None else {}),
             "delivery": self._delivery(),
             "timings_ms": {
                 "request_to_first_bid": min((bid["at_ms"] for bid in self.bids), default=None),

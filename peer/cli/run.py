@@ -44,6 +44,7 @@ from peer.secret import read_secret
 from peer.service import control_methods, status_json
 from protocol.crypto import Signer
 from protocol.errors import ConfigError, NetworkError
+from router.choosing import RequesterSettings
 
 log = structlog.get_logger()
 
@@ -73,6 +74,7 @@ def daemon_settings(directory: Path, config: Config) -> DaemonSettings:
         anchor=anchor_settings(config),
         standing_offers=provider.standing_offers,
         preferred=tuple(map(public_key, provider.preferred)),
+        requester=RequesterSettings(credits_of("day_max", config.requester.day_max)),
     )
 
 

@@ -52,11 +52,14 @@ class Screen:
         self._answer = Console(highlight=False, markup=False, soft_wrap=True)
         self._bids: list[Json] = []
         self._open_line = False
+        self._request_id = ""
 
     def show(self, event: Json) -> None:
         """Print one event, if it says something to a person."""
         kind = event["event"]
-        if kind == "bid":
+        if kind == "published":
+            self._request_id = event["request_id"]
+        elif kind == "bid":
             self._bids.append(event)
             refused = f" ({event['refused']})" if event["refused"] else ""
             self.progress.print(
@@ -70,6 +73,8 @@ class Screen:
             self._open_line = True
         elif kind == "retry":
             self.progress.print(f"{short(event['provider'])} failed: {event['code']}; next bid")
+        elif kind == "quote":
+            self._quote(event["bids"])
         elif kind == "done":
             self.end_answer()
             self._bill(event)
@@ -87,11 +92,16 @@ class Screen:
             self._answer.print()
             self._open_line = False
 
+    def _quote(self, bids: list[Json]) -> None:
+        self.progress.print(bids_table(bids, bids[0]["provider"]))
+        self._answer.print(f"{format_credits(bids[0]['cost_max_ucr'])} credits at most")
+
     def _bill(self, event: Json) -> None:
         receipt = event["receipt"]
         self.progress.print(
             f"{receipt['input_tokens']} tokens in, {receipt['output_tokens']} out · "
             f"{format_credits(receipt['cost_ucr'])} credits · "
             f"provider {short(receipt['payee'])} · {event['at_ms'] / 1000:.2f} s\n"
-            f"receipt {receipt['receipt_id']}"
+            f"receipt {receipt['receipt_id']}\n"
+            f"why this provider: peerd explain {self._request_id[:16]}"
         )

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any, TypedDict
 
 from peer.asking import parse_options, to_ask
+from peer.choices import choosing
 from peer.config import RequesterConfig, credits_of
 from protocol.errors import ConfigError
 
@@ -37,7 +38,11 @@ class AskSettings(TypedDict, total=False):
     advance: str
     window_ms: int
     timeout_s: int
+    strategy: str
     price_weight: int
+    reputation_weight: int
+    reputation_min: int
+    completed_min: int
     only: Sequence[str]
     ignore: Sequence[str]
     auction: bool
@@ -77,7 +82,7 @@ def ask_params(
             "advance_ucr": _ucr("advance", pick("advance", defaults.advance)),
             "bid_window_ms": pick("window_ms", defaults.bid_window_ms),
             "timeout_ms": 1_000 * _whole("timeout_s", pick("timeout_s", defaults.timeout_s)),
-            "price_weight": pick("price_weight", defaults.price_weight),
+            **choosing(defaults, said),
             "providers_only": pick("only", ()),
             "providers_ignored": pick("ignore", ()),
             "use_offers": defaults.standing_offers and not pick("auction", False),

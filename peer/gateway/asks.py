@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from peer.choices import choice_of, choosing
 from peer.config import RequesterConfig, credits_of
 from peer.gateway import tools
 from peer.gateway.bodies import (
@@ -39,6 +40,7 @@ from protocol.fields import (
 )
 from protocol.units import NS_PER_MS, NS_PER_S, cost_ucr
 from router.actions import Ask
+from router.choosing import Choice
 from router.quoting import input_tokens_bucket
 
 # Without `max_tokens` an answer may be this long: its worst case is what a bid is judged by.
@@ -46,7 +48,12 @@ OUTPUT_TOKENS_DEFAULT: Final = 1_024
 # OpenAI has no top_k; without one, a small model's unlikely tokens add up.
 TOP_K_DEFAULT: Final = 40
 
-_PRICE_WEIGHTS: Final = {"price": 1_000, "latency": 0, "throughput": 0}
+_STRATEGIES: Final = {
+    "price": "cheapest",
+    "latency": "fastest",
+    "throughput": "fastest",
+    "reputation": "reputable",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +180,7 @@ def _wanted(
     parameters = replace(_parameters(body, tokens, constraint), logprobs=logprobs)
     timeout_s = (own.timeout_s if own else None) or defaults.timeout_s
     window_ms = (own.window_ms if own else None) or defaults.bid_window_ms
-    price_weight = _price_weight(routing, defaults)
+    strategy, choice = _choice(body, defaults)
     cap_ucr = _price_cap_ucr(body, prompt, tokens, defaults)
     asks = tuple(
         Ask(
@@ -184,11 +191,12 @@ def _wanted(
             price_max_ucr=cap_ucr,
             timeout_ns=timeout_s * NS_PER_S,
             bid_window_ns=window_ms * NS_PER_MS,
-            strategy=Strategy(price_weight, 1_000 - price_weight),
+            strategy=strategy,
             filters=_filters(routing),
             deposit_ucr=credits_of("deposit", defaults.deposit),
             advance_max_ucr=credits_of("advance", defaults.advance),
             use_offers=defaults.standing_offers,
+            choice=choice,
         )
         for index in range(body.n or 1)
     )
@@ -229,10 +237,16 @@ def _parameters(
     return msgspec.convert(msgspec.to_builtins(parameters), GenerationParameters)
 
 
-def _price_weight(routing: Routing | None, defaults: RequesterConfig) -> int:
-    if routing is None or routing.sort is None:
-        return defaults.price_weight
-    return _PRICE_WEIGHTS[routing.sort]
+def _choice(body: Sampling, defaults: RequesterConfig) -> tuple[Strategy, Choice]:
+    own = body.peerd
+    said = {
+        "strategy": _STRATEGIES[body.provider.sort]
+        if body.provider and body.provider.sort
+        else None,
+        "reputation_min": own.reputation_min if own else None,
+        "completed_min": own.completed_min if own else None,
+    }
+    return choice_of(**choosing(defaults, said))
 
 
 def _filters(routing: Routing | None) -> RequestFilter:

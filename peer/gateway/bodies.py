@@ -44,7 +44,7 @@ class Routing(Struct, forbid_unknown_fields=True):
 
     only: Annotated[list[str], Meta(max_length=limits.PROVIDERS_FILTER_MAX)] = []
     ignore: Annotated[list[str], Meta(max_length=limits.PROVIDERS_FILTER_MAX)] = []
-    sort: Literal["price", "latency", "throughput"] | None = None
+    sort: Literal["price", "latency", "throughput", "reputation"] | None = None
     max_price: dict[Literal["prompt", "completion"], Amount] = {}
     allow_fallbacks: bool = True
 
@@ -55,6 +55,8 @@ class Limits(Struct, forbid_unknown_fields=True):
     max_price: Amount | None = None
     timeout_s: Annotated[int, Meta(ge=1, le=3_600)] | None = None
     window_ms: Annotated[int, Meta(ge=10, le=10_000)] | None = None
+    reputation_min: Annotated[int, Meta(ge=0, le=1_000)] | None = None
+    completed_min: Annotated[int, Meta(ge=0, le=limits.U32_MAX)] | None = None
 
 
 class Sampling(Struct, forbid_unknown_fields=True, kw_only=True):

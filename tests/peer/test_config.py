@@ -35,7 +35,7 @@ def other_value(section: str, name: str) -> tuple[str, Any]:
     """A valid value that is not the default: as a variable's text, and as it is loaded."""
     default = getattr(getattr(CONFIG, section), name)
     special = {"name": "other-1", "level": "error", "format": "json", "model": "another"}
-    special["kind"] = "witnesses"
+    special |= {"kind": "witnesses", "strategy": "cheapest"}
     if name in special:
         return special[name], special[name]
     if isinstance(default, tuple):

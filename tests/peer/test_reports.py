@@ -54,7 +54,8 @@ TEXTS = (
 DONE = events.Done(RECEIPT, CID, 1_930 * MS)
 FAILED = events.Failed("provider.vanished", "mid-stream", 200, 140 * MS)
 SETTLED = events.ChannelSettled(CID, 6_090, 993_910)
-ALL = (PUBLISHED, *BIDS, RETRYING, AWARDED, PAID, *TEXTS, DONE, FAILED, SETTLED)
+QUOTED = events.Quoted((BIDS[0],), 5)
+ALL = (PUBLISHED, *BIDS, RETRYING, AWARDED, PAID, *TEXTS, DONE, FAILED, QUOTED, SETTLED)
 
 
 # From the award at 91 ms to the text at 120 ms, and from there to the last of TEXTS.
