@@ -107,7 +107,7 @@ class Checkers:
                 voucher = message.voucher if isinstance(message, Award) else message
                 if isinstance(voucher, Voucher):
                     self._signs(peer, voucher)
-            elif isinstance(action, act.StartJob):
+            elif isinstance(action, act.StartJob) and honest:
                 self._starts(peer, action.job_id)
         if appended and honest:
             self._replays(peer, actions)

@@ -1,5 +1,9 @@
 """Each node's processor: one thing after the other, in the order in which it came."""
 
+from protocol.units import NS_PER_US
+from router import actions as act
+from simnet.scenario_network import Costs
+
 
 class Cpu:
     """When each node will have done what it was given so far."""
@@ -20,3 +24,12 @@ class Cpu:
         self.free_ns[node] = done_ns
         self.used_ns[node] += cost_ns
         return done_ns
+
+
+def input_costs(costs: Costs) -> dict[type, int]:
+    """CPU time of what comes from the network, in ns."""
+    return {
+        act.SessionData: costs.frame_us * NS_PER_US,
+        act.SessionOpened: costs.dial_us * NS_PER_US,
+        act.BidReceived: costs.bid_taken_us * NS_PER_US,
+    }

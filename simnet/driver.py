@@ -94,6 +94,10 @@ class Driver:
         """How long the peer's disk takes to make what is written durable."""
         raise NotImplementedError
 
+    def _core(self, peer: Peer) -> type[Node]:
+        """The code that the peer runs."""
+        return Node
+
     # --- nodes -----------------------------------------------------------------------------
 
     def make_node(self, peer: Peer) -> Node:
@@ -101,7 +105,7 @@ class Driver:
         fold = Fold(self.network, peer.signer.public_key, verify=self.verified)
         for number, payload in peer.log:
             fold.replay(number, payload)
-        node = Node(
+        node = self._core(peer)(
             peer.signer,
             self.network,
             fold.live(),

@@ -32,6 +32,10 @@ class Entropy:
         counter = self._count.to_bytes(8, "big")
         return blake2b(counter, key=self._key, digest_size=length).digest()
 
+    def spread(self, permille: int) -> int:
+        """Evenly from -permille to permille."""
+        return self.below(2 * permille + 1) - permille
+
     def below(self, bound: int) -> int:
         """The next integer in [0, bound); the bias is under bound / 2^64."""
         return int.from_bytes(self.bytes(8), "big") % bound

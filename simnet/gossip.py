@@ -95,6 +95,8 @@ class GossipModel:
         self.duplicates = 0  # of messages that are no longer on their way
         self.controls = 0
         self.refused = 0
+        # For adversaries: to whom a node passes a message on; None: to nobody, ever.
+        self.bend: Callable[[int, Message, list[int]], list[int] | None] | None = None
         self.keep: Callable[[int], bool] = lambda serial: True
 
     def start(self) -> None:
@@ -140,6 +142,11 @@ class GossipModel:
             targets = self.meshes.some(node, self.meshes.subscribed(node), self._settings.degree)
         self._fanout[node] = (now_ns + self._settings.fanout_ttl_s * NS_PER_S, targets)
         return targets
+
+    def send_on(self, node: int, targets: list[int], message: Message) -> None:
+        """Pass a message on now, unless the node is gone."""
+        if self._peers[node].alive and targets:
+            self._send(node, targets, message)
 
     def _send(self, node: int, targets: list[int], message: Message) -> None:
         cost_ns = self._forward_ns * len(targets)
@@ -194,9 +201,14 @@ class GossipModel:
         if self.scores.on:
             self.scores.first(node, source)
         self._deliver(peer, message, source, signed)
-        self._remember(node, message)
         origin = message.origin
         targets = [other for other in self.mesh[node] if other != source and other != origin]
+        if self.bend is not None:
+            bent = self.bend(node, message, targets)
+            if bent is None:
+                return
+            targets = bent
+        self._remember(node, message)
         if targets:
             self._send(node, targets, message)
 

@@ -59,6 +59,7 @@ class Machine:
         "peer",
         "slowdown_permille",
         "speed_permille",
+        "tokens_made",
     )
 
     def __init__(
@@ -78,6 +79,7 @@ class Machine:
         self.gpu = gpu
         self.speed_permille = speed_permille
         self.slowdown_permille = 1_000  # of a fault: time taken, which is not in the promises
+        self.tokens_made = 0
         self.busy_ns = 0  # sum over jobs, for utilisation
 
     # --- promises --------------------------------------------------------------------------
@@ -142,6 +144,7 @@ class Machine:
         now_ns = self._clock.now_ns
         job.ttft_ns = job.ttft_ns or now_ns - job.started_ns
         job.made += tokens
+        self.tokens_made += tokens
         pieces = tuple(
             (filler(count), count) for count in _pieces(tokens, piece_max=STEP_TOKENS // 2)
         )

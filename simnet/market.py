@@ -64,6 +64,8 @@ class Market:
         self.first_text_ns: list[int] = []
         self.failures: dict[str, int] = {}
         self._spent_ucr: dict[int, int] = {}
+        self.sold: dict[int, int] = {}  # provider -> tokens that receipts say
+        self.asked: dict[int, tuple[int, int]] = {}  # node -> requests that ended, and were done
 
     # --- asking ----------------------------------------------------------------------------
 
@@ -179,9 +181,12 @@ class Market:
         totals = self.totals
         if outcome == "done":
             totals.done += 1
+            self.sold[request.provider] = self.sold.get(request.provider, 0) + tokens[1]
         elif outcome == "failed":
             totals.failed += 1
             self.failures[code] = self.failures.get(code, 0) + 1
+        asked, done = self.asked.get(request.node, (0, 0))
+        self.asked[request.node] = asked + 1, done + (outcome == "done")
         totals.paid_ucr += paid_ucr
         self._spent_ucr[request.node] += paid_ucr - request.ask.price_max_ucr
         del self.open[ask_id]

@@ -1,12 +1,24 @@
 """Which node is what: providers, requesters and relays, drawn once from the seed."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from simnet.entropy import Entropy
 from simnet.latency import ROUND_TRIPS_MS
 from simnet.scenario import Scenario
+from simnet.scenario_adversaries import (
+    AnyAdversary,
+    Asker,
+    Censor,
+    Degrade,
+    Eclipse,
+    Flood,
+    Seller,
+)
 from simnet.scenario_faults import FlashCrowd, Partition
 from simnet.scenario_market import GPUS, Gpu, Model, Providers, Requesters
+
+NETWORK: Final = (Censor, Degrade, Eclipse, Flood)  # of no group
 
 
 class Roles:
@@ -35,6 +47,18 @@ class Roles:
             taken += asker.count
             self.members[asker.name] = chosen
             self.requesters.update(dict.fromkeys(chosen, asker))
+        self.nodes = scenario.nodes
+        self.kinds = scenario.adversaries
+        self.adversaries: dict[int, AnyAdversary] = {}
+        for kind in scenario.adversaries:
+            if isinstance(kind, NETWORK):
+                name = str(kind.__struct_config__.tag)
+                chosen = sorted(order[taken : taken + kind.nodes])
+                taken += kind.nodes
+                self.members[name] = chosen
+            else:
+                chosen = self.members[kind.group]
+            self.adversaries.update(dict.fromkeys(chosen, kind))
 
     def gpu(self, group: Providers) -> Gpu:
         """The group's class of machine."""
@@ -50,6 +74,9 @@ class Roles:
             return "provider", self.providers[index].name
         if index in self.requesters:
             return "requester", self.requesters[index].name
+        for name, members in self.members.items():
+            if index in self.adversaries and index in members:
+                return "relay", name
         return "relay", ""
 
 
@@ -80,10 +107,14 @@ def misfits(scenario: Scenario) -> Iterator[tuple[tuple[str | int, ...], str]]:
         names = [one.name for one in named]
         if len(set(names)) != len(names):
             yield (kind,), f"each needs a name of its own, not {', '.join(names)}"
+    yield from _adversary_misfits(scenario)
     sellers = sum(group.count for group in scenario.providers)
     askers = sum(group.count for group in scenario.requesters)
-    if sellers + askers > scenario.nodes:
-        what = f"{sellers} providers and {askers} requesters need {sellers + askers} nodes"
+    others = sum(kind.nodes for kind in scenario.adversaries if isinstance(kind, NETWORK))
+    if sellers + askers + others > scenario.nodes:
+        also = f" and {others} adversaries" if others else ""
+        needed = sellers + askers + others
+        what = f"{sellers} providers and {askers} requesters{also} need {needed} nodes"
         yield ("nodes",), f"{what}, not {scenario.nodes}"
     yield from _fault_misfits(scenario)
     gossip = scenario.gossip
@@ -110,6 +141,27 @@ def _fault_misfits(scenario: Scenario) -> Iterator[tuple[tuple[str | int, ...], 
             yield ("faults", number, "group"), _unknown(fault.group, known)
         if isinstance(fault, Partition) and not fault.group and not fault.nodes:
             yield ("faults", number), "a partition needs group or nodes: who is on one side"
+
+
+def _adversary_misfits(scenario: Scenario) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    sellers = [group.name for group in scenario.providers]
+    askers = [group.name for group in scenario.requesters]
+    taken: list[str] = []
+    for number, kind in enumerate(scenario.adversaries):
+        if isinstance(kind, NETWORK):
+            name, known = str(kind.__struct_config__.tag), []
+            victims = getattr(kind, "victims", "")
+            if victims and victims not in sellers + askers:
+                yield ("adversaries", number, "victims"), _unknown(victims, sellers + askers)
+        else:
+            name = kind.group
+            known = sellers if isinstance(kind, Seller) else askers
+            known = known if isinstance(kind, Seller | Asker) else sellers + askers
+            if name not in known:
+                yield ("adversaries", number, "group"), _unknown(name, known)
+        if name in taken or (isinstance(kind, NETWORK) and name in sellers + askers):
+            yield ("adversaries", number), f"{name!r} is taken already"
+        taken.append(name)
 
 
 def _unknown(name: str, known: list[str]) -> str:

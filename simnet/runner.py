@@ -15,6 +15,7 @@ from protocol.units import NS_PER_MS, NS_PER_S
 from simnet import checks
 from simnet.checkers import Checkers, CheckFailed
 from simnet.estimate import MIB, memory_used_bytes
+from simnet.gains import gains
 from simnet.recorder import Recorder
 from simnet.scenario import Scenario
 from simnet.simulation import EPOCH_NS, Simulation
@@ -173,6 +174,7 @@ class Run:
                 "sent_bytes": simulation.links.sent_bytes,
             },
             "happened": dict(sorted(simulation.faults.counts.items())),
+            "groups": gains(simulation),
             "offences": dict(sorted(simulation.penalties.items())),
             "checks_ok": not faults and not self.stop,
             "faults": faults[:100],

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from simnet.scenario_adversaries import AnyAdversary
 from simnet.scenario_faults import AnyFault
 from simnet.scenario_market import Gpu, Model, Providers, Requesters
 from simnet.scenario_network import (
@@ -79,3 +80,4 @@ class Scenario(Table, frozen=True, kw_only=True):
         Requesters(),
     )
     faults: Annotated[tuple[AnyFault, ...], Meta(max_length=64)] = ()
+    adversaries: Annotated[tuple[AnyAdversary, ...], Meta(max_length=64)] = ()

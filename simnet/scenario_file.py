@@ -180,7 +180,7 @@ def _table(kind: Any, value: Any, where: tuple[str, ...], comments: bool) -> Ite
         if (
             isinstance(item, msgspec.Struct)
             or tables
-            or (item == () and name in ("gpus", "faults"))
+            or (item == () and name in ("gpus", "faults", "adversaries"))
         ):
             later.append((name, item))
             continue

@@ -15,14 +15,16 @@ from protocol.units import NS_PER_MS, NS_PER_S, NS_PER_US
 from router import actions as act
 from router.actions import Action, Input
 from router.anchoring import AnchorSettings
+from router.node import Node
 from simnet import topology
-from simnet.cpu import Cpu
+from simnet.cpu import Cpu, input_costs
 from simnet.crowd import Crowd
 from simnet.driver import Driver
 from simnet.entropy import Entropy
 from simnet.faults import Faults
 from simnet.gossip import GossipModel, Message
 from simnet.inference import Machine
+from simnet.intruders import Intruders
 from simnet.latency import cloud_regions, read_matrix
 from simnet.links import Links
 from simnet.market import Market
@@ -53,6 +55,8 @@ class Simulation(Driver):
         nodes = scenario.nodes
         latency = scenario.latency
         distances = read_matrix(beside / latency.matrix) if latency.matrix else cloud_regions()
+        self.roles = Roles(scenario, seed)
+        self.intruders = Intruders(self.roles)
         self.cpu = Cpu(nodes)
         self.links = Links(self.clock, self.cpu, distances, latency, scenario.access, nodes, seed)
         neighbours = topology.build(scenario.topology, nodes, seed, self.links.region, beside)
@@ -61,7 +65,7 @@ class Simulation(Driver):
             self.links,
             self.cpu,
             self.peers,
-            neighbours,
+            self.intruders.surround(neighbours) if scenario.adversaries else neighbours,
             scenario.gossip,
             scenario.costs,
             seed,
@@ -82,10 +86,9 @@ class Simulation(Driver):
         self.faults = Faults(self, scenario.faults)
         # For checkers: told of bytes that leave for a stream.
         self.before_send: Callable[[Peer, bytes], None] | None = None
-        self._costs = _input_costs(scenario)
+        self._costs = input_costs(scenario.costs)
         self._bid_ns = scenario.costs.bid_us * NS_PER_US
         self._kept = scenario.record.deliveries_ppm
-        self.roles = Roles(scenario, seed)
         self._build()
 
     # --- building --------------------------------------------------------------------------
@@ -101,13 +104,13 @@ class Simulation(Driver):
             self.by_key[signer.public_key] = peer
         for index, group in self.roles.providers.items():
             peer = self.peers[index]
-            speed = 1_000 + _spread(draws, group.speed_spread_permille)
+            speed = 1_000 + draws.spread(group.speed_spread_permille)
             machine = Machine(self.clock, peer, self.roles.gpu(group), speed, self.give, self.stir)
             models = self.roles.sells(index)
             digests = tuple(
                 blake2b(model.name.encode(), digest_size=32).digest() for model in models
             )
-            spread = 1_000 + _spread(draws, group.price_spread_permille)
+            spread = 1_000 + draws.spread(group.price_spread_permille)
             self.machines[index] = machine
             self.sellers[index] = Seller(group, machine, models, digests, spread)
         for index, asker in self.roles.requesters.items():
@@ -130,6 +133,7 @@ class Simulation(Driver):
             crowd = Crowd(self.clock, self.market, self.give, asking, members, self.seed)
             self.crowds[group.name] = crowd
             crowd.begin(start_ns)
+        self.intruders.begin(self, start_ns)
         self.faults.begin(start_ns, start_ns + self.scenario.duration_s * NS_PER_S)
         self.clock.at(start_ns, self._sample)
 
@@ -150,6 +154,15 @@ class Simulation(Driver):
 
     # --- what the driver asks for ----------------------------------------------------------
 
+    def _core(self, peer: Peer) -> type[Node]:
+        return self.intruders.core(peer.index)
+
+    def make_node(self, peer: Peer) -> Node:
+        """As any driver's; an adversary's is told what it is to do."""
+        node = super().make_node(peer)
+        self.intruders.instruct(peer.index, node)
+        return node
+
     def _anchor(self, peer: Peer) -> AnchorSettings:
         return self._anchors
 
@@ -163,7 +176,7 @@ class Simulation(Driver):
 
     def is_adversary(self, node: int) -> bool:
         """Whether a node does not keep the rules."""
-        return False
+        return node in self.intruders.kinds
 
     def advance_ucr(self, node: int) -> int:
         """A: the most that a node lends ahead of delivery."""
@@ -283,18 +296,3 @@ class Simulation(Driver):
         if seller is not None:
             seller.forget_offers()
             self.stir(peer)
-
-
-def _spread(draw: Entropy, permille: int) -> int:
-    """Evenly from -permille to permille."""
-    return draw.below(2 * permille + 1) - permille
-
-
-def _input_costs(scenario: Scenario) -> dict[type, int]:
-    """CPU time of what comes from the network, in ns."""
-    costs = scenario.costs
-    return {
-        act.SessionData: costs.frame_us * NS_PER_US,
-        act.SessionOpened: costs.dial_us * NS_PER_US,
-        act.BidReceived: costs.bid_taken_us * NS_PER_US,
-    }
