@@ -165,6 +165,7 @@ class Ask:
     holdback_ucr: int = 0
     audit_ns: int = 0
     choice: Choice = field(default_factory=Choice)
+    early_close_bids: int = 3  # acceptable bids with which the window may end early; 0: never
 
 
 @dataclass(frozen=True, slots=True)

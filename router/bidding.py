@@ -19,8 +19,7 @@ from router.job import Job
 from router.selection import Selection
 from router.timers import TimerKey
 
-# Early close: with this many bids, and no better one for this long, waiting is not worth it.
-EARLY_CLOSE_BIDS: Final = 3
+# Early close: with bids enough, and no better one for this long, waiting is not worth it.
 EARLY_CLOSE_GAP_NS: Final = 30 * NS_PER_MS
 
 
@@ -64,8 +63,9 @@ class Bidding:
         job.bids.append(scored)
         if job.best is None or scored.order < job.best.order:
             job.best = scored
-            early = TimerKey("early", job.id)
-            self._context.timers.set(early, self._context.now_ns + EARLY_CLOSE_GAP_NS)
+            if job.ask.early_close_bids:
+                early = TimerKey("early", job.id)
+                self._context.timers.set(early, self._context.now_ns + EARLY_CLOSE_GAP_NS)
         only = job.ask.filters.providers_only
         if only and all(provider in job.bidders for provider in only):
             self._close(job)
@@ -74,7 +74,7 @@ class Bidding:
         """No better bid for a while: close, if there are bids enough to choose from."""
         if job.state is not JobState.BIDDING:
             return
-        if len(job.bids) >= EARLY_CLOSE_BIDS:
+        if len(job.bids) >= job.ask.early_close_bids:
             self._close(job)
         else:
             early = TimerKey("early", job.id)

@@ -16,6 +16,7 @@ from protocol.units import NS_PER_S, format_credits
 from simnet import run_directory, scenario_file
 from simnet.cli_results import report_command
 from simnet.cli_status import plainly
+from simnet.cli_sweep import sweep_command
 from simnet.estimate import MIB, estimate, memory_available_bytes
 from simnet.progress import Progress
 from simnet.recorder import Recorder
@@ -36,6 +37,7 @@ def main() -> None:
 
 
 main.add_command(report_command)
+main.add_command(sweep_command)
 
 
 # --- run -----------------------------------------------------------------------------------------

@@ -10,7 +10,9 @@ from typing import Any, Final
 
 from router import events
 from router.actions import Ask
+from simnet.hindsight import regret_permille
 from simnet.peer import Peer
+from simnet.pricing import Seller
 from simnet.recorder import Recorder
 from simnet.workload import Arrival, Asking
 
@@ -52,15 +54,21 @@ class Market:
     """All requests of a run. `number_of` names a node by its key."""
 
     def __init__(
-        self, recorder: Recorder, number_of: Callable[[bytes], int], epoch_ns: int
+        self,
+        recorder: Recorder,
+        number_of: Callable[[bytes], int],
+        epoch_ns: int,
+        sellers: dict[int, Seller],
     ) -> None:
         self._recorder = recorder
+        self._sellers = sellers
         self._number_of = number_of
         self._epoch_ns = epoch_ns
         self.open: dict[int, OpenRequest] = {}
         self.answers: dict[int, int] = {}  # ask -> tokens that its answer will have
         self.totals = Totals()
         self.award_ns: list[int] = []
+        self.regret_permille: list[int] = []  # of first awards
         self.first_text_ns: list[int] = []
         self.failures: dict[str, int] = {}
         self._spent_ucr: dict[int, int] = {}
@@ -150,12 +158,14 @@ class Market:
         )
 
     def _awarded(self, ask_id: int, request: OpenRequest, award: events.Awarded) -> None:
+        request.provider = self._number_of(award.provider)
+        regret = regret_permille(request.ask, request.provider, self._sellers)
         if request.attempts == 0:
             self.totals.awarded += 1
             self.award_ns.append(award.at_ns)
+            self.regret_permille.append(regret)
         request.attempts += 1
         request.award_ns = award.at_ns
-        request.provider = self._number_of(award.provider)
         self._recorder.add(
             "awards",
             (
@@ -165,6 +175,7 @@ class Market:
                 award.at_ns,
                 award.opened_channel,
                 award.deposit_ucr,
+                regret,
             ),
         )
 

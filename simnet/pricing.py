@@ -3,6 +3,7 @@
 A seller sees what a real one sees: its own costs, load, bids and awards, never others' bids.
 """
 
+from hashlib import blake2b
 from typing import Final
 
 from protocol.units import NS_PER_S
@@ -73,7 +74,8 @@ class Seller:
             price = max(price, self.cost_ucr(model, output=output))
         return max(1, price)
 
-    def _offer(self, model: Model, digest: bytes) -> ModelOffer:
+    def offer(self, model: Model, digest: bytes) -> ModelOffer:
+        """What it promises for a model now."""
         machine = self.machine
         decode_ns = machine.decode_ns(model, machine.running + 1)
         return ModelOffer(
@@ -90,7 +92,7 @@ class Seller:
 
     def offers(self) -> tuple[ModelOffer, ...] | None:
         """What it promises now; None when that is what it promised before, or nearly."""
-        offers = tuple(map(self._offer, self.models, self._digests))
+        offers = tuple(map(self.offer, self.models, self._digests))
         same = len(offers) == len(self._offers) and all(map(_near, offers, self._offers))
         if same:
             return None
@@ -103,14 +105,21 @@ class Seller:
 
     # --- what it learns --------------------------------------------------------------------
 
-    def bid(self) -> None:
-        """It placed a bid, which is lost until it is won."""
-        self._lost += 1
+    def bid(self, request_id: bytes) -> bool:
+        """Whether it bids on a request; a bid is lost until it is won.
+
+        With `bid_permille` a hash of request and bidder chooses, which neither can bend.
+        """
         group = self.group
+        lot = blake2b(request_id, key=self.machine.peer.signer.public_key, digest_size=8).digest()
+        if int.from_bytes(lot, "big") % 1_000 >= group.bid_permille:
+            return False
+        self._lost += 1
         if group.pricing == "undercutting" and self._lost >= group.undercut_bids:
             self._lost = 0
             self.factor_permille -= self.factor_permille * group.undercut_permille // 1_000
             self.factor_permille = max(1, self.factor_permille)
+        return True
 
     def won(self) -> None:
         """A bid was taken: half a step dearer."""

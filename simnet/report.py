@@ -40,7 +40,7 @@ def write_report(run: RunTables, target: Path) -> int:
     about += f"seed {summary['seed']}"
     whole = page(summary["scenario"], about, _tiles(summary), drawn, rest)
     data = whole.encode()
-    _write(target, data)
+    write_page(target, data)
     return len(data)
 
 
@@ -104,7 +104,7 @@ def write_plots(run: RunTables, folder: Path, kind: str) -> list[Path]:
         plot.drawn.suptitle(plot.title, fontsize=11)
         data = to_png(plot.drawn) if kind == "png" else standalone(to_svg(plot.drawn))
         path = folder / f"{plot.name}.{kind}"
-        _write(path, data)
+        write_page(path, data)
         written.append(path)
     return written
 
@@ -135,7 +135,8 @@ def write_csv(run: RunTables, folder: Path) -> list[Path]:
     return written
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_page(path: Path, data: bytes) -> None:
+    """Put a file there, with its folder. ConfigError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)

@@ -165,6 +165,7 @@ class Run:
             "settled_ucr": totals.settled_ucr,
             "award_ms": quantiles_ms(market.award_ns),
             "first_text_ms": quantiles_ms(market.first_text_ns),
+            "regret": regret(market.regret_permille),
             "gossip": {
                 "messages": gossip.messages,
                 "deliveries": gossip.deliveries,
@@ -190,3 +191,12 @@ def quantiles_ms(times_ns: list[int]) -> dict[str, float]:
         name: round(ordered[min(len(ordered) - 1, len(ordered) * part // 100)] / NS_PER_MS, 3)
         for name, part in (("p50", 50), ("p90", 90), ("p99", 99))
     }
+
+
+def regret(permille: list[int]) -> dict[str, float]:
+    """Mean and 90th percentile of the first awards' regret, in %; empty without awards."""
+    if not permille:
+        return {}
+    ordered = sorted(permille)
+    most = ordered[min(len(ordered) - 1, len(ordered) * 90 // 100)]
+    return {"mean": round(sum(ordered) / len(ordered) / 10, 3), "p90": most / 10}

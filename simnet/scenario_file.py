@@ -7,7 +7,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, get_args, get_type_hints
 
@@ -46,8 +46,8 @@ def find(name: str) -> Path:
 # --- reading -----------------------------------------------------------------------------------
 
 
-def load(path: Path) -> Scenario:
-    """The scenario in a file. ConfigError: what is wrong, and where."""
+def load(path: Path, changes: Mapping[str, Any] | None = None) -> Scenario:
+    """The scenario in a file, with values set by key. ConfigError: what is wrong, and where."""
     try:
         data = path.read_bytes()
         text = data.decode()
@@ -60,6 +60,8 @@ def load(path: Path) -> Scenario:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError("config.syntax", f"{path}: {error}") from error
     content.setdefault("name", path.stem)
+    for key, value in (changes or {}).items():
+        _change(content, key, value)
     try:
         scenario = msgspec.convert(content, Scenario)
     except msgspec.ValidationError as error:
@@ -68,6 +70,32 @@ def load(path: Path) -> Scenario:
     for where, what in misfits(scenario):
         raise _fault(path, text, where, what, "config.bad_value")
     return scenario
+
+
+def parse(data: bytes) -> Scenario:
+    """The scenario that `write` wrote."""
+    return msgspec.convert(tomllib.loads(data.decode()), Scenario)
+
+
+def _change(content: dict[str, Any], key: str, value: Any) -> None:
+    """Set `table.key`; in a list of tables, in all, or by `table.name.key` in the one so named."""
+    *path, last = key.split(".")
+    places: list[dict[str, Any]] = [content]
+    for number, part in enumerate(path):
+        inner: list[dict[str, Any]] = []
+        for place in places:
+            if number and place.get("name") == part and part not in place:
+                inner.append(place)
+                continue
+            found = place.setdefault(part, {})
+            inner += found if isinstance(found, list) else [found]
+        following = path[number + 1] if number + 1 < len(path) else ""
+        named = [one for one in inner if isinstance(one, dict) and one.get("name") == following]
+        places = named or [one for one in inner if isinstance(one, dict)]
+        if not places:
+            raise ConfigError("config.unknown_key", f"{key}: {part} is no table")
+    for place in places:
+        place[last] = value
 
 
 def _fault(path: Path, text: str, where: Where, what: str, code: str) -> ConfigError:

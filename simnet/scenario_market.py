@@ -119,6 +119,9 @@ class Providers(Table, frozen=True, kw_only=True):
     undercut_bids: Annotated[
         int, Meta(ge=1, le=10_000, description="undercutting: lost bids in a row until then")
     ] = 5
+    bid_permille: Annotated[
+        Permille, Meta(description="of the requests that each could serve, those it bids on")
+    ] = 1_000
 
 
 class Tokens(Table, frozen=True, kw_only=True):
@@ -179,6 +182,12 @@ class Requesters(Table, frozen=True, kw_only=True):
     bid_window_ms: Annotated[
         int, Meta(ge=10, le=10_000, description="how long bids are waited for")
     ] = 1_000
+    early_close_bids: Annotated[
+        int,
+        Meta(
+            ge=0, le=256, description="bids with which the window may end early; 0: it never does"
+        ),
+    ] = 3
     timeout_s: Annotated[int, Meta(ge=1, le=3_600, description="until the answer is done")] = 60
     deposit_ucr: Annotated[
         int, Meta(ge=0, le=10**15, description="of a new channel; raised to the worst case")

@@ -73,10 +73,10 @@ class Simulation(Driver):
             self.keep_away,
         )
         self.streams = Streams(self.clock, self.peers, self.by_key, self._arrived, self.links)
-        self.market = Market(recorder, self.number_of, EPOCH_NS)
+        self.sellers: dict[int, Seller] = {}
+        self.market = Market(recorder, self.number_of, EPOCH_NS, self.sellers)
         self.machines: dict[int, Machine] = {}
         self.penalties: dict[str, int] = {}  # offences seen, by code
-        self.sellers: dict[int, Seller] = {}
         self._published = Published(self.gossip, recorder, EPOCH_NS)
         self.series = Series(scenario, recorder, EPOCH_NS)
         self._anchors = AnchorSettings(scenario.credit_limit_ucr)
@@ -239,11 +239,11 @@ class Simulation(Driver):
         self._published.add(message, self.clock.now_ns)
 
     def _send_bid(self, peer: Peer, action: act.SendBid) -> None:
-        self.cpu.take(peer.index, self.clock.now_ns, self._bid_ns)
-        seller = self.sellers.get(peer.index)
-        if seller is not None:
-            seller.bid()
+        if peer.index in self.sellers:
+            if not self.sellers[peer.index].bid(action.request_id):
+                return
             self.stir(peer)
+        self.cpu.take(peer.index, self.clock.now_ns, self._bid_ns)
         target = self.by_key.get(action.peer)
         if target is None or not self.links.reachable(peer, target):
             undelivered = act.BidUndelivered(action.request_id, action.data)

@@ -69,6 +69,7 @@ TABLES: Final[dict[str, Columns]] = {
         ("at_ns", INT, "since the request was published"),
         ("opened_channel", FLAG, "a channel was opened with it"),
         ("deposit_ucr", INT, "the channel's"),
+        ("regret_permille", INT, "how much worse it scores than the best seller then"),
     ),
     "jobs": (
         ("ask", INT, "number of the request"),

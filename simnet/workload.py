@@ -141,6 +141,7 @@ class Asking:
             deposit_ucr=group.deposit_ucr,
             advance_max_ucr=group.advance_ucr,
             use_offers=group.use_offers,
+            early_close_bids=group.early_close_bids,
         )
         return ask, min(output_tokens, allowed)
 

@@ -134,9 +134,15 @@ def test_open_requests_are_bounded() -> None:
 # --- when the window closes ----------------------------------------------------------------
 
 
-def run_bids(arrivals: list[tuple[int, int]], window_ms: int = 1_000) -> float:
+def run_bids(
+    arrivals: list[tuple[int, int]], window_ms: int = 1_000, early_close_bids: int = 3
+) -> float:
     """Bids at (ms, output price in credits), each by a stranger; when the window closed, ms."""
-    world, requester, _ = ask_alone(bid_window_ns=window_ms * NS_PER_MS, timeout_ns=90 * NS_PER_S)
+    world, requester, _ = ask_alone(
+        bid_window_ns=window_ms * NS_PER_MS,
+        timeout_ns=90 * NS_PER_S,
+        early_close_bids=early_close_bids,
+    )
     start_ns = world.clock.now_ns
     for number, (at_ms, price) in enumerate(arrivals):
         world.run(start_ns + at_ms * NS_PER_MS - world.clock.now_ns)
@@ -170,6 +176,12 @@ def test_a_better_bid_restarts_the_early_close() -> None:
 def test_the_early_close_waits_for_the_third_bid() -> None:
     """The gap is checked again until there are enough bids."""
     assert run_bids([(10, 50), (20, 60), (95, 70)]) == 100
+
+
+@pytest.mark.parametrize(("bids", "closed_ms"), [(0, 1_000), (1, 40), (2, 40), (3, 1_000)])
+def test_an_asker_says_how_many_bids_are_enough(bids: int, closed_ms: int) -> None:
+    """None is the whole window, one is the first and the gap."""
+    assert run_bids([(10, 50), (20, 60)], early_close_bids=bids) == closed_ms
 
 
 def test_all_who_were_asked_have_answered() -> None:

@@ -12,7 +12,10 @@ from tests.test_house import ROOT, core_faults, imported
 
 SIMNET = sorted((ROOT / "simnet").rglob("*.py"))
 # Time and chance of the machine: for people who wait, and for finding memory and files.
-LOOKS_OUT = ("cli.py", "progress.py", "runner.py", "run_directory.py", "estimate.py", "disk.py")
+LOOKS_OUT = (
+    *("cli.py", "progress.py", "runner.py", "run_directory.py", "estimate.py", "disk.py"),
+    "sweep.py",
+)
 OUTSIDE = ("time", "random", "secrets", "os", "datetime", "uuid", "threading")
 
 

@@ -18,6 +18,7 @@ from simnet.scenario_market import GPUS, Model, Providers
 
 DESKTOP = GPUS[1]
 MODEL = Model()
+REQUEST = bytes(32)
 
 
 def seller(**group: Any) -> Seller:
@@ -43,7 +44,7 @@ def test_a_fixed_price_is_the_usual_one_whatever_happens() -> None:
     one = seller(price_permille=1_200)
     assert price(one) == 72_000_000
     for _ in range(50):
-        one.bid()
+        one.bid(REQUEST)
     one.won()
     occupy(one, 4)
     assert price(one) == 72_000_000
@@ -71,14 +72,14 @@ def test_a_load_based_price_rises_to_its_top_when_full() -> None:
 def test_an_undercutter_falls_while_it_loses_but_never_under_cost() -> None:
     """A step after so many lost bids; half a step back for each that it wins."""
     one = seller(pricing="undercutting", undercut_bids=2, undercut_permille=100)
-    one.bid()
+    one.bid(REQUEST)
     assert price(one) == 60_000_000
-    one.bid()
+    one.bid(REQUEST)
     assert price(one) == 54_000_000
     one.won()
     assert price(one) == 56_700_000
     for _ in range(1_000):
-        one.bid()
+        one.bid(REQUEST)
     assert price(one) == one.cost_ucr(MODEL, output=True)
 
 
@@ -94,3 +95,15 @@ def test_promises_follow_load_and_are_told_when_they_change() -> None:
     assert busy.tokens_per_s_milli == pytest.approx(70_000 / 1.45, rel=0.001)
     one.forget_offers()
     assert one.offers() == (busy,)
+
+
+def test_of_the_requests_a_seller_bids_on_its_part() -> None:
+    """Chosen by request and bidder; what it passes by is not a bid that it lost."""
+    one = seller(pricing="undercutting", undercut_bids=1, bid_permille=250)
+    requests = [number.to_bytes(32, "big") for number in range(2_000)]
+    chosen = [one.bid(request) for request in requests]
+    assert 400 < sum(chosen) < 600
+    assert [one.bid(request) for request in requests] == chosen
+    silent = seller(pricing="undercutting", undercut_bids=1, bid_permille=0)
+    assert not any(map(silent.bid, requests))
+    assert price(silent) == 60_000_000
