@@ -14,7 +14,7 @@ import click
 from protocol.errors import ConfigError
 from protocol.units import NS_PER_S, format_credits
 from simnet import run_directory, scenario_file
-from simnet.cli_results import report_command
+from simnet.cli_results import compare_command, report_command
 from simnet.cli_status import plainly
 from simnet.cli_sweep import sweep_command
 from simnet.estimate import MIB, estimate, memory_available_bytes
@@ -37,6 +37,7 @@ def main() -> None:
 
 
 main.add_command(report_command)
+main.add_command(compare_command)
 main.add_command(sweep_command)
 
 

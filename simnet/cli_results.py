@@ -1,10 +1,11 @@
-"""Commands that read what runs left (floor F5): `simnet report`."""
+"""Commands that read what runs left (floor F5): `simnet report`, `simnet compare`."""
 
 import json
 from pathlib import Path
 
 import click
 
+from simnet import compare
 from simnet.cli_status import plainly
 from simnet.report import REPORT_FILE, write_csv, write_plots, write_report
 from simnet.tables_read import RunTables
@@ -33,3 +34,31 @@ def report_command(
     click.echo(f"wrote {page} ({size // 1_000} kB)")
     for path in files:
         click.echo(f"wrote {path}")
+
+
+@click.command("compare")
+@click.argument("one", metavar="A", type=click.Path(path_type=Path))
+@click.argument("other", metavar="B", type=click.Path(path_type=Path))
+@click.option("--out", metavar="FILE", help="Draw both on one HTML page too.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@plainly
+def compare_command(one: Path, other: Path, out: str | None, as_json: bool) -> None:
+    """Two runs: what was set otherwise, and what came of it."""
+    folders = (one, other)
+    rows, changed = compare.figures(folders), compare.differences(*folders)
+    if out:
+        compare.write_comparison(folders, Path(out))
+    if as_json:
+        told = {
+            "set": {key: [first, second] for key, first, second in changed},
+            "figures": {label: [first, second] for label, first, second in rows},
+        }
+        click.echo(json.dumps(told))
+        return
+    for key, first, second in changed:
+        click.echo(f"set {key}: {first} -> {second}")
+    for label, left, right in rows:
+        change = compare.change(left, right)
+        click.echo(f"{label:40} {left:12.4g} {right:12.4g}  {change}")
+    if out:
+        click.echo(f"wrote {out}")

@@ -223,3 +223,26 @@ def test_hhi_and_gini(amounts: list[int], index: int, unequal: float) -> None:
     """A monopoly, perfect equality, one of four has all, nobody has anything."""
     assert hhi(np.array(amounts)) == index
     assert gini(np.array(amounts)) == pytest.approx(unequal)
+
+
+def test_two_runs_are_compared(tiny: Path, hopeless: Path, tmp_path: Path) -> None:
+    """What was set otherwise, the figures that both have, and a page; a run equals itself."""
+
+    def compare(*arguments: str) -> tuple[int, str]:
+        result = CliRunner().invoke(main, ["compare", *arguments])
+        return result.exit_code, result.stdout
+
+    page = tmp_path / "page.html"
+    status, told = compare(str(tiny), str(hopeless), "--out", str(page), "--json")
+    found = json.loads(told)
+    assert status == 0
+    assert found["set"]["duration_s"] == ["20", "10"]
+    assert found["set"]["providers.dear.price_permille"] == ["1500", "-"]
+    assert found["figures"]["requests done, %"] == [100, 0]
+    assert "<svg" in page.read_text()
+    assert "https:" not in page.read_text()
+    status, told = compare(str(tiny), str(tiny))
+    assert status == 0
+    assert told
+    assert all(line.endswith("  =") for line in told.splitlines())
+    assert compare(str(tiny), str(tmp_path))[0] == 2
