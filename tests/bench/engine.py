@@ -39,6 +39,7 @@ from engine.native import build_name
 from engine.settings import available_threads
 from tests.bench.serving import llama_server
 from tests.bench.serving.model import WEIGHTS, PromptMaker, make_model
+from tests.bench.serving.table import HEAD, lines
 from tests.bench.serving.timing import Round, processor_ns
 
 PROMPT_TOKENS = (16, 512)
@@ -281,9 +282,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.json:
         print(json.dumps(found))
         return
-    for name, levels in found["weights"].items():
-        for level, each in levels.items():
-            print(name, level, *(f"{key}={value}" for key, value in each.items()))
+    print(*HEAD, *lines(found), sep="\n")
 
 
 if __name__ == "__main__":

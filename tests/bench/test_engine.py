@@ -13,6 +13,7 @@ from engine.embedded import embedded_model_path
 from tests.bench import engine
 from tests.bench.serving import http_side
 from tests.bench.serving.model import Request, words
+from tests.bench.serving.table import lines
 from tests.bench.serving.timing import Round
 
 
@@ -31,6 +32,7 @@ def test_it_runs_on_the_embedded_model(tmp_path: Path, capsys: pytest.CaptureFix
         assert level["ratio_sequential"] > 0
         assert level["ratio_trio_busy"] > 0
     assert found["machine"]["threads"] == 1
+    assert [row.split()[3] for row in lines(found)] == ["1", "2"]
 
 
 def done(input_tokens: int, output_tokens: int, ttft_ns: int) -> dict[str, Any]:
