@@ -165,7 +165,7 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _refusal(self, path: str, headers: dict[bytes, bytes]) -> ApiError | None:
-        if path == "/healthz":
+        if path in ("/healthz", "/readyz"):
             return None
         if self._token is not None:
             sent = headers.get(b"authorization", b"")

@@ -55,7 +55,7 @@ def _post(summary: str, body: str, *kinds: str) -> Json:
     }
 
 
-def _get(summary: str, *names: str) -> Json:
+def _get(summary: str, *names: str, kind: str = "application/json") -> Json:
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in names
@@ -64,7 +64,7 @@ def _get(summary: str, *names: str) -> Json:
         "get": {
             "summary": summary,
             "parameters": parameters,
-            "responses": _answers("application/json"),
+            "responses": _answers(kind),
         }
     }
 
@@ -86,6 +86,8 @@ def openapi_document() -> Json:
             "/v1/models/{name}": _get("One of them", "name"),
             "/rpc": _post("JSON-RPC 2.0 calls", "Rpc", "application/json"),
             "/healthz": _get("Whether the process answers"),
+            "/readyz": _get("Whether somebody can be asked"),
+            "/metrics": _get("What Prometheus reads", kind="text/plain"),
         },
         "components": {
             "schemas": {**schemas, "Error": _ERROR, "Rpc": _RPC},

@@ -214,3 +214,14 @@ def test_json_rpc(api: Daemon) -> None:
     assert httpx.post(url, json=[{**batch[2], "id": None}]).status_code == 200
     notification = {"jsonrpc": "2.0", "method": "listModels"}
     assert httpx.post(url, json=notification).status_code == 204
+
+
+def test_watching(api: Daemon) -> None:
+    """What a supervisor and Prometheus ask for."""
+    base = api.ready["api"].removesuffix("/v1")
+    assert httpx.get(f"{base}/readyz").json() == {"status": "ready"}
+    httpx.get(f"{base}/nowhere")
+    answer = httpx.get(f"{base}/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert 'peerd_http_requests_total{path="other",status="404"}' in answer.text
+    assert "peerd_topic_peers 1\n" in answer.text

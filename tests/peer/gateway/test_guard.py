@@ -65,6 +65,8 @@ async def test_with_a_token_the_token_decides(header: str, status: int | None) -
 async def test_without_the_header_nobody_is_let_in_but_probes() -> None:
     assert await reached("secret", host="127.0.0.1") == 401
     assert await reached("secret", path="/healthz") is None
+    assert await reached("secret", path="/readyz") is None
+    assert await reached("secret", path="/metrics") == 401
 
 
 @pytest.mark.parametrize(
