@@ -182,10 +182,11 @@ class Ledger:
         return record
 
     def finish_replay(self) -> None:
-        """After a restart a payee may have sent all that it reserved."""
+        """After a restart a payee may have sent all that it reserved, and more if its log was
+        put back; what it knows for certain are its receipts."""
         for channel in self.channels.values():
             for lane in channel.lanes.values():
-                lane.exact = lane.due_ucr >= lane.reserved_ucr
+                lane.exact = lane.result is not None
                 lane.due_ucr = max(lane.due_ucr, lane.reserved_ucr)
 
     def _channel(self, cid: bytes) -> Channel:

@@ -75,11 +75,21 @@ class PayerReestablish:
         if agreed is not None:
             self._context.append(agreed)
         if channel.total_ucr > message.total_ucr:
-            self._context.send(session, self._payer.sign_again(channel))
+            self._send_again(session, channel, message)
         self._payer.settle(session, channel)
         self._breaks.resumed(channel, going_on)
         self._top_ups.repeat(session, channel)
         return channel
+
+    def _send_again(self, session: SessionKey, channel: Channel, message: Reestablish) -> None:
+        """The last voucher, the same bytes; stated anew where it says less than the payee, whose
+        log lost what it delivered, needs to hear."""
+        theirs = sum(claim.due_ucr for claim in message.lanes[:1])
+        lost = theirs < channel.settled_due_ucr + channel.audited_ucr
+        if lost and sum(claim.due_ucr for claim in channel.issued) < channel.due_ucr:
+            self._payer.repeat(session, channel)
+        else:
+            self._context.send(session, self._payer.sign_again(channel))
 
     def _agreed(
         self, channel: Channel, claims: tuple[LaneClaim, ...], prices: list[tuple[Lane, int]]
@@ -188,7 +198,8 @@ class PayeeReestablish:
         if len(lanes) < limits.LANES_PER_CHANNEL_MAX and lanes[-1].lane < channel.lane_last:
             # A payer that lost records must not use a lane's number again.
             last = channel.lane_last
-            lanes = (*lanes, LaneClaim(last, 0, channel.closed.get(last, 0)))
+            known = LaneClaim(last, 0, channel.closed.get(last, 0))
+            lanes = (*lanes, claimed.get(last, known))
         context.send(session, Reestablish(channel.cid, channel.total_ucr, lanes, channel.voucher))
         done = [channel.lanes[number] for number in going_on if number not in claimed]
         self._serving.go_on(session, channel, [*resumed, *(lane.claim() for lane in done)])

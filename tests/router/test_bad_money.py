@@ -90,8 +90,10 @@ TABLE: dict[str, Bad] = {
         "channel.bad_signature", lambda p: p.voucher(2_000, network="else")
     ),
     "voucher, lanes unordered": Bad("channel.bad_lanes", lambda p: p.voucher(2_000, UNORDERED)),
-    "close, old total": Bad("channel.close_mismatch", lambda p: close(p, PAID - 1), offence=False),
-    "close, too much": Bad("channel.close_mismatch", lambda p: close(p, DEPOSIT), offence=False),
+    "close, old total": Bad(
+        "channel.close_mismatch", lambda p: close(p, p.channel().due_ucr - 1), offence=False
+    ),
+    "close, too much": Bad("channel.unpaid", lambda p: close(p, DEPOSIT), offence=False),
     "close, another network's": Bad(
         "channel.bad_signature", lambda p: close(p, p.channel().due_ucr, "else")
     ),
