@@ -56,7 +56,7 @@ def explanation_json(found: Explanation) -> Json:
         "awards": [_tried_json(one) for one in found.tried],
         "paid_ucr": found.paid_ucr,
         "receipt_id": found.receipt_id.hex() or None,
-        "error": found.code or None,
+        "code": found.code or None,
         "detail": found.detail or None,
         "ended": bool(found.ended_at_ns),
         "source": "memory",
@@ -131,7 +131,7 @@ def _awards_json(awards: Iterable[records.AwardJudged]) -> Json:
         ],
         "paid_ucr": sum(award.paid_ucr for award in listed),
         "receipt_id": last.receipt_id.hex() or None,
-        "error": last.code or None,
+        "code": last.code or None,
         "ended": True,
         "source": "log",
     }

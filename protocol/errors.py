@@ -180,6 +180,7 @@ CODES: Final[dict[str, str]] = {
     "api.wrong_method": "the path does not take this method",
     "api.too_large": "the body is over 4 MiB",
     "api.wrong_content_type": "the body has to be application/json",
+    "api.key_reused": "this Idempotency-Key came with another body before; take a new key",
     "api.too_many": "too many requests run at once; try again in a moment",
 }
 

@@ -404,6 +404,10 @@ API_CHOICES_MAX: Final = 8
 API_TEXTS_PER_JOB: Final = 16
 API_TEXTS_MAX: Final = API_CHOICES_MAX * API_TEXTS_PER_JOB
 TOOLS_MAX: Final = 32
+# Idempotency keys of a day, and the answers that they stand for.
+API_KEYS_MAX: Final = 1_024
+API_KEY_BYTES_MAX: Final = 255
+API_KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
 # Programs that use the tools at once, and how long one that says nothing is remembered.
 MCP_SESSIONS_MAX: Final = 128
 MCP_IDLE_S: Final = 600

@@ -30,6 +30,7 @@ class Job:
     paid_ucr: int = 0
     last_code: str = ""
     median_ucr: int = 0  # what such a job usually costs; 0 when that is not known
+    over_cap_ucr: int = 0  # the least that was asked over the cap; 0 for nothing
     explanation: Explanation | None = None
     direct: bool = False  # the award goes to a standing offer, before any auction
 

@@ -31,9 +31,16 @@ class MarketPrices:
 
     def median_ucr(self, model: str, input_tokens: int, output_tokens: int, now_ns: int) -> int:
         """The lower median of what such a job would have cost lately; 0 when too few sell it."""
-        costs = sorted(
+        costs = self._costs(model, input_tokens, output_tokens, now_ns)
+        return costs[(len(costs) - 1) // 2] if len(costs) >= SELLERS_MIN else 0
+
+    def least_ucr(self, model: str, input_tokens: int, output_tokens: int, now_ns: int) -> int:
+        """The least that such a job would have cost lately; 0 when nobody sold it."""
+        return next(iter(self._costs(model, input_tokens, output_tokens, now_ns)), 0)
+
+    def _costs(self, model: str, input_tokens: int, output_tokens: int, now_ns: int) -> list[int]:
+        return sorted(
             cost_ucr(input_tokens, output_tokens, input_price, output_price)
             for input_price, output_price, at_ns in self._models.get(model, {}).values()
             if now_ns - at_ns <= RECENT_NS
         )
-        return costs[(len(costs) - 1) // 2] if len(costs) >= SELLERS_MIN else 0

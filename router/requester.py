@@ -219,6 +219,9 @@ class Requester:
         job.queue = rank(job.bids)
         if not job.queue:
             codes = [code for code in job.bidders.values() if code]
+            if job.over_cap_ucr and set(codes) <= {"request.price_too_low"}:
+                self.fail(job, "request.price_too_low", _short(job))
+                return
             code = codes[0] if codes else "request.no_bids"
             nobody = f"nobody bid on model {job.ask.model!r}"
             self.fail(job, code, f"{len(codes)} bids, none acceptable" if codes else nobody)
@@ -276,3 +279,9 @@ class Requester:
             self.awarding.give_up(job, "chunk.stalled")
         elif key.kind == "stall":
             self.fail(job, "chunk.stalled", "")
+
+
+def _short(job: Job) -> str:
+    """How much the cap lacks for the cheapest that was asked."""
+    least_ucr, cap_ucr = job.over_cap_ucr, job.ask.price_max_ucr
+    return f"up to {least_ucr} ucr are asked, {least_ucr - cap_ucr} over the cap of {cap_ucr}"

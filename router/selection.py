@@ -35,6 +35,9 @@ class Selection:
         ask: Request = job.request.message
         sizes = (ask.input_tokens_max, ask.output_tokens_max)
         job.median_ucr = self._prices.median_ucr(ask.model, *sizes, self._context.now_ns)
+        least_ucr = self._prices.least_ucr(ask.model, *sizes, self._context.now_ns)
+        # Who would ask more than the cap stays silent: this says why nobody answers.
+        job.over_cap_ucr = least_ucr if least_ucr > ask.price_max_ucr else 0
         if job.explanation is not None:
             job.explanation.median_ucr = job.median_ucr
 
@@ -51,6 +54,10 @@ class Selection:
             self._check(job, scored, standing)
         except RemoteError as error:
             code, detail = error.code, error.detail
+            if code == "request.price_too_low":
+                job.over_cap_ucr = min(
+                    job.over_cap_ucr or scored.cost_max_ucr, scored.cost_max_ucr
+                )
         prices = (bid.input_price_ucr, bid.output_price_ucr)
         self._prices.saw(job.ask.model, provider, *prices, now_ns)
         if job.explanation is not None:

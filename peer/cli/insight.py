@@ -60,7 +60,7 @@ def explain_command(directory: Path, request: str, as_json: bool) -> None:
     for award in found["awards"]:
         console.print(_award_line(award))
     paid = format_credits(found["paid_ucr"])
-    end = found["error"] or (f"receipt {found['receipt_id']}" if found["receipt_id"] else "")
+    end = found["code"] or (f"receipt {found['receipt_id']}" if found["receipt_id"] else "")
     state = end or ("ended" if found["ended"] else "running")
     console.print(f"{state}; {paid} credits")
 

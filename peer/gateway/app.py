@@ -198,11 +198,16 @@ async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     return error_response(ApiError(code, f"{request.method} {request.url.path}"[:120]))
 
 
-def make_app(gateway: Gateway, token: str | None, more: Sequence[BaseRoute] = ()) -> ASGIApp:
-    """The ASGI application, with `more` paths than OpenAI's."""
+def make_app(
+    gateway: Gateway,
+    token: str | None,
+    more: Sequence[BaseRoute] = (),
+    within: Callable[[ASGIApp], ASGIApp] = lambda app: app,
+) -> ASGIApp:
+    """The ASGI application, with `more` paths than OpenAI's, and what goes `within` the guard."""
     handlers: dict[Any, Callable[[Request, Exception], Awaitable[JSONResponse]]] = {
         PeerdError: _on_error,
         HTTPException: _on_http_error,
     }
     app = Starlette(routes=[*gateway.routes(), *more], exception_handlers=handlers)
-    return Guard(app, token)
+    return Guard(within(app), token)

@@ -189,6 +189,8 @@ class _Sender:
             return
         status = status_of(error.code)
         headers = {"retry-after": str(RETRY_AFTER_S)} if status in (429, 503) else {}
+        if isinstance(error, ApiError) and error.paid_ucr:
+            headers["x-peerd-cost-ucr"] = str(error.paid_ucr)
         await self.whole(value, headers, status)
 
 

@@ -19,6 +19,7 @@ _STATUS: Final[dict[str, int]] = {
     "api.wrong_method": 405,
     "api.too_large": 413,
     "api.wrong_content_type": 415,
+    "api.key_reused": 422,
     "api.too_many": 429,
     "request.price_too_low": 402,
     "channel.advance_limit": 402,
@@ -60,6 +61,7 @@ class ApiError(PeerdError):
     def __init__(self, code: str, detail: str = "", *, param: str | None = None) -> None:
         super().__init__(code, detail)
         self.param = param
+        self.paid_ucr = 0
 
 
 def status_of(code: str) -> int:
@@ -88,4 +90,6 @@ def failure(event: events.Failed) -> ApiError:
     if event.paid_ucr:
         detail = f"{detail}; " if detail else ""
         detail += f"{event.paid_ucr} ucr were paid for what arrived"
-    return ApiError(event.code if event.code in CODES else "provider.refused", detail)
+    error = ApiError(event.code if event.code in CODES else "provider.refused", detail)
+    error.paid_ucr = event.paid_ucr
+    return error

@@ -82,6 +82,8 @@ def openapi_document() -> Json:
             "/v1/chat/completions": _post("A chat's next turn", "ChatBody", *streams),
             "/v1/completions": _post("A text continued", "CompletionBody", *streams),
             "/v1/embeddings": _post("A vector for each text", "EmbeddingBody", "application/json"),
+            "/v1/quote": _post("What a chat would cost", "ChatBody", "application/json"),
+            "/v1/requests/{id}/explain": _get("Why a request went where it went", "id"),
             "/v1/models": _get("What can be asked for"),
             "/v1/models/{name}": _get("One of them", "name"),
             "/rpc": _post("JSON-RPC 2.0 calls", "Rpc", "application/json"),

@@ -3,6 +3,7 @@
 import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -17,7 +18,9 @@ from peer.config import RequesterConfig
 from peer.control import Method
 from peer.gateway.app import Gateway, make_app
 from peer.gateway.exchange import Market
+from peer.gateway.insight import Insight
 from peer.gateway.metrics import Counted, HttpCounts, watch_routes
+from peer.gateway.once import Once
 from peer.gateway.rpc import Rpc, rpc_route
 from peer.offered import Model
 from protocol import limits
@@ -93,10 +96,12 @@ async def serve_gateway(
             tools = mcp_server(client, gateway.place)
             more: list[BaseRoute] = [rpc_route(Rpc(client, gateway.place))]
             more += mcp_routes(tools, guarded=settings.token is not None)
+            more += Insight(market, methods, defaults, gateway.place).routes()
             counts = HttpCounts()
             more += watch_routes(client, market, counts)
             paths = (getattr(route, "path", "") for route in [*gateway.routes(), *more])
-            app: Any = Counted(make_app(gateway, settings.token, more), paths, counts)
+            once = partial(Once, start=nursery.start_soon)
+            app: Any = Counted(make_app(gateway, settings.token, more, once), paths, counts)
             await nursery.start(_run_sessions, tools)
             binds = await nursery.start(serve, app, config)
             log.info("gateway.ready", url=f"{binds[0]}/v1")

@@ -121,3 +121,9 @@ def test_what_is_said_goes_before_what_is_configured(
 def test_weights_over_the_whole_are_refused() -> None:
     with pytest.raises(ConfigError, match="1000"):
         choice_of(**choosing(RequesterConfig(), {"price_weight": 600, "reputation_weight": 600}))
+
+
+def test_an_explanation_is_no_error_to_the_control_socket() -> None:
+    """A line with `error` ends a call, one with `end` too: neither is a name in it."""
+    found = explanation_json(Explanation(bytes(32), make_ask(), NOW_NS))
+    assert not {"error", "end"} & found.keys()

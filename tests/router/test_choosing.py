@@ -373,3 +373,16 @@ def test_an_explanation_says_all_of_it() -> None:
     assert found.paid_ucr == requester.node.context.ledger.balance().spent_ucr > 0
     assert found.receipt_id == requester.heard(events.Done)[0].receipt_id
     assert found.ended_at_ns > found.started_at_ns
+
+
+def test_a_cap_under_all_known_prices_says_by_how_much() -> None:
+    """Providers that would be over the cap are silent; what they asked before says why."""
+    world = make_world()
+    requester = world.peers[-1]
+    complete(world, requester, 1)
+    cost_ucr = requester.heard(events.BidSeen)[0].cost_max_ucr
+    world.give(requester, make_ask(2, price_max_ucr=cost_ucr - 4))
+    world.run(NS_PER_S)
+    assert failure(requester, 2) == "request.price_too_low"
+    told = requester.heard(events.Failed)[-1]
+    assert told.detail == f"up to {cost_ucr} ucr are asked, 4 over the cap of {cost_ucr - 4}"
