@@ -24,6 +24,7 @@ from simnet.replay import Replay
 from simnet.report import REPORT_FILE, write_report
 from simnet.runner import Check, Run
 from simnet.scenario import Scenario
+from simnet.shrink import shrink
 from simnet.simulation import EPOCH_NS, Simulation
 from simnet.tables_read import RunTables
 
@@ -97,6 +98,9 @@ def _check_memory(scenario: Scenario, memory_mib: int | None, quiet: bool) -> in
     show_default=True,
     help="What must hold is checked after every step, at the end, or not.",
 )
+@click.option(
+    "--shrink", "shrinks", is_flag=True, help="If a check fails, look for a smaller scenario."
+)
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @plainly
@@ -108,6 +112,7 @@ def run_command(
     as_report: bool,
     memory_mib: int | None,
     check: Check,
+    shrinks: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -135,12 +140,27 @@ def run_command(
         recorder.close()
     progress.done()
     summary["run_dir"] = str(directory)
+    if shrinks and summary["faults"]:
+        summary["shrunk"] = str(_shrunk(run, summary, directory, quiet=quiet))
     run_directory.end(directory, summary)
     if as_report:
         write_report(RunTables(directory), directory / REPORT_FILE)
     click.echo(json.dumps(summary) if as_json else _told(summary))
     if not summary["checks_ok"]:
         sys.exit(1)
+
+
+def _shrunk(run: Run, summary: dict[str, Any], directory: Path, *, quiet: bool) -> Path:
+    """The file of a smaller scenario in which the same rule breaks."""
+
+    def told(line: str) -> None:
+        if not quiet:
+            click.echo(f"simnet: still fails, run {line}", err=True)
+
+    smaller = shrink(run.scenario, summary, run.beside, check=run.check, told=told)
+    path = directory / "shrunk.toml"
+    path.write_text(scenario_file.write(smaller, comments=False), "utf-8")
+    return path
 
 
 def _told(summary: dict[str, Any]) -> str:
@@ -165,6 +185,8 @@ def _told(summary: dict[str, Any]) -> str:
     if "failure" in summary:
         made = f"seed {summary['seed']}, commit {run_directory.commit() or 'unknown'}"
         lines.append(f"{made}; see what led to it: simnet replay {summary['run_dir']}")
+    if "shrunk" in summary:
+        lines.append(f"smaller: simnet run {summary['shrunk']} --seed {summary['seed']}")
     if not summary["complete"]:
         lines.append(f"INCOMPLETE: stopped by {summary['stopped_by']}")
     lines.append(f"trace {summary['trace_hash']}  seed {summary['seed']}")

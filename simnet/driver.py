@@ -75,6 +75,7 @@ class Driver:
         self._opened = OpenedOnce(network, self.verified)
         self._trace = Trace()
         self.steps = 0
+        self.stepping = 0  # the node whose step is the last that began
         # For checkers and replays: told of every step, before (None: its timer) and after it,
         # with what the node wants.
         self.before_step: Callable[[Peer, Input | None], None] | None = None
@@ -147,6 +148,7 @@ class Driver:
         elif kind is SessionOpened or kind is SessionClosed:
             self._forget(peer, item.session)  # type: ignore[union-attr]
         self.steps += 1
+        self.stepping = peer.index
         if self.before_step is not None:
             self.before_step(peer, item)
         self._take(peer, peer.node.receive(item, now_ns + peer.skew_ns))
@@ -211,6 +213,7 @@ class Driver:
             return
         peer.timer_ns = None
         self.steps += 1
+        self.stepping = peer.index
         if self.before_step is not None:
             self.before_step(peer, None)
         self._take(peer, peer.node.handle_timer(self.clock.now_ns + peer.skew_ns))

@@ -6,6 +6,7 @@ is shown, and a stop keeps what there is and marks it.
 
 import gc
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +66,10 @@ class Run:
             self._phases(simulation)
         except CheckFailed as failure:
             self.failure, self.stop = failure, "check"
+        except (ArithmeticError, AssertionError, LookupError, TypeError, AttributeError) as error:
+            if self.check != "every":
+                raise
+            self.failure, self.stop = raised(simulation, error), "check"
         finally:
             gc.set_threshold(*thresholds)
             gc.unfreeze()
@@ -180,6 +185,14 @@ class Run:
             "checks_ok": not faults and not self.stop,
             "faults": faults[:100],
         }
+
+
+def raised(simulation: Simulation, error: Exception) -> CheckFailed:
+    """An error of the code itself, as a rule that broke: no step of a node raises."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    detail = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+    steps, now_ns = simulation.steps, simulation.clock.now_ns
+    return CheckFailed("no step raises", detail, simulation.stepping, steps, now_ns)
 
 
 def quantiles_ms(times_ns: list[int]) -> dict[str, float]:

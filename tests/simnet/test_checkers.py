@@ -17,6 +17,7 @@ from router.actions import Action, Append, StartJob
 from router.context import Context
 from router.payee import Payee
 from router.payer import Payer
+from simnet import scenario_file
 from simnet.driver import Driver
 from simnet.peer import Peer
 from tests.simnet.test_cli import TINY, simnet
@@ -156,3 +157,34 @@ def test_a_replay_of_nothing_is_wrong_input(tmp_path: Path) -> None:
     assert (status, "no check failed" in told) == (2, True)
     status, told, _ = simnet("replay", str(out), "--step", "30", "--node", "1")
     assert (status, "next" in told) == (0, True)
+
+
+def test_a_core_that_raises_is_a_broken_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run ends with the step, the node and the place, not with a traceback."""
+
+    def fail(self: Payee, *arguments: Any) -> int:
+        raise KeyError("gone")
+
+    monkeypatch.setattr(Payee, "send_limit_ucr", fail)
+    told = summary_of(scenario())
+    assert told["failure"]["rule"] == "no step raises"
+    assert "KeyError" in told["failure"]["detail"]
+    assert told["failure"]["step"] > 0
+
+
+def test_a_failing_scenario_shrinks_to_what_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One seller and one asker are enough to break this rule; the faults have no part in it."""
+    file, out = tmp_path / "large.toml", tmp_path / "run"
+    fault = '[[faults]]\nkind = "skew"\nat_s = 1\n'
+    file.write_text(f"nodes = 20\n[[providers]]\ncount = 5\n{fault}")
+    lower_total(monkeypatch)
+    status, told, _ = simnet("run", str(file), "--out", str(out), "--no-tables", "-q", "--shrink")
+    assert status == 1
+    assert f"smaller: simnet run {out / 'shrunk.toml'}" in told
+    smaller = scenario_file.load(out / "shrunk.toml")
+    assert (smaller.nodes, smaller.providers[0].count, smaller.requesters[0].count) == (2, 1, 1)
+    assert smaller.faults == ()
+    again = summary_of(smaller)
+    assert again["failure"]["rule"] == "I5 accepted totals strictly rise"
