@@ -90,6 +90,7 @@ class Selection:
         points = scored.score * (WEIGHTS_SUM - weight) // WEIGHTS_SUM
         points += weight * (UNIT - reputation) * SCORE_UNIT // UNIT
         suspended = self._breakers.suspended(scored.signed.sender, now_ns)
+        suspended = suspended or standing.is_ejected(now_ns)
         return replace(scored, score=points, reputation=reputation, suspended=suspended)
 
     def _check(self, job: Job, scored: ScoredBid, standing: Standing) -> None:
@@ -97,7 +98,7 @@ class Selection:
         choice, now_ns = job.ask.choice, self._context.now_ns
         named = scored.signed.sender in job.ask.filters.providers_only
         points = standing.score(now_ns)
-        if standing.is_ejected(now_ns) and not named:
+        if standing.lied and standing.is_ejected(now_ns) and not named:
             raise RemoteError("bid.low_reputation", f"{points}, ejected", penalize=False)
         if points < choice.reputation_min:
             detail = f"{points}, at least {choice.reputation_min} wanted"

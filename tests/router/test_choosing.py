@@ -154,7 +154,7 @@ def test_a_dominated_bid_never_wins_and_arrival_does_not_matter(
     ("choice", "good", "bad", "code"),
     [
         (Choice(), 0, 0, ""),
-        (Choice(), 0, 3, "bid.low_reputation"),  # ejected
+        (Choice(), 0, 3, ""),  # ejected, but for no lie: it comes last
         (Choice(reputation_min=600), 0, 0, "bid.low_reputation"),
         (Choice(reputation_min=600), 3, 0, ""),
         (Choice(completed_min=3), 2, 0, "bid.low_reputation"),
@@ -172,6 +172,21 @@ def test_filters(choice: Choice, good: int, bad: int, code: str) -> None:
     context.ledger.reputation.standing(signer.public_key, MODEL).updated_at_ns = NOW_NS
     bid = make_bid(job.request, signer)
     assert selecting.weigh(job, bid.signed, bid.bid)[1] == code
+
+
+def test_who_failed_comes_last_and_who_lied_is_refused() -> None:
+    """Regression: an only seller whose engine broke three times was out of reach."""
+    for outcome, code in ((Outcome.FAILED, ""), (Outcome.LIED, "bid.low_reputation")):
+        selecting, context = selection()
+        job, signer = job_for(Choice(), Strategy(500, 500)), stranger(1)
+        for _ in range(3):
+            context.ledger.apply(judged(outcome, provider=signer.public_key, model=MODEL))
+        context.now_ns = NOW_NS
+        context.ledger.reputation.standing(signer.public_key, MODEL).updated_at_ns = NOW_NS
+        bid = make_bid(job.request, signer)
+        scored, found = selecting.weigh(job, bid.signed, bid.bid)
+        assert found == code
+        assert scored.suspended
 
 
 def test_an_off_market_price_is_refused() -> None:
