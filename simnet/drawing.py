@@ -83,6 +83,9 @@ def to_svg(drawn: Any) -> str:
 
 def to_png(drawn: Any) -> bytes:
     """The figure as a picture on white; its ink is nearly black as it is."""
+    for axes in drawn.axes:
+        for line in (*axes.get_xgridlines(), *axes.get_ygridlines()):
+            line.set_color("#8a939e")
     file = io.BytesIO()
     drawn.savefig(file, format="png", dpi=110, facecolor="#ffffff")
     return file.getvalue()

@@ -169,6 +169,8 @@ def failures(run: RunTables) -> Plot | None:
         bottom += height
     axes.set_xlabel("virtual time, s")
     axes.set_ylabel("requests that failed")
+    axes.set_ylim(0, max(1.0, float(bottom.max())) * 1.35)  # room for the legend
+    axes.yaxis.get_major_locator().set_params(integer=True)
     if down.any():
         other = axes.twinx()
         times, gone = _over_time(seconds(series["at_ns"]), down * 100, np.mean)

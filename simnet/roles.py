@@ -68,6 +68,11 @@ class Roles:
         """What a provider sells."""
         return self._sells[index]
 
+    def adversary(self, index: int) -> str:
+        """The kind of adversary that a node is; empty when honest."""
+        kind = self.adversaries.get(index)
+        return "" if kind is None else str(kind.__struct_config__.tag)
+
     def role(self, index: int) -> tuple[str, str]:
         """A node's part, and its group."""
         if index in self.providers:

@@ -146,6 +146,7 @@ class Run:
                     len(simulation.gossip.meshes.neighbours[index]),
                     seller.machine.gpu.name if seller else "",
                     ",".join(model.name for model in seller.models) if seller else "",
+                    roles.adversary(index),
                 ),
             )
 

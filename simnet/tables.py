@@ -21,6 +21,7 @@ TABLES: Final[dict[str, Columns]] = {
         ("degree", INT, "connections"),
         ("gpu", TEXT, "a provider's class of machine"),
         ("models", TEXT, "what it sells, by commas"),
+        ("adversary", TEXT, "what it does against the rules; empty when honest"),
     ),
     "messages": (
         ("message", INT, "number of a gossip message"),

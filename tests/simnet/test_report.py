@@ -172,6 +172,18 @@ def test_what_fails_is_drawn_against_what_is_down(hopeless: Path) -> None:
     assert "This run has no data for: latencies, shares, revenue, exposure." in page
 
 
+def test_adversaries_stand_beside_the_honest(tmp_path: Path) -> None:
+    """Their groups are named in the table of nodes, and red in the drawing."""
+    text = TINY + '[[adversaries]]\nkind = "vanish"\ngroup = "dear"\n'
+    run = RunTables(ran(tmp_path, text))
+    told = dict(zip(run.groups.tolist(), run["nodes"]["adversary"].tolist(), strict=True))
+    assert told == {"": "", "cheap": "", "dear": "vanish", "requesters": ""}
+    plot = next(plot for plot in plots.draw(run)[0] if plot.name == "revenue")
+    assert plot.caption.endswith(" Red: adversaries.")
+    honest, red = (bar.get_facecolor() for bar in plot.drawn.axes[0].patches)
+    assert honest != red
+
+
 def test_revenue_is_the_jobs(tiny: Path) -> None:
     """What providers earned is what was paid."""
     run = RunTables(tiny)
