@@ -118,7 +118,8 @@ class Channel:
     those that the payer counter-signed under them. The salts and
     `open_signature`, the payer's, are kept as evidence for others.
     `offered_ucr` is the deposit that the payer last offered, `deadline_ns` the end of the
-    challenge period, `disputed_ucr` what the payer keeps back for good.
+    challenge period, `disputed_ucr` what the payer keeps back for good. `replayed_last` is the
+    highest lane that this process knows from its log alone, which may be an old copy.
     """
 
     cid: bytes
@@ -134,6 +135,7 @@ class Channel:
     issued: tuple[LaneClaim, ...] = ()
     lanes: dict[int, Lane] = field(default_factory=dict)
     lane_last: int = 0
+    replayed_last: int = 0
     settled_due_ucr: int = 0
     settled_lanes: int = 0
     closed: dict[int, int] = field(default_factory=dict)

@@ -185,6 +185,7 @@ class Ledger:
         """After a restart a payee may have sent all that it reserved, and more if its log was
         put back; what it knows for certain are its receipts."""
         for channel in self.channels.values():
+            channel.replayed_last = channel.lane_last
             for lane in channel.lanes.values():
                 lane.exact = lane.result is not None
                 lane.due_ucr = max(lane.due_ucr, lane.reserved_ucr)

@@ -74,11 +74,12 @@ class PayerReestablish:
             close_lane(self._context, channel, lane.claim(), due_ucr)
         if agreed is not None:
             self._context.append(agreed)
+        # In this order: a payee that was put back may have lost the deposit that they need.
+        self._top_ups.repeat(session, channel)
         if channel.total_ucr > message.total_ucr:
             self._send_again(session, channel, message)
         self._payer.settle(session, channel)
         self._breaks.resumed(channel, going_on)
-        self._top_ups.repeat(session, channel)
         return channel
 
     def _send_again(self, session: SessionKey, channel: Channel, message: Reestablish) -> None:
@@ -105,14 +106,15 @@ class PayerReestablish:
         theirs = LaneClaim(0, 0, 0)
         if claims and claims[0].lane == 0:
             theirs = claims[0]
-        agreed = max(ours, theirs.due_ucr)
-        if agreed - ours <= channel.disputed_ucr:
-            agreed = ours  # it counts what we dispute, and may
         broken = [lane.lane for lane, _ in prices]
         lanes = channel.lanes.values()
         running = sum(x.due_ucr for x in lanes if x.lane not in broken) - audited
-        signed = max(channel.total_ucr, sum(claim.due_ucr for claim in channel.issued))
-        if agreed + running > max(signed, channel.due_ucr):
+        stated = sum(claim.due_ucr for claim in channel.issued)
+        # An adopted voucher may state lanes that we forgot, and that the payee has not closed.
+        agreed = max(ours, theirs.due_ucr, stated - running)
+        if agreed - ours <= channel.disputed_ucr:
+            agreed = ours  # it counts what we dispute, and may
+        if agreed + running > max(channel.total_ucr, stated, channel.due_ucr):
             raise RemoteError("channel.bad_reestablish", "more than we signed")
         last = max((claim.lane for claim in claims), default=0)
         if agreed == ours and last <= channel.lane_last:
@@ -188,9 +190,11 @@ class PayeeReestablish:
             raise RemoteError("channel.frozen", penalize=False)
         channel.check(ChannelEvent.REESTABLISH)
         claimed = _check_claims(channel, message.lanes)
-        going_on = self._serving.take_wanted(channel, claimed)
+        counted = _counts_receipts(channel, claimed)
+        going_on = self._serving.take_wanted(channel, claimed, counted=counted)
         resumed = [claimed[number] for number in going_on if number in claimed]
         answer = self._settle(channel, claimed, going_on)
+        self._catch_up(channel, claimed, answer)
         channel.step(ChannelEvent.REESTABLISH)
         for claim in resumed:
             context.send(session, Resume(channel.cid, claim.lane, claim.chunks + 1))
@@ -222,14 +226,16 @@ class PayeeReestablish:
             lane, claim = channel.lanes.get(number), claimed.get(number)
             due = lane.due_ucr if lane else channel.closed.get(number)
             if due is None:
-                continue  # a lane that our log has lost: the payer's voucher will say
+                if claim is not None:
+                    answer.append(claim)  # our log has lost it: the payer owns up to it
+                continue
             claim = claim or LaneClaim(number, lane.chunks if lane else 0, due)
             least = max(claim.due_ucr, stated.get(number, 0))
             price = settling.price(due, least, exact=lane is None or lane.exact)
             if lane is not None or price != due:
                 close_lane(self._context, channel, claim, price)
-            if number in claimed and claim.due_ucr <= due:
-                answer.append(LaneClaim(number, claim.chunks, price))
+            if number in claimed:
+                answer.append(LaneClaim(number, claim.chunks, max(price, claim.due_ucr)))
         self._settle_closed(channel, claimed, stated, settling)
         if settling.denied:
             self._context.append(Denied(channel.cid, settling.denied))
@@ -247,8 +253,21 @@ class PayeeReestablish:
         least = max(claimed[0].due_ucr + named, sum(stated.values()))
         settled = settling.price(channel.settled_due_ucr, least, exact=True)
         if settled != channel.settled_due_ucr:
-            lanes, last = channel.settled_lanes, channel.lane_last
-            self._context.append(DueAgreed(channel.cid, settled, lanes, last))
+            self._agree(channel, settled, channel.lane_last)
+
+    def _catch_up(
+        self, channel: Channel, claimed: dict[int, LaneClaim], answer: list[LaneClaim]
+    ) -> None:
+        """A payer that owns up to more than our log knows of: it was put back."""
+        unnamed = sum(x.due_ucr for x in channel.lanes.values() if x.lane not in claimed)
+        owed = claimed[0].due_ucr + sum(claim.due_ucr for claim in answer)
+        settled = min(owed - unnamed, channel.deposit_ucr)
+        if settled > channel.settled_due_ucr:
+            self._agree(channel, settled, max(channel.lane_last, *claimed))
+
+    def _agree(self, channel: Channel, settled_ucr: int, last: int) -> None:
+        record = DueAgreed(channel.cid, settled_ucr, channel.settled_lanes, last)
+        self._context.append(record)
 
 
 def close_lane(
@@ -266,7 +285,8 @@ def close_lane(
 def _check_claims(channel: Channel, claims: tuple[LaneClaim, ...]) -> dict[int, LaneClaim]:
     """The payer's claims by lane. RemoteError `channel.bad_lanes`.
 
-    More than we sent is a lie, unless our own log may have lost what we sent.
+    More than we sent is a lie, unless our log was put back to before we sent it, which nobody
+    can tell of a lane that was there when this process started.
     """
     assert channel.role is Role.PAYEE
     numbers = [claim.lane for claim in claims]
@@ -275,7 +295,15 @@ def _check_claims(channel: Channel, claims: tuple[LaneClaim, ...]) -> dict[int, 
     for claim in claims[1:]:
         lane = channel.lanes.get(claim.lane)
         due = channel.closed.get(claim.lane) if lane is None else lane.due_ucr
-        exact = lane is None or lane.exact
-        if due is not None and exact and claim.due_ucr > due:
+        certain = claim.lane > channel.replayed_last
+        if due is not None and certain and claim.due_ucr > due:
             raise RemoteError("channel.bad_lanes", "more than was sent")
     return {claim.lane: claim for claim in claims}
+
+
+def _counts_receipts(channel: Channel, claimed: dict[int, LaneClaim]) -> bool:
+    """Whether the payer's sum of closed lanes has room for all that wait for its receipt, and that
+    it does not name: else its log was put back to before them."""
+    named = sum(due for number, due in channel.closed.items() if number in claimed)
+    waiting = sum(x.due_ucr for x in channel.lanes.values() if x.result and x.lane not in claimed)
+    return claimed[0].due_ucr >= channel.settled_due_ucr - named + waiting

@@ -109,8 +109,8 @@ class TopUps:
             self._send(session, channel)
 
     def repeat(self, session: SessionKey, channel: Channel) -> None:
-        """After a re-establish: an offer without an answer is made again."""
-        if channel.offered_ucr > channel.deposit_ucr:
+        """After a re-establish: an offer is made again; it, or its answer, may have been lost."""
+        if channel.offered_ucr >= channel.deposit_ucr:
             self._send(session, channel)
 
     def funded(self, cid: bytes) -> None:
@@ -134,9 +134,9 @@ class TopUps:
         """
         context = self._context
         channel = self._payer.find(session, message.cid)
-        channel.check(ChannelEvent.TOP_UP)
         if message.deposit_ucr <= channel.deposit_ucr:
             return None
+        channel.check(ChannelEvent.TOP_UP)
         if message.deposit_ucr > channel.offered_ucr:
             raise RemoteError("channel.bad_terms", "a deposit that we did not offer")
         signed = signing.top_up_ack_bytes(context.network, channel.cid, message.deposit_ucr)

@@ -103,8 +103,8 @@ class Streams:
             )
             return
         self._serial += 1
-        serial, link = self._serial, (peer.index, target.index)
-        self._serials[link] = serial
+        link = (peer.index, target.index)
+        self._serials[link] = self._serial
         for end in link:
             self._links.setdefault(end, {})[link] = None
         inbound = SessionKey(peer.signer.public_key, outbound=False)
@@ -112,27 +112,31 @@ class Streams:
         accepted_ns = self._arrival_ns(peer, target, accepted_delay_ns)
         answered_ns = max(accepted_ns, self._clock.now_ns + answered_delay_ns)
         opened = act.SessionOpened
-        self._clock.at(accepted_ns, self._if_up, link, serial, target, opened(inbound))
-        self._clock.at(answered_ns, self._if_up, link, serial, peer, opened(session))
+        self._arrive(accepted_ns, link, target, opened(inbound))
+        self._arrive(answered_ns, link, peer, opened(session))
 
     def _if_same(self, peer: Peer, incarnation: int, item: Input) -> None:
         if peer.incarnation == incarnation:
             self._give(peer, item)
 
-    def _if_up(self, link: Link, serial: int, end: Peer, item: Input) -> None:
-        if self._serials.get(link) == serial:
+    def _arrive(self, at_ns: int, link: Link, end: Peer, item: Input) -> None:
+        serial = self._serials[link]
+        self._clock.at(at_ns, self._if_up, link, serial, end, end.incarnation, item)
+
+    def _if_up(self, link: Link, serial: int, end: Peer, incarnation: int, item: Input) -> None:
+        # A node that restarted meanwhile hears nothing of the streams that it had.
+        if self._serials.get(link) == serial and end.incarnation == incarnation:
             self._give(end, item)
 
     def send(self, peer: Peer, session: SessionKey, data: bytes) -> None:
         """Bytes for the other end; lost when the stream breaks before they arrive."""
         target, link = self._link(peer, session)
-        serial = self._serials.get(link)
-        if serial is None:
+        if link not in self._serials:
             return
         received = act.SessionData(SessionKey(peer.signer.public_key, not session.outbound), data)
         delay_ns = self._wire.delay_ns(peer, target, len(data))
         arrival_ns = self._arrival_ns(peer, target, delay_ns)
-        self._clock.at(arrival_ns, self._if_up, link, serial, target, received)
+        self._arrive(arrival_ns, link, target, received)
 
     def hang_up(self, peer: Peer, session: SessionKey) -> None:
         """`peer` closed its end; the other notices behind what was sent before."""

@@ -164,8 +164,9 @@ class Pair(RuleBasedStateMachine):
         world.give(self.requester, make_ask(self.asks, 40, bid_window_ns=100 * NS_PER_MS))
         world.run(10 * NS_PER_S)
         assert succeeded(self.requester, self.asks), last_end(self.requester, self.asks)
-        world.give(self.requester, act.CloseChannels(()))
-        world.run(10 * NS_PER_S)
+        for _ in range(2):  # again, should a receipt have been waited for
+            world.give(self.requester, act.CloseChannels(()))
+            world.run(15 * NS_PER_S)
         self.watch.check_settled()
 
 
