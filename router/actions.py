@@ -1,7 +1,8 @@
 """What goes into a Node and what comes out: plain values, no behaviour.
 
 Actions of one input run in order, and nothing after an Append leaves before that record is
-durable: the driver's contract, in `peer.outbox` and `simnet.world` alike.
+durable; what waits for a stream that ends meanwhile goes down with it. That is the driver's
+contract, in `peer.driver` and `simnet.driver` alike.
 """
 
 from dataclasses import dataclass, field

@@ -122,10 +122,10 @@ class Payee:
             self._context.append(DueAgreed(channel.cid, settled, lanes, last))
 
     def take_top_up(self, session: SessionKey, message: TopUp) -> None:
-        """A larger deposit, if the anchor believes it; a repeat gets the same answer again.
+        """A larger deposit, if the anchor believes it; what is held gets the same answer again.
 
-        RemoteError `channel.unknown`, `channel.wrong_state`, `channel.bad_signature`,
-        `channel.stale_total`, and the anchor's codes.
+        RemoteError `channel.unknown`, `channel.wrong_state`, `channel.bad_signature`, and the
+        anchor's codes.
         """
         context = self._context
         channel = self.find(session, message.cid)
@@ -134,8 +134,6 @@ class Payee:
         signed = signing.top_up_bytes(context.network, channel.cid, deposit)
         if not context.verify(channel.payer, signed, message.signature):
             raise RemoteError("channel.bad_signature", "top-up")
-        if deposit < channel.deposit_ucr:
-            raise RemoteError("channel.stale_total", "a lower deposit", penalize=False)
         if deposit > channel.deposit_ucr:
             held, ledger = channel.deposit_ucr, context.ledger
             self._anchor.verify_deposit(ledger, channel.cid, channel.payer, deposit, held)

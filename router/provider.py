@@ -37,8 +37,8 @@ from router.context import Context
 from router.payee import Payee
 from router.provider_job import PlacedBid
 from router.quoting import check_kind, check_patience, check_room, quote, window_ucr
-from router.reestablish import PayeeReestablish
 from router.serving import Serving
+from router.settling import PayeeReestablish
 from router.standing import Standing
 from router.timers import TimerKey
 

@@ -245,20 +245,18 @@ class Serving:
         if message.lane in channel.lanes:
             self._wanted[session.peer, message.cid, message.lane] = message.sequence
 
-    def take_wanted(
-        self, channel: Channel, claimed: dict[int, LaneClaim], *, counted: bool
-    ) -> list[int]:
+    def take_wanted(self, channel: Channel, claimed: dict[int, LaneClaim]) -> list[int]:
         """The broken lanes that go on, by what the payer wants and claims; all others stop.
 
-        A lane that is done and that the payer does not name, but counts as closed, waits for its
-        receipt's answer. RemoteError `channel.bad_lanes`.
+        A lane that is done and that the payer does not name waits for its receipt's answer.
+        RemoteError `channel.bad_lanes`.
         """
         go_on = []
         for number, lane in channel.lanes.items():
             claim = claimed.get(number)
             wanted = self._wanted.pop((channel.payer, channel.cid, number), None)
             if claim is None:
-                if counted and lane.result and lane.resumes < limits.RESUMES_PER_LANE_MAX:
+                if lane.result is not None and lane.resumes < limits.RESUMES_PER_LANE_MAX:
                     go_on.append(number)
                 continue
             if wanted is not None and wanted != claim.chunks + 1:

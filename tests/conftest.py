@@ -1,15 +1,22 @@
 """Hypothesis profiles: quick by default, `ci` and `deep` by HYPOTHESIS_PROFILE.
 
-`ci` draws the same examples every time: a commit passes or it doesn't. The others explore.
+`ci` draws the same examples every time: a commit passes or it doesn't. The others explore, `deep`
+in shards if need be: DEEP_EXAMPLES is how many, and each `--hypothesis-seed` draws others.
 """
 
 import os
 
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("quick", max_examples=40, deadline=None)
-settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)
+DEEP_EXAMPLES = int(os.environ.get("DEEP_EXAMPLES", "20000"))
+
+settings.register_profile("quick", max_examples=40, deadline=None, stateful_step_count=30)
+settings.register_profile("ci", settings.get_profile("quick"), max_examples=200, derandomize=True)
 settings.register_profile(
-    "deep", max_examples=5_000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "deep",
+    max_examples=DEEP_EXAMPLES,
+    deadline=None,
+    stateful_step_count=80,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))

@@ -13,7 +13,7 @@ from protocol.messages import NeedVoucher, TopUp, TopUpAck
 from protocol.units import NS_PER_MS, NS_PER_S, cost_ucr
 from router import actions as act
 from router import events
-from simnet.peer import Peer
+from simnet.peer import Peer, WorldSettings
 from simnet.world import World
 from tests.router.hand_payer import NETWORK, HandPayer, Shop, blamed, of_kind, said
 from tests.router.support import (
@@ -31,6 +31,7 @@ from tests.router.support import (
     tamper,
 )
 
+CREDIT_UCR = WorldSettings().credit_limit_ucr
 MOST = cost_ucr(512, 40, 15_000_000, 60_000_000)  # the worst case of the standard ask
 
 
@@ -184,11 +185,11 @@ def test_a_job_goes_to_a_new_channel_when_the_top_up_is_refused() -> None:
     provider, requester = world.peers
     complete(world, requester, 1, deposit_ucr=MOST)
 
-    def lower(message: TopUp) -> TopUp:
-        signed = signing.top_up_bytes("sim", message.cid, MOST - 1)
-        return TopUp(message.cid, MOST - 1, requester.signer.sign(signed))
+    def too_much(message: TopUp) -> TopUp:
+        signed = signing.top_up_bytes("sim", message.cid, CREDIT_UCR + 1)
+        return TopUp(message.cid, CREDIT_UCR + 1, requester.signer.sign(signed))
 
-    tamper(world, requester, TopUp, lower, times=9)
+    tamper(world, requester, TopUp, too_much, times=9)
     complete(world, requester, 2, deposit_ucr=MOST)
     complete(world, requester, 3, deposit_ucr=MOST)
     assert len(channels(requester)) == len(channels(provider)) == 3
@@ -254,7 +255,6 @@ def top_up(payer: HandPayer, deposit_ucr: int, **lies: Any) -> TopUp:
     [
         (600_000, {"network": "else"}, "channel.bad_signature", True),
         (600_000, {"cid": bytes(32)}, "channel.unknown", False),
-        (499_999, {}, "channel.stale_total", False),
         (2_000_001, {}, "channel.over_limit", False),
     ],
 )
@@ -281,3 +281,15 @@ def test_a_top_up_is_taken_once_and_answered_as_often_as_it_comes() -> None:
     assert len(of_kind(first, act.Append)) == 1
     assert not of_kind(again, act.Append)
     assert blamed(payer.send(payer.voucher(600_001))) == ["channel.over_deposit"]
+
+
+def test_a_lower_top_up_is_answered_and_changes_nothing() -> None:
+    """A payer that repeats an old offer after a reconnect hears that as much is held."""
+    payer = HandPayer(Shop())
+    payer.start()
+    actions = payer.send(top_up(payer, 499_999))
+    (ack,) = said(actions)
+    assert isinstance(ack, TopUpAck)
+    assert ack.deposit_ucr == 499_999
+    assert not of_kind(actions, act.Append)
+    assert payer.channel().deposit_ucr == 500_000

@@ -79,3 +79,22 @@ def test_what_waits_for_the_disk_does_not_leave_on_the_next_stream() -> None:
     before = said[: said.index("Reestablish")]
     assert not {"Chunk", "VoucherAck"} & set(before), before
     assert requester.heard(events.ChannelSettled)
+
+
+@pytest.mark.parametrize("seed", range(1, 13))
+def test_a_node_that_restarts_while_it_dials_can_dial_again(seed: int) -> None:
+    """Regression: it was told that the stream was up which the process before had asked for."""
+    world = make_world(seed=seed)
+    provider, requester = world.peers
+    world.give(requester, make_ask(1))
+    world.run(300 * NS_PER_MS)
+    world.cut(provider, requester)
+    world.give(requester, act.CloseChannels(()))  # dials
+    world.run(NS_PER_MS)
+    world.crash(requester)
+    world.restart(requester)
+    world.run(NS_PER_S)
+    assert not requester.node.sessions
+    world.give(requester, make_ask(2))
+    world.run(30 * NS_PER_S)
+    assert succeeded(requester, 2)
