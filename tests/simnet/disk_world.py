@@ -121,14 +121,17 @@ class DiskWorld(World):
 
     def restart(self, peer: Peer) -> None:
         """From the disk. A log that is damaged, which only reordered writes can do, is put back
-        by its operator to what was last durable."""
+        by its operator to what was last durable; a disk that fails is given a new controller."""
         try:
             self._open(peer)
         except StorageError as error:
-            if error.code != "storage.corrupt":
-                raise
-            self.repaired += 1
-            self.put_back(peer, 0)
+            if error.code == "storage.corrupt":
+                self.repaired += 1
+                self.put_back(peer, 0)
+            else:
+                self.disks[peer.index].on.clear()
+                self.disks[peer.index].locked.clear()
+                self._open(peer)
         super().restart(peer)
 
     def put_back(self, peer: Peer, commits: int) -> None:

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from protocol.units import NS_PER_MS, NS_PER_S
 from router import actions as act
 from simnet.peer import WorldSettings
-from tests.router.support import ADVANCE_UCR, engine, last_end, make_ask, offer, succeeded
+from tests.router.support import ADVANCE_UCR, engine, last_end, make_ask, offer, only, succeeded
 from tests.simnet.disk_world import Choose, DiskWorld, Loss
 from tests.simnet.watch import Watch
 
@@ -70,6 +70,7 @@ class Pair(RuleBasedStateMachine):
             deposit_ucr=max(deposit, self.deposit_ucr_min),
             timeout_ns=20 * NS_PER_S,
             bid_window_ns=100 * NS_PER_MS,
+            filters=only(self.provider),  # whatever its reputation
         )
         self.world.give(self.requester, asked)
 
@@ -165,7 +166,7 @@ class Pair(RuleBasedStateMachine):
         assert not self.provider.node.provider.serving.running
         self.watch.advance_ucr = ADVANCE_UCR  # so that a prompt over W is paid for
         self.asks += 1
-        world.give(self.requester, make_ask(self.asks, 40, bid_window_ns=100 * NS_PER_MS))
+        world.give(self.requester, make_ask(self.asks, filters=only(self.provider)))
         world.run(10 * NS_PER_S)
         assert succeeded(self.requester, self.asks), last_end(self.requester, self.asks)
         for _ in range(2):  # again, should a receipt have been waited for

@@ -9,7 +9,7 @@ What a log has forgotten no rule can keep, so these are weaker here than in test
   was signed. All other channels settle alike at both ends.
 - The payer is not put back to before a top-up (router/README.md, "Not yet"): it makes none.
 
-What stays: nobody honest is blamed, I1, I6, liveness in the end. Source: router/README.md, "Money".
+What stays: nobody honest is blamed, I1, I6, liveness. Source: router/README.md, "Money".
 """
 
 from hypothesis import settings
