@@ -100,7 +100,6 @@ TABLE: dict[str, Bad] = {
     "top-up, another network's": Bad(
         "channel.bad_signature", lambda p: top_up(p, 600_000, "else")
     ),
-    "top-up, lower": Bad("channel.stale_total", lambda p: top_up(p, 1), offence=False),
     "top-up, over the limit": Bad("channel.over_limit", lambda p: top_up(p, 10**9), offence=False),
     "notice, another network's": Bad(
         "channel.bad_signature", lambda p: notice(p, None, 0, "else")
