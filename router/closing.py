@@ -24,6 +24,7 @@ class Closing:
         self._connect = connect
         self._wanted: list[bytes] = []
         self._refusals: dict[bytes, int] = {}
+        self._dialled: dict[bytes, None] = {}  # payees that are dialled once more
 
     def close(self, cids: tuple[bytes, ...], up: Callable[[SessionKey], bool]) -> None:
         """Close the payer channels named, or all of them; `up` tells whether a stream is."""
@@ -39,10 +40,19 @@ class Closing:
             if up(session):
                 self.proceed(session)
             else:
+                self._dialled[channel.peer] = None
                 self._connect(channel.peer, ())
+
+    def unreached(self, payee: bytes) -> None:
+        """A stream to this payee failed or broke. The dial may have been on its way when the
+        close was asked for, to one that has come back since: it is tried once more."""
+        if payee in self._dialled:
+            del self._dialled[payee]
+            self._connect(payee, ())
 
     def proceed(self, session: SessionKey) -> None:
         """Something happened on this stream: ask for the closes that can be asked for now."""
+        self._dialled.pop(session.peer, None)
         for cid in list(self._wanted):
             channel = self._context.ledger.channels[cid]
             if not channel.is_open:  # refused on reconnecting: nothing was ever due

@@ -256,6 +256,7 @@ class Node:
         self.anchoring.session_closed(session)
         if session.outbound:
             self.requester.awarding.session_closed(session.peer, code, may_resume=may_resume)
+            self.closing.unreached(session.peer)
         else:
             self.provider.session_closed(session.peer, may_resume=may_resume)
 

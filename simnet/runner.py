@@ -26,7 +26,6 @@ STEP_NS: Final = NS_PER_S
 SETTLE_S: Final = 30
 GC_THRESHOLD: Final = 100_000
 
-CLOSE_AGAIN_S: Final = 10
 
 Watcher = Callable[[Simulation], None]
 Check = Literal["every", "end", "off"]
@@ -110,9 +109,8 @@ class Run:
             self._until(simulation, clock.now_ns + STEP_NS)
         if self.stop:
             return
-        for second in range(SETTLE_S):
-            if second % CLOSE_AGAIN_S == 0:  # as people do when a peer was not there
-                simulation.close_channels()
+        simulation.close_channels()
+        for _ in range(SETTLE_S):
             self._until(simulation, clock.now_ns + STEP_NS)
             channels = (peer.node.context.ledger.open_channels for peer in simulation.peers)
             if self.stop or not any(channels):
