@@ -6,7 +6,7 @@ in shards if need be: DEEP_EXAMPLES is how many, and each `--hypothesis-seed` dr
 
 import os
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 DEEP_EXAMPLES = int(os.environ.get("DEEP_EXAMPLES", "20000"))
 
@@ -18,5 +18,12 @@ settings.register_profile(
     deadline=None,
     stateful_step_count=80,
     suppress_health_check=[HealthCheck.too_slow],
+)
+# For broken code: that it fails is enough, the smallest example takes minutes.
+settings.register_profile(
+    "mutants",
+    settings.get_profile("ci"),
+    phases=[Phase.generate],
+    database=None,
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))

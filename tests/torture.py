@@ -2,7 +2,8 @@
 
     python -m tests.torture --kills 100 [--seed 1] [--providers 2] [--askers 3] [--json]
 
-After every kill: the victim's log verifies, no total that was ever seen has gone back, and the
+Killed are daemons, some of them while channels close or are topped up, and engine workers. After
+every kill: the victim's log verifies, no total that was ever seen has gone back, and the
 two ends of every channel agree within W and a chunk. At the end every provider answers again,
 all channels close, and all logs are audited against each other. Every job has to finish, fail
 with a code, or be cut off by the death of the daemon that was asked. Exit status 1 if not.
@@ -10,18 +11,21 @@ with a code, or be cut off by the death of the daemon that was asked. Exit statu
 
 import argparse
 import json
+import os
 import random
+import signal
 import socket
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from peer.cli.audit import audit
+from protocol import limits
 from protocol.errors import CODES
 from tests.e2e.judging import check_windows, ledger_of, shared_channels
 from tests.e2e.support import (
@@ -38,6 +42,9 @@ from tests.e2e.support import (
 # So that a job of 8 to 80 tokens takes 0.1 to 1.3 s: most kills hit some in mid-stream.
 STEPS_PER_S = 60
 ALIVE_S = (0.05, 1.5)
+TOP_UP_UCR = 10_000
+# One fewer than what withdraws a model.
+WORKER_DEATHS_MAX = limits.ENGINE_CRASHES_MAX - 1
 
 
 def free_port() -> int:
@@ -133,7 +140,37 @@ class Torture:
         self.kills: Counter[str] = Counter()
         # Odd from before a kill until after the start that follows it.
         self.moments: Counter[str] = Counter()
+        self.moved: Counter[str] = Counter()
         self._totals: dict[tuple[str, bytes], int] = {}
+
+    def move(self, rng: random.Random) -> None:
+        """Begin to close all channels, or to raise a deposit, so that the next kill finds it."""
+        method = rng.choice(["close", "topup"])
+        thread = threading.Thread(target=self._move, args=(method, rng.randrange(99)), daemon=True)
+        thread.start()
+        time.sleep(rng.uniform(0, 0.06))
+
+    def _move(self, method: str, pick: int) -> None:
+        with suppress(OSError, ValueError):  # the requester is the one that is killed
+            params: Json = {}
+            if method == "topup":
+                live = [c for c in self.requester.channels() if c["settled_ucr"] is None]
+                if not live:
+                    return
+                channel = live[pick % len(live)]
+                deposit = channel["deposit_ucr"] + TOP_UP_UCR
+                params = {"channels": [channel["channel"]], "deposit_ucr": deposit}
+            self.moved[method] += 1
+            self.requester.call(method, **params)
+
+    def kill_worker(self, provider: Daemon) -> bool:
+        """kill -9 an engine's worker; its daemon goes on. False: it died often enough lately."""
+        (health,) = provider.status()["engine"]
+        if health["stage"] != "serving" or health["restarts"] >= WORKER_DEATHS_MAX:
+            return False
+        os.kill(health["pid"], signal.SIGKILL)
+        self.kills[f"{provider.directory.name}'s worker"] += 1
+        return True
 
     def kill(self, victim: Daemon) -> None:
         """kill -9, judge what lies on the disks, start it again."""
@@ -195,6 +232,10 @@ def run(kills: int, seed: int, providers: int, askers: int) -> Json:
         daemons = [torture.requester, *torture.providers]
         for number in range(1, kills + 1):
             time.sleep(rng.uniform(*ALIVE_S))
+            if number % 5 == 0 and torture.kill_worker(rng.choice(torture.providers)):
+                continue
+            if number % 3 == 0:
+                torture.move(rng)
             torture.kill(rng.choice(daemons))
             print(
                 f"\r{number} of {kills} kills, {tally.done} jobs done",
@@ -213,6 +254,7 @@ def run(kills: int, seed: int, providers: int, askers: int) -> Json:
         "kills": kills,
         "seed": seed,
         "victims": dict(torture.kills),
+        "begun_before_a_kill": dict(torture.moved),
         "jobs_done": tally.done,
         "jobs_failed": dict(tally.failed),
         "jobs_cut_off": tally.cut_off,

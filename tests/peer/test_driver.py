@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from protocol import limits
 from protocol.errors import StorageError
-from router.actions import Action
+from router.actions import Action, CloseSession, Send, SessionClosed, SessionKey, SessionOpened
 from simnet.disk import VirtualDisk
 from tests.peer.driver_bench import PATIENCE_S, Bench, bench, say, write
 from tests.peer.journal_support import Gate, failing
@@ -196,3 +196,21 @@ class Durable(dict[str, Callable[[], None]]):
     def get(self, name: str, default: Any = None) -> Callable[[], None]:
         assert self._made.journal.durable_sequence >= self._needs[name], name
         return lambda: None
+
+
+async def test_what_waits_for_a_stream_that_ended_does_not_go_out_on_the_next() -> None:
+    """Chunks of a broken stream would come out on the new one, before it is agreed."""
+    disk, gate = VirtualDisk(), Gate()
+    old, other = SessionKey(b"payer", False), SessionKey(b"payer", True)
+    async with bench(disk) as made:
+        disk.on["fdatasync"] = gate
+        waiting = (Send(old, b"chunk"), say("kept"), Send(other, b"award"))
+        made.feed(1, write(), *waiting, CloseSession(old, "session.closed"))
+        await gate.wait_reached()
+        made.script.receive = lambda item, now_ns: []  # type: ignore[method-assign]
+        made.driver.feed(SessionClosed(old, "session.closed"))
+        made.driver.feed(SessionOpened(old))
+        gate.opened.set()
+        await made.until(2)
+        await made.driver.wait_idle()
+        assert made.done == ["kept", "Send"]

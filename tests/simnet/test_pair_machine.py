@@ -1,9 +1,7 @@
 """One payer and one payee, real logs on faulty disks, a hostile network: the money stays straight.
 
 Source: router/README.md, "Money"; protocol/log.py. Narrower and faster than the market's machine,
-so that it can be run long, in shards:
-
-    HYPOTHESIS_PROFILE=deep python -m pytest -n 0 --hypothesis-seed=1 FILE
+so that it can be run long, in shards by `--hypothesis-seed`: README.md, "Tests".
 """
 
 from hypothesis import settings
