@@ -50,6 +50,9 @@ class Frames:
             return
         if isinstance(message, messages.CloseNotice):
             self._challenges.take_notice(session, message)
+            if session.outbound:
+                # An award that waited for this channel goes to another.
+                self._requester.awarding.dispatch(session.peer)
             return
         if isinstance(message, messages.CloseClaim):
             self._challenges.take_claim(session, message)

@@ -364,3 +364,14 @@ def test_an_answer_after_the_deadline() -> None:
         provider.node.challenges.take_claim(session, held[0])
     assert not caught.value.penalize  # type: ignore[attr-defined]
     assert channel.settled_ucr == settled
+
+
+def test_a_job_that_waits_for_a_channel_which_the_payee_closes_goes_to_another() -> None:
+    """Regression: its award waited for a re-establish that was not to come, and was given up."""
+    world = make_world()
+    provider, requester = world.peers
+    complete(world, requester, 1)
+    world.cut(provider, requester)
+    force(world, provider)
+    complete(world, requester, 2)
+    assert len(channels(requester)) == 2

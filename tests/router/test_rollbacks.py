@@ -199,6 +199,7 @@ def test_a_payee_put_back_before_a_voucher_paid_ahead_believes_the_payer() -> No
     assert channels(requester)[0].due_ucr
     cut_at(world, provider, VoucherAccepted, keep=True)
     world.run(5 * NS_PER_S)
+    assert channels(provider)[0].due_ucr == channels(requester)[0].due_ucr > 0
     complete(world, requester, 2)
     assert_whole(world)
 

@@ -8,6 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from protocol import limits
 from protocol.units import NS_PER_MS, NS_PER_S
 from router import actions as act
 from simnet.peer import WorldSettings
@@ -36,6 +37,7 @@ class Pair(RuleBasedStateMachine):
     """A provider (0) and a requester (1)."""
 
     deposit_ucr_min = 0
+    held_ucr = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,6 +71,8 @@ class Pair(RuleBasedStateMachine):
             timeout_ns=20 * NS_PER_S,
             bid_window_ns=100 * NS_PER_MS,
             filters=only(self.provider),  # whatever its reputation
+            holdback_ucr=self.held_ucr,
+            audit_ns=20 * NS_PER_S if self.held_ucr else 0,
         )
         self.world.give(self.requester, asked)
 
@@ -170,8 +174,48 @@ class Pair(RuleBasedStateMachine):
         for _ in range(2):  # again, should a receipt have been waited for
             world.give(self.requester, act.CloseChannels(()))
             world.run(15 * NS_PER_S)
+        # What was closed alone; a payee that never heard of it claims when its lifetime ends.
+        world.run(limits.CHANNEL_LIFETIME_NS + 2 * limits.CHALLENGE_NS)
         self.watch.check_settled()
 
 
-Pair.TestCase.settings = settings()  # as the profile says
-TestPair = Pair.TestCase
+class WholePair(Pair):
+    """With all that people do about channels, and what auditors say."""
+
+    @rule(held_ucr=st.sampled_from([0, 600, 10**9]))
+    def hold_back(self, held_ucr: int) -> None:
+        """From now on, so much is paid only after an audit."""
+        self.held_ucr = held_ucr
+
+    @rule(passed=st.booleans())
+    def audit(self, passed: bool) -> None:
+        """A verdict on every lane that waits for one."""
+        for channel in list(self.requester.node.context.ledger.channels.values()):
+            for lane in list(channel.lanes):
+                verdict: act.Input = act.Dispute(channel.cid, lane, "receipt.mismatch")
+                if passed:
+                    verdict = act.AuditPassed(channel.cid, lane)
+                self.world.give(self.requester, verdict)
+
+    @rule(more=st.sampled_from([1, 5_000, 20_000_000]))
+    def top_up(self, more: int) -> None:
+        """A person raises the deposit of the newest channel."""
+        channels = list(self.requester.node.context.ledger.channels.values())
+        if channels:
+            deposit = channels[-1].deposit_ucr + more
+            self.world.give(self.requester, act.TopUpChannel(channels[-1].cid, deposit))
+
+    @rule(who=ENDS)
+    def close_alone(self, who: int) -> None:
+        """Either end closes its newest channel, whatever the other says."""
+        cids = list(self.world.peers[who].node.context.ledger.channels)
+        self.world.give(self.world.peers[who], act.ForceClose(tuple(cids[-1:])))
+
+    @rule(days=st.sampled_from([1, 3, 31]))
+    def much_later(self, days: int) -> None:
+        """Challenge periods and lifetimes pass."""
+        self.world.run(days * 24 * 3_600 * NS_PER_S)
+
+
+WholePair.TestCase.settings = settings()  # as the profile says
+TestPair = WholePair.TestCase
