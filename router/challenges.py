@@ -10,7 +10,7 @@ from protocol import limits, signing
 from protocol.channel import Channel, ChannelEvent, ChannelState, Role
 from protocol.errors import RemoteError
 from protocol.messages import CloseClaim, CloseNotice, Voucher
-from protocol.records import ChallengeStarted, ChannelClosed, VoucherIssued
+from protocol.records import ChallengeStarted, ChannelClosed
 from router import events
 from router.actions import SessionKey
 from router.anchor import Anchor
@@ -176,7 +176,10 @@ class Challenges:
         """Log a voucher that is better than ours; the payer's is its own forgotten one."""
         context = self._context
         best = -1 if stale_is_fine else channel.total_ucr
-        self._payee.check_voucher(channel.payer, voucher, channel.deposit_ucr, best)
+        self._payee.check_voucher(channel.payer, voucher, limits.U63_MAX, best)
+        if channel.role is Role.PAYEE and voucher.total_ucr > channel.deposit_ucr:
+            # No lie for certain: our log may have lost a top-up.
+            raise RemoteError("channel.over_deposit", penalize=False)
         if voucher.total_ucr <= channel.total_ucr:
             return
         if channel.state is ChannelState.CHALLENGE:
@@ -186,7 +189,7 @@ class Challenges:
         if channel.role is Role.PAYEE:
             self._payee.keep_voucher(channel, voucher)
         else:
-            context.append(VoucherIssued(channel.cid, voucher.total_ucr, voucher.lanes))
+            self._payer.adopt(channel, voucher)
         context.note("channel.answered", cid=channel.cid, total_ucr=voucher.total_ucr)
 
     # --- what the anchor says --------------------------------------------------------------

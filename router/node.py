@@ -159,6 +159,8 @@ class Node:
         for lane in list(channel.lanes.values()):
             due, code = lane.due_ucr, "channel.challenged"
             close_lane(self.context, channel, lane.claim(), due, code)
+        if channel.role is Role.PAYER:
+            self.requester.awarding.dispatch(channel.peer)  # what waited for it needs another
 
     # --- inputs ----------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from protocol.records import (
     ChannelClosed,
     ChannelFrozen,
     CloseAgreed,
+    DepositRaised,
     VoucherIssued,
 )
 from protocol.units import cost_ucr
@@ -131,6 +132,14 @@ class Payer:
         signed = signing.voucher_bytes(self._context.network, channel.cid, total_ucr, claims)
         signature = self._context.signer.sign(signed)
         return Voucher(channel.cid, total_ucr, claims, signature)
+
+    def adopt(self, channel: Channel, voucher: Voucher) -> None:
+        """Log a voucher that we signed and forgot. We never sign over the deposit: one over what
+        we know of shows that we forgot a top-up too."""
+        cid, total_ucr = channel.cid, voucher.total_ucr
+        if total_ucr > channel.deposit_ucr:
+            self._context.append(DepositRaised(cid, total_ucr, voucher.signature))
+        self._context.append(VoucherIssued(cid, total_ucr, voucher.lanes))
 
     def settle(self, session: SessionKey, channel: Channel) -> None:
         """Pay up to what was received and is not held back, when vouchers lag behind it and

@@ -10,7 +10,7 @@ from protocol.errors import RemoteError
 from protocol.fields import LaneClaim
 from protocol.lane import Lane, LaneState
 from protocol.messages import Reestablish, Resume, Voucher
-from protocol.records import DueAgreed, LaneClosed, VoucherIssued
+from protocol.records import DueAgreed, LaneClosed
 from router.actions import SessionKey
 from router.breaks import Breaks
 from router.context import Context
@@ -118,7 +118,7 @@ class PayerReestablish:
         )
         if not context.verify(context.public_key, signed, voucher.signature):
             raise RemoteError("channel.bad_reestablish", "the signature is not ours")
-        context.append(VoucherIssued(channel.cid, voucher.total_ucr, voucher.lanes))
+        self._payer.adopt(channel, voucher)
 
 
 def _broken(

@@ -115,6 +115,7 @@ TABLE: dict[str, Bad] = {
     "notice, over the deposit": Bad(
         "channel.over_deposit",
         lambda p: notice(p, p.voucher(DEPOSIT + 1), DEPOSIT + 1),
+        offence=False,
     ),
     "claim, nothing is closing": Bad(
         "channel.wrong_state", lambda p: CloseClaim(p.cid, p.voucher(2_000)), offence=False

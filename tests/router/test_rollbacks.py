@@ -14,6 +14,7 @@ from protocol.records import (
     decode_record,
 )
 from protocol.units import NS_PER_MS, NS_PER_S
+from router import actions as act
 from simnet.peer import Peer
 from simnet.world import World
 from tests.router.support import (
@@ -146,6 +147,35 @@ def test_a_payee_put_back_into_the_middle_of_a_lane_blames_nobody(kept: int) -> 
     world.run(10 * NS_PER_S)
     complete(world, requester, 2)
     assert_whole(world)
+
+
+@pytest.mark.parametrize("who", [0, 1])
+@pytest.mark.parametrize("end", ["agreed", "alone"])
+def test_a_side_put_back_to_before_a_top_up(who: int, end: str) -> None:
+    """Regression: the other end's voucher over the deposit that was forgotten was an offence."""
+    world = make_world()
+    provider, requester = world.peers
+    complete(world, requester, 1, deposit_ucr=0)
+    lengths = [len(peer.log) for peer in world.peers]
+    before = channels(requester)[0].deposit_ucr
+    for number in (2, 3, 4, 5):
+        complete(world, requester, number, 70, deposit_ucr=0)
+    assert channels(requester)[0].total_ucr > before
+    roll_back(world, world.peers[who], lengths[who])
+    if end == "alone":
+        peer = world.peers[1 - who]
+        world.give(peer, act.ForceClose((channels(peer)[0].cid,)))
+    complete(world, requester, 6, deposit_ucr=0)
+    assert not requester.penalized
+    assert not provider.penalized
+    if end == "agreed":
+        assert_whole(world)
+        return
+    world.run(40 * 24 * 3_600 * NS_PER_S)
+    settled = [channels(peer)[0].settled_ucr or 0 for peer in world.peers]
+    assert settled[0] == channels(provider)[0].total_ucr
+    # A payee that forgot the top-up, and never re-established, claims what it knows of.
+    assert settled[0] == settled[1] > before if who else 0 < settled[0] <= before < settled[1]
 
 
 def test_the_answer_names_the_last_lane_so_that_no_number_is_used_twice() -> None:
