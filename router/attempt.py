@@ -23,8 +23,9 @@ from router.pace import Pace
 class Attempt:
     """A lane that we pay for. `live` is False once its answer is no longer wanted: chunks in
     flight are still checked and paid, their text is dropped. `away` while its stream is broken
-    and may come back. `needed_ucr` is the total that the provider waits for, 0 for none.
-    `said` is what it is when the provider itself ends it."""
+    and may come back, `asked` once the next stream has brought the wish to go on. `needed_ucr` is
+    the total that the provider waits for, 0 for none. `said` is what it is when the provider
+    itself ends it."""
 
     request: bytes
     ask: Request
@@ -39,6 +40,7 @@ class Attempt:
     output_tokens: int = 0
     live: bool = True
     away: bool = False
+    asked: bool = False
     needed_ucr: int = 0
     said: Outcome | None = None
     pace: Pace = field(default_factory=Pace)

@@ -47,6 +47,7 @@ class Breaks:
         """
         context = self._context
         for attempt in self._delivery.attempts.with_provider(provider):
+            attempt.asked = False
             job = self._delivery.job_of(attempt)
             if may_resume and job is not None and job.state is JobState.STREAMING:
                 if not attempt.away:
@@ -66,7 +67,10 @@ class Breaks:
         """The channel is re-established, or never will be: the lanes named go on."""
         for attempt in self.away(channel):
             job = self._delivery.job_of(attempt)
-            attempt.away = False
+            attempt.away = attempt.asked = False
+            if attempt.lane.lane in going_on and not attempt.live:
+                self._delivery.cancel(attempt)  # nobody reads it any more
+                continue
             if attempt.lane.lane in going_on:
                 self._context.timers.cancel(TimerKey("resume", attempt.request))
                 self._delivery.watch(attempt)

@@ -213,10 +213,14 @@ class Delivery:
             return
         attempt.live = False
         self._context.timers.cancel(TimerKey("stall", attempt.request))
-        if attempt.away:
+        if attempt.away and not attempt.asked:
             self.drop(attempt)
-        elif attempt in self.attempts:
-            self._context.send(attempt.session, Cancel(attempt.channel.cid, attempt.lane.lane))
+        elif attempt in self.attempts and not attempt.away:
+            self.cancel(attempt)
+
+    def cancel(self, attempt: Attempt) -> None:
+        """Ask the provider to stop."""
+        self._context.send(attempt.session, Cancel(attempt.channel.cid, attempt.lane.lane))
 
     def close_lane(self, attempt: Attempt, code: str) -> None:
         """Log the end of a lane that has no receipt."""

@@ -32,7 +32,7 @@ class PayerReestablish:
         """After a reconnect: the lanes that shall go on, our total, what we received a lane."""
         self._going_on[channel.cid] = []
         for attempt in self._breaks.away(channel):
-            lane = attempt.lane
+            lane, attempt.asked = attempt.lane, True
             self._context.send(session, Resume(channel.cid, lane.lane, lane.chunks + 1))
         message = Reestablish(channel.cid, channel.total_ucr, channel.claims(), None)
         self._context.send(session, message)

@@ -183,7 +183,7 @@ MUTANTS: Final = (
         "router/reestablish.py",
         "if not context.verify(context.public_key, signed, voucher.signature):",
         "if False:",
-        ("tests/router/test_dishonest_provider.py", "tests/router/test_reestablish.py"),
+        ("tests/router/test_reconnects.py",),
     ),
     Mutant(
         "ignore challenge response",
@@ -238,7 +238,7 @@ MUTANTS: Final = (
         "router/vault.py",
         "account.pending_ucr = 0  # it is",
         "pass  # it is",
-        _QUORUM,
+        ("tests/router/test_vault.py",),
     ),
     Mutant(
         "over a payer's limit",

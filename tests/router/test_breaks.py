@@ -155,3 +155,22 @@ def test_an_end_that_is_no_code_of_ours_is_not_passed_on() -> None:
     world.run(10 * NS_PER_S)
     assert failure(requester) == "provider.refused"
     assert requester.heard(events.Text)
+
+
+@pytest.mark.parametrize("after_ms", range(10, 200, 15))
+def test_an_asker_that_gives_up_while_its_lane_is_being_resumed(after_ms: int) -> None:
+    """Regression: the payee was blamed for going on with what it had just been asked for."""
+    world = make_world()
+    provider, requester = world.peers
+    world.give(requester, make_ask(tokens=100))
+    world.run(700 * NS_PER_MS)
+    world.cut(provider, requester)
+    world.run(after_ms * NS_PER_MS)
+    world.give(requester, act.CancelAsk(1))
+    world.run(10 * NS_PER_S)
+    assert failure(requester) == "request.cancelled"
+    assert not requester.penalized
+    assert not provider.node.provider.serving.running
+    assert not channels(provider)[0].lanes
+    assert not channels(requester)[0].lanes
+    assert same_totals(requester, provider)
