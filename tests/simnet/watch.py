@@ -182,10 +182,11 @@ class Watch:
         self.check()
         balances = [peer.node.context.ledger.balance() for peer in self.world.peers]
         payers, payees = self._by_cid(Role.PAYER), self._by_cid(Role.PAYEE)
+        # Closed alone, a channel costs its payer what it had signed, also where the payee never
+        # took the channel or lost the voucher.
         unshown = sum(
-            (payers[cid].settled_ucr or 0) - (channel.settled_ucr or 0)
-            for cid, channel in payees.items()
-            if cid in payers
+            (channel.settled_ucr or 0) - ((payees[cid].settled_ucr or 0) if cid in payees else 0)
+            for cid, channel in payers.items()
         )
         if not self._put_back:
             assert sum(balance.net_ucr for balance in balances) == -unshown, "conservation"
