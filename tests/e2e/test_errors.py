@@ -55,9 +55,12 @@ def test_request_that_nobody_bids_on(market: Market) -> None:
     where = ("--data", str(requester.directory), "--window-ms", "300")
     hint = "check the model's name and --max-price"
     refuse(1, "request.no_bids", hint, "ask", "hello?", *where, "--model", "no-such-model")
-    for changes in ({"max_price_ucr": 1}, {"max_tokens": 100_000}):
+    # Who can't win is silent; what sellers asked before tells a price too low all the same.
+    silent = ("request.no_bids", "request.price_too_low")
+    for changes, codes in (({"max_price_ucr": 1}, silent), ({"max_tokens": 100_000}, silent[:1])):
         (*_, failed) = requester.ask(bid_window_ms=300, **changes)
-        assert (failed["code"], failed["paid_ucr"]) == ("request.no_bids", 0)
+        assert failed["code"] in codes
+        assert failed["paid_ucr"] == 0
 
 
 def test_deposit_is_cut_to_what_the_provider_believes(market: Market) -> None:
