@@ -3,8 +3,8 @@
 What a log has forgotten no rule can keep, so these are weaker here than in test_pair_machine:
 
 - I2, I3 and I5 are not asked for: a log that forgot a voucher, or a reservation, makes it again.
-- I4 and W hold once more for each time that the disk was put back: so often the payer may lose A,
-  and the payee W, on a channel.
+- A and W hold once more for each time that the disk was put back or the payee restarted, which
+  then can't tell what it sent: so often the payer may lose A, and the payee W, on a channel.
 - A payee that forgot a channel, or its close, has nothing to settle yet; its claim is at most what
   was signed. All other channels settle alike at both ends.
 - The payer is not put back to before a top-up (router/README.md, "Not yet"): it makes none.
@@ -72,7 +72,7 @@ class Seen:
             assert settled == earning.settled_ucr, "conservation"
             assert settled <= self.signed.get(cid, 0), "I6: paid <= signed"
             sent = sum(self.sent.get(cid, {}).values())
-            times = 1 + self.put_back
+            times = 1 + self.put_back + self.world.peers[0].incarnation
             assert sent - settled <= W_UCR * times, "the payee lost more than W"
             assert settled - sent <= ADVANCE_UCR * times, "the payer lost more than A"
 
