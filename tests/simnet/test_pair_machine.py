@@ -217,5 +217,7 @@ class WholePair(Pair):
         self.world.run(days * 24 * 3_600 * NS_PER_S)
 
 
-WholePair.TestCase.settings = settings()  # as the profile says
+# The same examples every time, but in the deep profile: that one still finds what router/README.md
+# names under "Not yet".
+WholePair.TestCase.settings = settings(derandomize=settings.get_current_profile_name() != "deep")
 TestPair = WholePair.TestCase

@@ -107,5 +107,7 @@ class Rollbacks(Pair):
         self.world.restart(self.victim)
 
 
-Rollbacks.TestCase.settings = settings()  # as the profile says
+# The same examples every time, but in the deep profile: that one still finds what router/README.md
+# names under "Not yet".
+Rollbacks.TestCase.settings = settings(derandomize=settings.get_current_profile_name() != "deep")
 TestRollbacks = Rollbacks.TestCase
