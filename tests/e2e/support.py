@@ -42,6 +42,12 @@ def environment(**values: str) -> dict[str, str]:
     return {**kept, "COLUMNS": "100", **values}
 
 
+def hear_interrupts() -> None:
+    """In the new process: what a shell starts in the background, a test run too, hands on that
+    Ctrl-C is ignored, and Python then leaves it so."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def run(*arguments: str, **values: str) -> subprocess.CompletedProcess[str]:
     """A command of peerd, to its end; `values` are environment variables."""
     return subprocess.run(

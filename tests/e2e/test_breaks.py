@@ -1,6 +1,6 @@
 """Askers that leave, readers that stop reading, disks that fill up: nobody pays for nothing.
 
-Source: README, "What you trust, and what you don't"; conventions 11 and 22.
+Source: README, "What you trust, and what you don't".
 """
 
 import signal
@@ -13,6 +13,7 @@ from tests.e2e.support import (
     Market,
     command,
     environment,
+    hear_interrupts,
     provider_flags,
     until,
 )
@@ -27,6 +28,7 @@ def test_interrupted_ask_stops_the_job(market: Market) -> None:
     asking = subprocess.Popen(
         command("ask", LONG_PROMPT, *where, "--max-tokens", "300", "--window-ms", "10000"),
         env=environment(),
+        preexec_fn=hear_interrupts,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
