@@ -3,33 +3,26 @@
 import json
 import math
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 import trio
 
+from peer.asker import open_asker
 from peer.asking import AskOptions, parse_options, to_ask
 from peer.choices import choosing
 from peer.cli.options import data_option, json_option, network_flags, network_options
 from peer.cli.record import AskRecord
-from peer.cli.run import daemon_settings
 from peer.cli.screen import Screen
 from peer.config import CONFIG_FILE, Config, credits_of, load_config
 from peer.control import call_control, daemon_answers
-from peer.daemon import open_daemon
-from peer.identity import KEY_FILE, create_key, load_key
+from peer.identity import KEY_FILE
 from peer.logs import configure_logs
 from peer.reports import event_json
-from protocol.errors import CODES, ConfigError, NetworkError
-
-_CONNECT_S = 10.0
-_CLOSE_S = 5.0
-_EPHEMERAL_LISTEN = "/ip4/127.0.0.1/tcp/0"
+from protocol.errors import CODES, ConfigError
 
 Json = dict[str, Any]
 
@@ -143,6 +136,8 @@ async def _ask(
         if network_given:
             detail = f"the daemon of {directory} has its own network and addresses"
             raise ConfigError("config.usage", detail)
+        if screen is not None:
+            screen.explains = True
         params = json.loads(json.dumps(asdict(options)))
         await call_control(directory, "ask", params, on_event)
     else:
@@ -150,36 +145,15 @@ async def _ask(
     return record
 
 
-@asynccontextmanager
-async def _node_directory(directory: Path) -> AsyncIterator[tuple[Path, bool]]:
-    """The person's own node when there is one, so that its channels are used; else one for
-    this question only, whose channel is closed at the end."""
-    if (directory / KEY_FILE).exists():
-        yield directory, False
-        return
-    with tempfile.TemporaryDirectory(prefix="peerd-ask-") as name:
-        create_key(Path(name))
-        yield Path(name), True
-
-
 async def _as_ephemeral(
     directory: Path, config: Config, options: AskOptions, on_event: Callable[[Json], None]
 ) -> None:
-    if not config.network.bootstrap:
-        raise NetworkError("request.not_connected", "no --bootstrap and no running daemon")
-    async with _node_directory(directory) as (home, temporary):
-        settings = daemon_settings(home, _quiet_listener(config))
-        async with open_daemon(settings, load_key(home)) as daemon:
-            if not await daemon.wait_connected(_CONNECT_S):
-                raise NetworkError("request.not_connected", "nobody answered")
-            async with daemon.ask(to_ask(options, daemon.new_ask_id())) as stream:
-                async for event in stream:
-                    on_event(event_json(event))
-            if temporary:
-                for settled in await daemon.close_channels((), _CLOSE_S):
-                    on_event(event_json(settled))
-
-
-def _quiet_listener(config: Config) -> Config:
-    """A node that only asks needs no open port."""
-    return replace(config, network=replace(config.network, listen=(_EPHEMERAL_LISTEN,)))
+    """With the person's own node when there is one, so that its channels are used; else with one
+    for this question only, whose channel is closed at the end."""
+    home = directory if (directory / KEY_FILE).exists() else None
+    async with (
+        open_asker(home, config, lambda told: on_event(event_json(told))) as daemon,
+        daemon.ask(to_ask(options, daemon.new_ask_id())) as stream,
+    ):
+        async for event in stream:
+            on_event(event_json(event))

@@ -20,7 +20,6 @@ from engine.lora import AdapterSource
 from engine.notes import ModelNotes
 from engine.remote import RemoteEngine
 from engine.settings import LlamaSettings
-from peer.anchors import anchor_settings
 from peer.cli.options import (
     data_option,
     given,
@@ -29,22 +28,19 @@ from peer.cli.options import (
     network_flags,
     network_options,
 )
-from peer.config import Config, NetworkConfig, ProviderConfig, credits_of
+from peer.config import Config, ProviderConfig
 from peer.config_tables import AdapterConfig
 from peer.control import serve_control, socket_path
-from peer.daemon import Daemon, DaemonSettings, open_daemon
+from peer.daemon import Daemon, open_daemon
 from peer.gateway import ApiSettings, parse_listen, serve_gateway
-from peer.identity import public_key
-from peer.libp2p_adapter.addresses import parse_address
-from peer.libp2p_adapter.network import NetworkSettings
 from peer.offered import offered_models
 from peer.remotes import remote_settings
 from peer.reports import recovery_line
 from peer.secret import read_secret
 from peer.service import control_methods, status_json
+from peer.settings import daemon_settings
 from protocol.crypto import Signer
-from protocol.errors import ConfigError, NetworkError
-from router.choosing import RequesterSettings
+from protocol.errors import ConfigError
 
 log = structlog.get_logger()
 
@@ -52,41 +48,6 @@ EMBEDDED = "embedded"
 MODELS_DIRECTORY = "models"
 NOTES_FILE = "models.json"
 TOKEN_VARIABLE = "PEERD_API_TOKEN"
-
-
-def daemon_settings(directory: Path, config: Config) -> DaemonSettings:
-    """A node's settings from its configuration.
-
-    ConfigError `config.bad_value`, `network.bad_address`.
-    """
-    provider = config.provider
-    _check_addresses(config.network)
-    return DaemonSettings(
-        directory=directory,
-        network=NetworkSettings(
-            network=config.network.name,
-            listen=config.network.listen,
-            announce=config.network.announce,
-            bootstrap=config.network.bootstrap,
-        ),
-        input_price_ucr=credits_of("input_price", provider.input_price),
-        output_price_ucr=credits_of("output_price", provider.output_price),
-        anchor=anchor_settings(config),
-        standing_offers=provider.standing_offers,
-        preferred=tuple(map(public_key, provider.preferred)),
-        requester=RequesterSettings(credits_of("day_max", config.requester.day_max)),
-    )
-
-
-def _check_addresses(network: NetworkConfig) -> None:
-    """What a person wrote is wrong use, found before anything starts."""
-    for text in (*network.listen, *network.announce, *network.bootstrap):
-        try:
-            address = parse_address(text)
-        except NetworkError as error:
-            raise ConfigError(error.code, error.detail) from error
-        if text in network.bootstrap and not address.peer:
-            raise ConfigError("network.bad_address", f"{text!r} does not end in /p2p/ID")
 
 
 def api_settings(config: Config) -> ApiSettings | None:

@@ -45,7 +45,10 @@ def bids_table(bids: list[Json], winner: str | None) -> Table:
 
 
 class Screen:
-    """Prints a request's events: progress on stderr, the answer alone on stdout."""
+    """Prints a request's events: progress on stderr, the answer alone on stdout.
+
+    `explains` is set where a daemon can be asked about the request afterwards.
+    """
 
     def __init__(self) -> None:
         self.progress = Console(stderr=True, highlight=False)
@@ -53,6 +56,7 @@ class Screen:
         self._bids: list[Json] = []
         self._open_line = False
         self._request_id = ""
+        self.explains = False
 
     def show(self, event: Json) -> None:
         """Print one event, if it says something to a person."""
@@ -102,6 +106,7 @@ class Screen:
             f"{receipt['input_tokens']} tokens in, {receipt['output_tokens']} out · "
             f"{format_credits(receipt['cost_ucr'])} credits · "
             f"provider {short(receipt['payee'])} · {event['at_ms'] / 1000:.2f} s\n"
-            f"receipt {receipt['receipt_id']}\n"
-            f"why this provider: peerd explain {self._request_id[:16]}"
+            f"receipt {receipt['receipt_id']}"
         )
+        if self.explains:
+            self.progress.print(f"why this provider: peerd explain {self._request_id[:16]}")

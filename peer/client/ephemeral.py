@@ -1,26 +1,16 @@
 """A node in this program, for as long as it asks."""
 
 import os
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import trio
 
-from peer.anchors import anchor_settings
+from peer.asker import open_asker
 from peer.client.lines import DirectLine
-from peer.config import CONFIG_FILE, RequesterConfig, load_config
-from peer.daemon import DaemonSettings, open_daemon
-from peer.identity import KEY_FILE, create_key, load_key
-from peer.libp2p_adapter.network import NetworkSettings
+from peer.config import CONFIG_FILE, Config, RequesterConfig, load_config
 from peer.service import control_methods
-from protocol.errors import NetworkError
-
-_CONNECT_S = 10.0
-_CLOSE_S = 5.0
-# A node that only asks needs no open port.
-_LISTEN = ("/ip4/127.0.0.1/tcp/0",)
 
 
 @asynccontextmanager
@@ -31,36 +21,24 @@ async def open_line(
 
     NetworkError `network.listen`, `request.not_connected`.
     """
+    home, config = _configured(bootstrap, network, directory)
     try:
-        with tempfile.TemporaryDirectory(prefix="peerd-client-") as temporary:
-            home = _home(directory or temporary)
-            path = home / CONFIG_FILE
-            config = load_config(path if path.exists() else None, {})
-            settings = DaemonSettings(
-                home,
-                NetworkSettings(network, listen=_LISTEN, bootstrap=tuple(bootstrap)),
-                anchor=anchor_settings(config),
-            )
-            async with open_daemon(settings, load_key(home)) as daemon:
-                if not await daemon.wait_connected(_CONNECT_S):
-                    raise NetworkError("request.not_connected", "nobody answered")
-                async with trio.open_nursery() as nursery:
-                    yield DirectLine(control_methods(daemon), nursery), config.requester
-                    nursery.cancel_scope.cancel()
-                if directory is None:
-                    await daemon.close_channels((), _CLOSE_S)
+        async with open_asker(home, config) as daemon, trio.open_nursery() as nursery:
+            yield DirectLine(control_methods(daemon), nursery), config.requester
+            nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         # The daemon's tasks wrap what the caller's block raises: give it back as it was.
         raise _only_error(group) from None
 
 
-def _home(directory: str | os.PathLike[str]) -> Path:
-    """The node's directory, with a key. ConfigError."""
-    home = Path(directory).expanduser()
-    if not (home / KEY_FILE).exists():
-        home.mkdir(parents=True, exist_ok=True)
-        create_key(home)
-    return home
+def _configured(
+    bootstrap: Sequence[str], network: str, directory: str | os.PathLike[str] | None
+) -> tuple[Path | None, Config]:
+    """The node's directory and its configuration, with this network. ConfigError."""
+    home = None if directory is None else Path(directory).expanduser()
+    path = None if home is None else home / CONFIG_FILE
+    flags = {"network": {"name": network, "bootstrap": list(bootstrap)}}
+    return home, load_config(path if path is not None and path.exists() else None, flags)
 
 
 def _only_error(error: BaseException) -> BaseException:

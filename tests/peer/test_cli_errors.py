@@ -1,6 +1,6 @@
 """Wrong use and wrong configuration: one line with a code, an exit status, never a traceback.
 
-Source: README, "Run a node"; conventions 11 and 22. The command line runs in this process: what
+Source: README, "Run a node". The command line runs in this process: what
 needs real processes is in tests/e2e.
 """
 
@@ -14,8 +14,8 @@ from typing import NamedTuple
 import pytest
 import structlog
 
+import peer.asker
 import peer.cli
-import peer.cli.ask
 import peer.cli.options
 from engine.embedded import embedded_model_path
 from peer.cli.identity import initialize
@@ -223,7 +223,7 @@ def test_ask_without_anybody_to_ask(
     """No daemon and no --bootstrap; a --bootstrap where nobody is."""
     code = "request.not_connected"
     check(peerd, 1, code, "check --bootstrap", "ask", "hi", "--data", home)
-    monkeypatch.setattr(peer.cli.ask, "_CONNECT_S", 0.2)
+    monkeypatch.setattr(peer.asker, "_CONNECT_S", 0.2)
     check(peerd, 1, code, "nobody answered", "ask", "hi", "--data", home, "--bootstrap", DEAD)
 
 

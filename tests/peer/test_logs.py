@@ -1,6 +1,6 @@
 """Log lines: bytes have names, levels are kept, one JSON object a line.
 
-Source: peer/logs.py; convention 20.
+Source: peer/logs.py.
 """
 
 import json
