@@ -15,7 +15,7 @@ import pytest
 import structlog
 
 import peer.asker
-import peer.cli
+import peer.cli.ask
 import peer.cli.options
 from engine.embedded import embedded_model_path
 from peer.cli.identity import initialize
