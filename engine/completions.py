@@ -59,10 +59,16 @@ def request_of(spec: JobSpec, model: str) -> tuple[str, Json]:
         raise EngineError("engine.bad_spec", "a message is not valid text")
     if prompt.inference_type is InferenceType.EMBEDDING:
         raise EngineError("engine.bad_spec", "texts to embed are no prompt")
+    if prompt.continues and (
+        prompt.inference_type is InferenceType.CHAT or parameters.constraint is not None
+    ):
+        # Servers differ in whether they go on in the last message, or answer it.
+        raise EngineError("engine.bad_spec", "this engine can't continue an answer")
     if prompt.inference_type is InferenceType.COMPLETION:
         if parameters.logprobs:
             body["logprobs"] = parameters.logprobs
-        return TEXT_PATH, {**body, "prompt": prompt.messages[0].content}
+        text = prompt.messages[0].content + prompt.begun
+        return TEXT_PATH, {**body, "prompt": text}
     if parameters.logprobs:
         body |= {"logprobs": True, "top_logprobs": parameters.logprobs}
     turns = [{"role": message.role, "content": message.content} for message in prompt.messages]

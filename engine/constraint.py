@@ -23,6 +23,8 @@ from protocol.fields import ConstraintKind, OutputConstraint
 MASKS_KEPT = 32
 # A byte of one token among all costs this much less than an element looked at.
 BYTES_PER_ELEMENT = 12
+# A text that is begun is read in pieces about as long as tokens are.
+BEGUN_STEP_BYTES = 4
 
 Mask = npt.NDArray[np.bool_]
 
@@ -84,14 +86,27 @@ class Constraint:
         piece = self._pieces.by_token[token]
         return bool(piece) and self._automaton.read(self._state, piece) != DEAD
 
+    def begin(self, text: bytes) -> None:
+        """What the output begins with, when it is to be continued; before any token.
+
+        EngineError `engine.bad_spec` when no output begins so.
+        """
+        for start in range(0, len(text), BEGUN_STEP_BYTES):
+            self._read_on(text[start : start + BEGUN_STEP_BYTES])
+        if self._state == DEAD:
+            raise EngineError("engine.bad_spec", "constraint: the answer does not begin so")
+
     def take(self, token: int) -> None:
         """A token that is next and was allowed, and is no end."""
-        state = self._automaton.read(self._state, self._pieces.by_token[token])
-        assert state != DEAD
+        self._read_on(self._pieces.by_token[token])
+        assert self._state != DEAD
+
+    def _read_on(self, data: bytes) -> None:
+        state = self._automaton.read(self._state, data) if self._state != DEAD else DEAD
         # What was done for the tokens so far is forgiven little by little.
         self._automaton.work = max(0, self._automaton.work - limits.GRAMMAR_WORK_PER_TOKEN)
         generation = self._automaton.generation
-        self._state = self._automaton.compact(state)
+        self._state = self._automaton.compact(state) if state != DEAD else DEAD
         if self._automaton.generation != generation or len(self._masks) > MASKS_KEPT:
             self._masks.clear()
 

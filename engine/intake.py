@@ -91,7 +91,7 @@ class Intake:
             tokens,
             len(tokens),
             job.parameters.output_tokens_max,
-            self._sampler(job.parameters, tokens),
+            self._sampler(job, tokens),
             TextStream(job.parameters.stop + self._prompts.stop_strings(job.prompt)),
             self._model.vocabulary.end_tokens.union(job.parameters.stop_tokens),
             job.parameters.logprobs,
@@ -118,15 +118,17 @@ class Intake:
         )
         sequence.unfed = [*sequence.unfed, *job.token_ids[:room]]
 
-    def _sampler(self, parameters: GenerationParameters, tokens: list[int]) -> Sampler:
-        vocabulary = self._model.vocabulary
+    def _sampler(self, job: Submit | Recheck, tokens: list[int]) -> Sampler:
+        vocabulary, parameters = self._model.vocabulary, job.parameters
         check_parameters(parameters, vocabulary.size)
-        if parameters.constraint is None:
-            return Sampler(parameters, tokens)
-        grammar = compile_constraint(parameters.constraint)
-        if self._pieces is None:
-            self._pieces = Pieces(vocabulary.pieces, vocabulary.end_tokens)
-        return Sampler(parameters, tokens, Constraint(grammar, self._pieces))
+        constraint = None
+        if parameters.constraint is not None:
+            grammar = compile_constraint(parameters.constraint)
+            if self._pieces is None:
+                self._pieces = Pieces(vocabulary.pieces, vocabulary.end_tokens)
+            constraint = Constraint(grammar, self._pieces)
+            constraint.begin(job.prompt.begun.encode())
+        return Sampler(parameters, tokens, constraint, self._prompts.begun_tokens(job.prompt))
 
 
 def _owner(job: Submit | Recheck | Embed) -> bytes:

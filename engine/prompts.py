@@ -3,7 +3,8 @@
 A chat is rendered by the model's own template, with a placeholder for each message's text.
 Control tokens are recognised only in what the template wrote; what a person wrote is plain
 text whatever it looks like. Template text and messages between two control tokens are
-tokenised together, as llama.cpp would, so that joins come out the same. Must not know
+tokenised together, as llama.cpp would, so that joins come out the same; so is the beginning of
+an answer that is to be continued with what the template put before it. Must not know
 sequences or pipes. Rule: engine/README.md.
 
 A model without a template gets: `System: ...`, `User: ...`, `Assistant: ...`, each followed by
@@ -77,12 +78,13 @@ class PromptReader:
         `engine.prompt_too_long` when it leaves no room for a token of output.
         """
         self._check(prompt)
+        messages, begun = prompt.opening().messages, prompt.begun
         if prompt.inference_type == InferenceType.COMPLETION:
-            tokens = self._vocabulary.tokenize(prompt.messages[0].content)
+            tokens = self._vocabulary.tokenize(messages[0].content + begun)
         elif self._formatter is None:
-            tokens = self._vocabulary.tokenize(fallback_text(prompt.messages))
+            tokens = self._vocabulary.tokenize(fallback_text(messages) + begun)
         else:
-            tokens = self._read_chat(prompt.messages)
+            tokens = self._read_chat(messages, begun)
         begin = self._vocabulary.begin_token
         if begin is not None and (
             not tokens or (self._vocabulary.begins_texts and tokens[0] != begin)
@@ -96,12 +98,21 @@ class PromptReader:
             )
         return tokens
 
+    def begun_tokens(self, prompt: Prompt) -> int:
+        """How many tokens of a prompt are its answer's beginning. EngineError: as `read`."""
+        if not prompt.continues:
+            return 0
+        return max(0, len(self.read(prompt)) - len(self.read(prompt.opening())))
+
     def _check(self, prompt: Prompt) -> None:
         if prompt.inference_type == InferenceType.EMBEDDING:
             raise EngineError("engine.bad_spec", "texts to embed are no prompt")
         completion = prompt.inference_type == InferenceType.COMPLETION
-        if not prompt.messages or (completion and len(prompt.messages) != 1):
+        given = len(prompt.messages) - prompt.continues
+        if given < 1 or (completion and given != 1):
             raise EngineError("engine.bad_spec", "the number of messages does not fit the type")
+        if prompt.continues and prompt.messages[-1].role != "assistant":
+            raise EngineError("engine.bad_spec", "only the assistant's message can be continued")
         size = 0
         for message in prompt.messages:
             if not completion and message.role not in ROLES:
@@ -114,7 +125,7 @@ class PromptReader:
         if size > self._context_tokens * self._vocabulary.longest_piece_bytes:
             raise EngineError("engine.prompt_too_long", f"{size} bytes of text")
 
-    def _read_chat(self, messages: tuple[ChatMessage, ...]) -> list[int]:
+    def _read_chat(self, messages: tuple[ChatMessage, ...], begun: str) -> list[int]:
         # Unguessable, so that no message can contain another one's placeholder.
         secret = secrets.token_hex(16)
         marks = [f"{secret}x{index}x" for index in range(len(messages))]
@@ -139,7 +150,7 @@ class PromptReader:
                     tokens += self._vocabulary.tokenize(plain)
                     tokens.append(control)
                     plain = ""
-        return tokens + self._vocabulary.tokenize(plain)
+        return tokens + self._vocabulary.tokenize(plain + begun)
 
     def _split_control(self, text: str) -> Iterator[tuple[str, int | None]]:
         """Template text as (plain text, the control token after it or None at the end)."""

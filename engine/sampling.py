@@ -71,8 +71,11 @@ class Sampler:
         parameters: GenerationParameters,
         prompt: Sequence[int],
         constraint: Constraint | None = None,
+        begun_tokens: int = 0,
     ) -> None:
         self.constraint = constraint
+        # The noise of a continued answer goes on, too: as if it had never been interrupted.
+        self._begun_tokens = begun_tokens
         self._parameters = parameters
         self._is_greedy = is_greedy(parameters)
         biases = parameters.logit_bias
@@ -173,7 +176,7 @@ class Sampler:
         scores = row[tokens].astype(np.float64)
         if not self._is_greedy:
             scores /= self._parameters.temperature_milli / 1000
-            scores += gumbel(self._parameters.seed, step, tokens)
+            scores += gumbel(self._parameters.seed, self._begun_tokens + step, tokens)
         return scores
 
     def _contenders(self, row: Row, step: int) -> Tokens:
@@ -187,7 +190,7 @@ class Sampler:
         needed = self.scores(row, step, best).max() - outside
         # A little less than is needed, so that rounding keeps out none that could win.
         least = math.exp(-math.exp(-min(max(needed, -3.0), 30.0))) * (1 - 1e-9)
-        words = bits(self._parameters.seed, step, np.arange(row.size))
+        words = bits(self._parameters.seed, self._begun_tokens + step, np.arange(row.size))
         lifted = np.flatnonzero(words >= np.uint64(int(least * 2.0**64)))
         return np.union1d(best, lifted)
 

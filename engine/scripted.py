@@ -8,7 +8,7 @@ script has no vocabulary. Must not know llama.cpp. Rule: engine/interface.py.
 import hashlib
 import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -163,7 +163,7 @@ class ScriptedEngine:
         ttft_ns = _since(submitted_at)
         made = 0
         reason = FinishReason.STOP
-        for text, tokens in script.pieces:
+        for text, tokens in _left(script.pieces, spec.prompt.begun):
             if script.failure and made + tokens > script.failure_tokens:
                 break
             count = min(tokens, spec.parameters.output_tokens_max - made)
@@ -193,6 +193,20 @@ class ScriptedEngine:
         if model not in self._scripts:
             raise EngineError("engine.unknown_model", model)
         return self._scripts[model]
+
+
+def _left(pieces: Sequence[tuple[str, int]], begun: str) -> list[tuple[str, int]]:
+    """What follows the beginning of an answer; all of it where that is not the script's."""
+    if not "".join(text for text, _ in pieces).startswith(begun):
+        return list(pieces)
+    left, skipped = [], len(begun)
+    for text, tokens in pieces:
+        if skipped and skipped >= len(text):
+            skipped -= len(text)
+            continue
+        left.append((text[skipped:], tokens))
+        skipped = 0
+    return left
 
 
 def _logprobs(text: str, count: int, alternatives: int) -> tuple[TokenLogprob, ...]:

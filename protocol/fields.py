@@ -86,12 +86,26 @@ class ChatMessage:
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """What the model is given: one message of raw text for COMPLETION, turns for CHAT, a text in
-    each for EMBEDDING."""
+    each for EMBEDDING.
+
+    With `continues` 1 the last message, behind those, is an answer's beginning: the output goes
+    on where it stops, and does not repeat it.
+    """
 
     inference_type: InferenceType
     messages: Annotated[
         tuple[ChatMessage, ...], Meta(min_length=1, max_length=limits.CHAT_MESSAGES_MAX)
     ]
+    continues: Annotated[int, Meta(ge=0, le=1)] = field(default=0, metadata=OPTIONAL)
+
+    @property
+    def begun(self) -> str:
+        """The answer's beginning, or nothing."""
+        return self.messages[-1].content if self.continues else ""
+
+    def opening(self) -> "Prompt":
+        """The prompt without its answer's beginning. A continuing one has two messages or more."""
+        return Prompt(self.inference_type, self.messages[:-1]) if self.continues else self
 
 
 class ConstraintKind(IntEnum):

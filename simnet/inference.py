@@ -28,6 +28,11 @@ def filler(tokens: int) -> str:
     return "abc " * tokens
 
 
+def tokens_of(text: str) -> int:
+    """How many tokens of filler a text is."""
+    return len(text) // BYTES_PER_TOKEN
+
+
 def prompt_tokens(prompt: Prompt) -> int:
     """What the simulated tokenizer makes of a prompt."""
     return sum(len(message.content) for message in prompt.messages) // BYTES_PER_TOKEN + 4

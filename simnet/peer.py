@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from protocol.crypto import Signer
+from protocol.fields import Prompt
 from protocol.units import NS_PER_MS, NS_PER_US
 from router.actions import Action, ModelOffer
 from router.node import Node
@@ -27,13 +28,21 @@ class WorldSettings:
 
 @dataclass(frozen=True, slots=True)
 class SimEngine:
-    """A model with exact times: a fixed prefill, then `token_ns` a token of `text`."""
+    """A model with exact times: a fixed prefill, then `token_ns` a token of `text`.
+
+    With `counts` the tokens are numbers instead, and an answer that is begun is counted on.
+    """
 
     offer: ModelOffer
     prefill_ns: int
     token_ns: int
     text: str = "virtual tokens "
     input_tokens: int = 12
+    counts: bool = False
+
+    def token(self, prompt: Prompt, number: int) -> str:
+        """Token `number`, from 1, of a job's output."""
+        return f"{prompt.begun.count(' ') + number} " if self.counts else self.text
 
 
 @dataclass(slots=True, eq=False)

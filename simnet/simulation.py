@@ -23,7 +23,7 @@ from simnet.driver import Driver
 from simnet.entropy import Entropy
 from simnet.faults import Faults
 from simnet.gossip import GossipModel, Message
-from simnet.inference import Machine
+from simnet.inference import Machine, tokens_of
 from simnet.intruders import Intruders
 from simnet.latency import cloud_regions, read_matrix
 from simnet.links import Links
@@ -258,6 +258,8 @@ class Simulation(Driver):
         model = next(model for model in seller.models if model.name == action.model)
         output_tokens = self.market.answers.get(action.parameters.seed, 0)
         output_tokens = output_tokens or action.parameters.output_tokens_max
+        # What is left of an answer that another provider began.
+        output_tokens = max(1, output_tokens - tokens_of(action.prompt.begun))
         self.machines[peer.index].start(action, model, output_tokens)
         seller.won()
         self.stir(peer)

@@ -143,7 +143,8 @@ class World(Driver):
         def token(count: int) -> None:
             if peer.incarnation != incarnation or job_id not in peer.jobs:
                 return
-            self.give(peer, act.JobTokens(job_id, ((engine.text, 1),)))
+            text = engine.token(action.prompt, count)
+            self.give(peer, act.JobTokens(job_id, ((text, 1),)))
             if count < limit:
                 self.clock.after(engine.token_ns, lambda: token(count + 1))
                 return

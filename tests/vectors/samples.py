@@ -62,6 +62,9 @@ PROMPT = Prompt(
     InferenceType.CHAT,
     (ChatMessage("system", "Be brief."), ChatMessage("user", "What is a voucher? ✓")),
 )
+CONTINUED = replace(
+    PROMPT, messages=(*PROMPT.messages, ChatMessage("assistant", "A voucher")), continues=1
+)
 LOGPROBS = (
     TokenLogprob(
         TokenChance(b" gossip", -105_361),
@@ -169,6 +172,7 @@ MESSAGES: Final[dict[str, Any]] = {
     "PeerList": m.PeerList((fill(0x01, 255), fill(0x02, 256), b"")),
     "Award": AWARD,
     "Award.constrained": replace(AWARD, parameters=CONSTRAINED),
+    "Award.continues": replace(AWARD, prompt=CONTINUED),
     "Award.stop_tokens": replace(AWARD, parameters=replace(CONSTRAINED, stop_tokens=(2, 151_645))),
     "Award.known_channel": m.Award(
         REQUEST_ID, BID_ID, CID, 300, PROMPT, fill(0xB0), PARAMETERS, None, None, SIGNATURE
