@@ -1,5 +1,6 @@
 """What a local program asks for, checked, as the node's Ask. Amounts in ucr, times in ms."""
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -22,7 +23,10 @@ from protocol.fields import (
     RequestFilter,
 )
 from protocol.units import NS_PER_MS
-from router.actions import Ask
+from router.actions import Ask, RequestKey
+
+# The client's key under which this task, and those that it starts, make requests.
+current_key: ContextVar[RequestKey | None] = ContextVar("current_key", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,4 +112,5 @@ def to_ask(options: AskOptions, ask_id: int) -> Ask:
         advance_max_ucr=options.advance_ucr,
         use_offers=options.use_offers,
         choice=choice,
+        key=current_key.get(),
     )

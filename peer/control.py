@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 import trio
 
+from peer.errors import first_error
 from protocol.errors import CODES, ConfigError, NetworkError, PeerdError
 
 if TYPE_CHECKING:
@@ -131,9 +132,7 @@ async def _serve_client(stream: trio.SocketStream, methods: dict[str, Method]) -
             nursery.cancel_scope.cancel()
         await answer({"end": True})
     except* PeerdError as group:
-        error = group.exceptions[0]
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
+        error = first_error(group)
         assert isinstance(error, PeerdError)
         await answer({"end": True, **error.report()})
 

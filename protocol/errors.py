@@ -37,6 +37,8 @@ CODES: Final[dict[str, str]] = {
     "or raise [requester] day_max",
     "request.too_many": "too many requests of ours are open; wait for one to finish",
     "request.cancelled": "the request was cancelled; what had arrived was paid",
+    "request.interrupted": "the node stopped while it ran; what had arrived is paid, and a new "
+    "Idempotency-Key asks again",
     "request.not_connected": "no peer listens on the network's topic; check --bootstrap",
     "request.invalid": "the request can't be published as it is",
     "bid.bad_seal": "the sealed bid can't be opened with the request's key",
@@ -181,6 +183,8 @@ CODES: Final[dict[str, str]] = {
     "api.too_large": "the body is over 4 MiB",
     "api.wrong_content_type": "the body has to be application/json",
     "api.key_reused": "this Idempotency-Key came with another body before; take a new key",
+    "api.answer_gone": "it was done and paid, but its answer is not kept any more; a new "
+    "Idempotency-Key buys it anew",
     "api.too_many": "too many requests run at once; try again in a moment",
 }
 

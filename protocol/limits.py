@@ -406,6 +406,9 @@ API_TEXTS_MAX: Final = API_CHOICES_MAX * API_TEXTS_PER_JOB
 TOOLS_MAX: Final = 32
 # Idempotency keys of a day, and the answers that they stand for.
 API_KEYS_MAX: Final = 1_024
+# Their requests, several where a key has choices or was retried; ~200 bytes each in a snapshot.
+KEYED_REQUESTS_KEPT: Final = 4 * API_KEYS_MAX
+KEYED_KEPT_NS: Final = 24 * 3_600 * NS_PER_S
 API_KEY_BYTES_MAX: Final = 255
 API_KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
 # Programs that use the tools at once, and how long one that says nothing is remembered.

@@ -434,6 +434,18 @@ class FeedbackGiven:
     given_at_ns: U63
 
 
+@record(42)
+@dataclass(frozen=True, slots=True)
+class RequestKeyed:
+    """Payer, before a request of an Idempotency-Key is published or awarded: `name` stands for
+    the key and `body` for what it asks for, each a hash that only this node can make."""
+
+    name: Bytes32
+    body: Bytes32
+    request_id: Bytes32
+    keyed_at_ns: U63
+
+
 def encode_record(value: Any) -> tuple[int, bytes]:
     """The frame's type and payload. LocalError `wire.unencodable`."""
     return NUMBERS[type(value)], wire.encode_fields(value)

@@ -27,6 +27,13 @@ class SessionKey(NamedTuple):
     outbound: bool
 
 
+class RequestKey(NamedTuple):
+    """A client's name for a request, and what stands for its body; both 32 bytes."""
+
+    name: bytes
+    body: bytes
+
+
 # --- inputs --------------------------------------------------------------------------------
 
 
@@ -148,7 +155,7 @@ class Ask:
 
     With `use_offers` the best standing offers are tried first, without an auction.
     `holdback_ucr` of the price, at most, is paid only when an auditor passes the receipt or
-    `audit_ns` after it.
+    `audit_ns` after it. A request with a `key` is logged under it before it is published.
     """
 
     ask_id: int
@@ -167,6 +174,7 @@ class Ask:
     audit_ns: int = 0
     choice: Choice = field(default_factory=Choice)
     early_close_bids: int = 3  # acceptable bids with which the window may end early; 0: never
+    key: RequestKey | None = None
 
 
 @dataclass(frozen=True, slots=True)

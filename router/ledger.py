@@ -19,6 +19,7 @@ from router.balance import Balance, sum_up
 from router.debts import Debts
 from router.denials import Denials
 from router.head_book import HeadBook
+from router.keyed import KeyedRequests
 from router.reputation import Reputation
 from router.vault import Vault
 
@@ -39,8 +40,7 @@ class Ledger:
     def __init__(self, network: str, owner: bytes) -> None:
         self.vault = Vault(network)
         self.backing = Backing(network, owner)
-        self.network = network
-        self.owner = owner
+        self.network, self.owner = network, owner
         self.live = False  # whether a node, which may be connected, goes on from here
         self.channels: dict[bytes, Channel] = {}
         self.receipts = 0
@@ -49,10 +49,10 @@ class Ledger:
         self.denials = Denials()
         self.debts = Debts()
         self.reputation = Reputation()
+        self.keyed = KeyedRequests()
         self._with_peer: dict[tuple[bytes, Role], dict[bytes, Channel]] = {}  # open ones
         self.closed: list[bytes] = []  # oldest first, at most CHANNELS_CLOSED_KEPT
-        self.forgotten_spent_ucr = 0
-        self.forgotten_earned_ucr = 0
+        self.forgotten_spent_ucr = self.forgotten_earned_ucr = 0
 
     def channel(self, cid: bytes) -> Channel | None:
         """The channel, or None."""
@@ -83,6 +83,7 @@ class Ledger:
 
     def apply(self, record: Any) -> None:
         """Fold one record in. LocalError `channel.unknown` when it names what is not there."""
+        self.keyed.watch(record)
         match record:
             case records.ChannelOpened():
                 self._open(record)
@@ -167,7 +168,7 @@ class Ledger:
                 self._end_lane(channel, lane.lane, lane.due_ucr, LaneEvent.AUDIT_PASSED)
                 self.receipts += 1
             case _:
-                books = (self.vault, self.backing, self.reputation)
+                books = (self.vault, self.backing, self.reputation, self.keyed)
                 known = any(book.apply(record) for book in books)
                 assert known, f"no rule for {type(record).__name__}"
 

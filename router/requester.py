@@ -10,6 +10,7 @@ from protocol.envelope import Signed, sign_envelope
 from protocol.errors import LocalError, RemoteError
 from protocol.job import JobEvent, JobState
 from protocol.messages import Request, SealedBid, StandingOffer
+from protocol.records import RequestKeyed
 from protocol.transcript import prompt_commitment
 from router import events
 from router.actions import Ask, Publish
@@ -131,6 +132,8 @@ class Requester:
         job = Job(ask, request, ephemeral_seed, prompt_key)
         self._jobs[job.id] = job
         self._by_ask[ask.ask_id] = job.id
+        if ask.key is not None:
+            context.append(RequestKeyed(*ask.key, job.id, context.now_ns))
         job.explanation = self.explanations.begin(job.id, ask, context.now_ns)
         context.deliver(ask.ask_id, events.Published(job.id))
         self._selection.begin(job)

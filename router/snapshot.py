@@ -17,6 +17,7 @@ from protocol.errors import StorageError
 from protocol.fields import DepositOrder, SignedHead
 from protocol.records import DepositOrdered, DepositProved, DepositSettled
 from router.denials import Denial
+from router.keyed import Keyed
 from router.ledger import Ledger
 from router.reputation import Rated, Standing
 from router.vault import Account, Held
@@ -54,6 +55,7 @@ class State:
     standings: list[tuple[bytes, str, Standing]] = field(default_factory=list)
     rated: list[tuple[bytes, Rated]] = field(default_factory=list)
     spent: list[tuple[int, int]] = field(default_factory=list)
+    keyed: list[Keyed] = field(default_factory=list)
 
 
 def snapshot_parts(ledger: Ledger) -> Iterator[bytes]:
@@ -76,6 +78,7 @@ def snapshot_parts(ledger: Ledger) -> Iterator[bytes]:
         "standings": [(*key, value) for key, value in ledger.reputation.standings.items()],
         "rated": ledger.reputation.rated.items(),
         "spent": ledger.reputation.spent_by_day.items(),
+        "keyed": ledger.keyed.requests.values(),
     }
     for name, values in listed.items():
         for items in _batches(values):
@@ -124,6 +127,8 @@ def restore(ledger: Ledger, parts: Iterable[bytes]) -> None:
             ledger.reputation.standings[provider, model] = standing
         ledger.reputation.rated |= dict(state.rated)
         ledger.reputation.spent_by_day |= dict(state.spent)
+        for keyed in state.keyed:
+            ledger.keyed.keep(keyed)
 
 
 def _decode(part: bytes) -> State:

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from peer.cli.errors import first_error
+from peer.errors import first_error
 from protocol.errors import ConfigError, PeerdError
 
 COMMANDS = {

@@ -33,6 +33,7 @@ from peer.config_tables import AdapterConfig
 from peer.control import serve_control, socket_path
 from peer.daemon import Daemon, open_daemon
 from peer.gateway import ApiSettings, parse_listen, serve_gateway
+from peer.keys import Keys
 from peer.offered import offered_models
 from peer.remotes import remote_settings
 from peer.reports import recovery_line
@@ -175,7 +176,8 @@ async def _run(
                 url = ""
                 if api is not None:
                     models = partial(offered_models, daemon)
-                    serve = partial(serve_gateway, api, daemon, models, config.requester, methods)
+                    keys, defaults = Keys(daemon), config.requester
+                    serve = partial(serve_gateway, api, daemon, models, defaults, methods, keys)
                     url = await nursery.start(serve)
                 _announce(daemon, as_json, url)
                 up.set()

@@ -10,6 +10,7 @@ import trio
 from peer.asker import open_asker
 from peer.client.lines import DirectLine
 from peer.config import CONFIG_FILE, Config, RequesterConfig, load_config
+from peer.errors import first_error
 from peer.service import control_methods
 
 
@@ -28,7 +29,7 @@ async def open_line(
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         # The daemon's tasks wrap what the caller's block raises: give it back as it was.
-        raise _only_error(group) from None
+        raise first_error(group) from None
 
 
 def _configured(
@@ -39,10 +40,3 @@ def _configured(
     path = None if home is None else home / CONFIG_FILE
     flags = {"network": {"name": network, "bootstrap": list(bootstrap)}}
     return home, load_config(path if path is not None and path.exists() else None, flags)
-
-
-def _only_error(error: BaseException) -> BaseException:
-    """The one error in nested groups; the group itself when it has several."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error

@@ -21,7 +21,7 @@ from peer.config import RequesterConfig
 from peer.gateway.asks import Wanted, chat_asks, completion_asks, embedding_asks
 from peer.gateway.bodies import ChatBody, CompletionBody, EmbeddingBody, parse_body
 from peer.gateway.exchange import Exchange, Market
-from peer.gateway.failures import RETRY_AFTER_S, ApiError, error_json, status_of
+from peer.gateway.failures import ApiError, error_headers, error_json, status_of
 from peer.gateway.openapi import openapi_document
 from peer.offered import Model
 from protocol import limits
@@ -181,10 +181,8 @@ def error_response(error: PeerdError) -> JSONResponse:
     """An error in OpenAI's shape."""
     status = status_of(error.code)
     param = error.param if isinstance(error, ApiError) else None
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else {}
-    if status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(error_json(error.code, error.detail, param), status, headers)
+    body = error_json(error.code, error.detail, param)
+    return JSONResponse(body, status, error_headers(error))
 
 
 async def _on_error(request: Request, error: Exception) -> JSONResponse:

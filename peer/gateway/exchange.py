@@ -15,9 +15,11 @@ from typing import Any, Protocol
 import trio
 from starlette.types import Receive, Scope, Send
 
+from peer.asking import current_key
+from peer.errors import first_error
 from peer.gateway.answers import Choice, Json, Shape
 from peer.gateway.asks import Wanted
-from peer.gateway.failures import RETRY_AFTER_S, ApiError, error_json, failure, status_of
+from peer.gateway.failures import ApiError, error_headers, error_json, failure, status_of
 from peer.identity import peer_id
 from protocol import limits
 from protocol.errors import PeerdError
@@ -80,14 +82,13 @@ class Exchange:
             async with trio.open_nursery() as nursery, receive:
                 async with merged:
                     for index, ask in enumerate(self._wanted.asks):
-                        ask = replace(ask, ask_id=self._market.new_ask_id())
+                        ask_id = self._market.new_ask_id()
+                        ask = replace(ask, ask_id=ask_id, key=current_key.get())
                         nursery.start_soon(self._follow, index, ask, merged.clone())
                 await (self._stream if self._wanted.stream else self._collect)(receive, sender)
                 nursery.cancel_scope.cancel()
         except* PeerdError as group:
-            error = group.exceptions[0]
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
+            error = first_error(group)
             assert isinstance(error, PeerdError)
             await sender.fail(error)
 
@@ -187,11 +188,7 @@ class _Sender:
         if self.started:
             await self._write({"type": "http.response.body", "body": _event(value)})
             return
-        status = status_of(error.code)
-        headers = {"retry-after": str(RETRY_AFTER_S)} if status in (429, 503) else {}
-        if isinstance(error, ApiError) and error.paid_ucr:
-            headers["x-peerd-cost-ucr"] = str(error.paid_ucr)
-        await self.whole(value, headers, status)
+        await self.whole(value, error_headers(error), status_of(error.code))
 
 
 def _event(value: Json) -> bytes:

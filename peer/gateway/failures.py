@@ -19,6 +19,7 @@ _STATUS: Final[dict[str, int]] = {
     "api.wrong_method": 405,
     "api.too_large": 413,
     "api.wrong_content_type": 415,
+    "api.answer_gone": 410,
     "api.key_reused": 422,
     "api.too_many": 429,
     "request.price_too_low": 402,
@@ -56,17 +57,35 @@ RETRY_AFTER_S: Final = 2
 
 
 class ApiError(PeerdError):
-    """A request that is answered with an error; `param` names the field at fault."""
+    """A request that is answered with an error; `param` names the field at fault.
+
+    `paid_ucr` is what it cost nevertheless; with `again` False a retry would get the same.
+    """
 
     def __init__(self, code: str, detail: str = "", *, param: str | None = None) -> None:
         super().__init__(code, detail)
         self.param = param
         self.paid_ucr = 0
+        self.again = True
 
 
 def status_of(code: str) -> int:
     """The HTTP status for one of our codes."""
     return _STATUS.get(code, _OTHER)
+
+
+def error_headers(error: PeerdError) -> dict[str, str]:
+    """What goes with an error: when to try again, or not to, and what was paid."""
+    status = status_of(error.code)
+    headers = {"retry-after": str(RETRY_AFTER_S)} if status in (429, 503) else {}
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
+    if isinstance(error, ApiError):
+        if error.paid_ucr or not error.again:
+            headers["x-peerd-cost-ucr"] = str(error.paid_ucr)
+        if not error.again:
+            headers["x-should-retry"] = "false"  # OpenAI's clients heed it
+    return headers
 
 
 def error_json(code: str, detail: str, param: str | None = None) -> dict[str, Any]:

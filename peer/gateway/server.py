@@ -20,7 +20,7 @@ from peer.gateway.app import Gateway, make_app
 from peer.gateway.exchange import Market
 from peer.gateway.insight import Insight
 from peer.gateway.metrics import Counted, HttpCounts, watch_routes
-from peer.gateway.once import Once
+from peer.gateway.once import Keys, Once
 from peer.gateway.rpc import Rpc, rpc_route
 from peer.offered import Model
 from protocol import limits
@@ -70,6 +70,7 @@ async def serve_gateway(
     models: Callable[[], list[Model]],
     defaults: RequesterConfig,
     methods: dict[str, Method],
+    keys: Keys,
     *,
     task_status: "TaskStatus[str]" = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -100,7 +101,7 @@ async def serve_gateway(
             counts = HttpCounts()
             more += watch_routes(client, market, counts)
             paths = (getattr(route, "path", "") for route in [*gateway.routes(), *more])
-            once = partial(Once, start=nursery.start_soon)
+            once = partial(Once, start=nursery.start_soon, keys=keys)
             app: Any = Counted(make_app(gateway, settings.token, more, once), paths, counts)
             await nursery.start(_run_sessions, tools)
             binds = await nursery.start(serve, app, config)

@@ -34,6 +34,7 @@ from peer.config import RequesterConfig
 from peer.daemon import DaemonSettings, open_daemon
 from peer.gateway import ApiSettings, serve_gateway
 from peer.identity import create_key
+from peer.keys import Keys
 from peer.libp2p_adapter.network import NetworkSettings
 from peer.offered import offered_models
 from peer.service import control_methods
@@ -89,7 +90,8 @@ async def daemon_side(role: str, profiled: bool, bootstrap: str, tokens: int) ->
                     defaults = RequesterConfig(standing_offers=role == "offers")
                     models, methods = partial(offered_models, daemon), control_methods(daemon)
                     api = ApiSettings("127.0.0.1", 0)
-                    serve = partial(serve_gateway, api, daemon, models, defaults, methods)
+                    keys = Keys(daemon)
+                    serve = partial(serve_gateway, api, daemon, models, defaults, methods, keys)
                     url = await nursery.start(serve)
                 told = {"pid": os.getpid(), "url": url, "address": daemon.network.addresses[0]}
                 print(json.dumps(told), flush=True)

@@ -295,4 +295,5 @@ RECORDS: Final[dict[str, Any]] = {
         *(20_000_000, 0, 50_000, 0, 54_420, 0, NOW_NS),
     ),
     "FeedbackGiven": r.FeedbackGiven(fill(0xD0), 1, NOW_NS),
+    "RequestKeyed": r.RequestKeyed(fill(0x33), fill(0x34), REQUEST_ID, NOW_NS),
 }

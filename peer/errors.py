@@ -1,4 +1,4 @@
-"""From what a nursery raises to the one error that a person should read."""
+"""From what a nursery raises to the one error that a person or a client should read."""
 
 from protocol.errors import PeerdError, StorageError
 
