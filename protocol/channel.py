@@ -56,7 +56,6 @@ class ChannelEvent(Enum):
     CHALLENGE = "challenge"
     RESPOND = "respond"
     DEADLINE = "deadline"
-    WRITE_OFF = "write_off"
     FAULT = "fault"
 
 
@@ -80,7 +79,6 @@ CHANNEL_TRANSITIONS: Final[dict[tuple[ChannelState, ChannelEvent], ChannelState]
     (_C.READY, _E.LOST): _C.DETACHED,
     (_C.READY, _E.CLOSE_REQUEST): _C.CLOSING_COOP,
     (_C.READY, _E.CHALLENGE): _C.CHALLENGE,
-    (_C.READY, _E.WRITE_OFF): _C.SETTLED,
     (_C.READY, _E.FAULT): _C.FROZEN,
     (_C.DETACHED, _E.LOST): _C.DETACHED,
     (_C.DETACHED, _E.LANE_CLOSE): _C.DETACHED,
@@ -88,13 +86,13 @@ CHANNEL_TRANSITIONS: Final[dict[tuple[ChannelState, ChannelEvent], ChannelState]
     (_C.DETACHED, _E.REFUSE): _C.CLOSED,
     (_C.DETACHED, _E.CLOSE_ACK): _C.CLOSED,
     (_C.DETACHED, _E.CHALLENGE): _C.CHALLENGE,
-    (_C.DETACHED, _E.WRITE_OFF): _C.SETTLED,
     (_C.DETACHED, _E.FAULT): _C.FROZEN,
     (_C.CLOSING_COOP, _E.CLOSE_ACK): _C.CLOSED,
     (_C.CLOSING_COOP, _E.CLOSE_REFUSE): _C.READY,
     (_C.CLOSING_COOP, _E.LOST): _C.DETACHED,
     (_C.CLOSING_COOP, _E.CHALLENGE): _C.CHALLENGE,
     (_C.CLOSING_COOP, _E.FAULT): _C.FROZEN,
+    (_C.CHALLENGE, _E.REFUSE): _C.CLOSED,
     (_C.CHALLENGE, _E.LANE_CLOSE): _C.CHALLENGE,
     (_C.CHALLENGE, _E.RESPOND): _C.CHALLENGE,
     (_C.CHALLENGE, _E.LOST): _C.CHALLENGE,
@@ -103,7 +101,6 @@ CHANNEL_TRANSITIONS: Final[dict[tuple[ChannelState, ChannelEvent], ChannelState]
     (_C.FROZEN, _E.LOST): _C.FROZEN,
     (_C.FROZEN, _E.LANE_CLOSE): _C.FROZEN,
     (_C.FROZEN, _E.CHALLENGE): _C.CHALLENGE,
-    (_C.FROZEN, _E.WRITE_OFF): _C.SETTLED,
 }
 
 
@@ -118,8 +115,9 @@ class Channel:
     those that the payer counter-signed under them. The salts and
     `open_signature`, the payer's, are kept as evidence for others.
     `offered_ucr` is the deposit that the payer last offered, `deadline_ns` the end of the
-    challenge period, `disputed_ucr` what the payer keeps back for good. `replayed_last` is the
-    highest lane that this process knows from its log alone, which may be an old copy.
+    challenge period, `disputed_ucr` what the payer keeps back for good, `agreed_signature` the
+    payee's under a close by agreement. `replayed_last` is the highest lane that this process
+    knows from its log alone, which may be an old copy.
     """
 
     cid: bytes
@@ -147,6 +145,7 @@ class Channel:
     offered_ucr: int = 0
     deadline_ns: int = 0
     disputed_ucr: int = 0
+    agreed_signature: bytes = b""
 
     def step(self, event: ChannelEvent) -> None:
         """Move by the table. RemoteError `channel.wrong_state`."""
@@ -234,3 +233,11 @@ class Channel:
             oldest = next(iter(self.closed))
             del self.closed[oldest]
             self.receipts.pop(oldest, None)
+
+    def settle(self, settled_ucr: int, agreed_signature: bytes) -> None:
+        """The end of the channel, and of the lanes that a crash between its records left open:
+        all that a replay knows of a payee's is what was reserved."""
+        payee = self.role is Role.PAYEE
+        self.settled_due_ucr = self.reserved_ucr if payee else self.due_ucr
+        self.lanes.clear()
+        self.settled_ucr, self.agreed_signature = settled_ucr, agreed_signature

@@ -463,6 +463,17 @@ class CloseClaim:
 # --- session: client to witness ------------------------------------------------------------
 
 
+@message(65)
+@dataclass(frozen=True, slots=True)
+class CloseShown:
+    """Payer, answering a CloseNotice: both had agreed to close, which the payee's log forgot."""
+
+    cid: Bytes32
+    total_ucr: U63
+    payer_signature: Bytes64
+    payee_signature: Bytes64
+
+
 @message(70)
 @dataclass(frozen=True, slots=True)
 class LockAsk:

@@ -146,7 +146,7 @@ class ChannelClosed:
     """The channel is settled at `settled_ucr`; the rest of the deposit is the payer's again.
 
     `how` is 1 co-operative (both signatures), 2 refused at opening (none, nothing due),
-    3 unilateral (none, the best voucher), 4 written off at the lifetime's end (none, no voucher).
+    3 unilateral (none, the best voucher).
     """
 
     cid: Bytes32

@@ -74,6 +74,12 @@ class Anchor(Protocol):
         ...
 
     @property
+    def pays_out(self) -> bool:
+        """Whether it holds deposits, and pays by what it is shown: then only it says what a
+        channel that is closed alone is settled at."""
+        return False
+
+    @property
     def asking(self) -> bool:
         """Whether somebody was asked and has not answered."""
         return False

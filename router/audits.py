@@ -58,10 +58,14 @@ class Audits:
         if lane.state is not LaneState.AUDIT:
             return self._tell(cid, number, "channel.wrong_state")
         context.timers.cancel(_timer(channel, lane))
-        held = min(lane.held_ucr, lane.due_ucr) if verdict == DISPUTED else 0
-        record = AuditClosed(cid, number, verdict, held, code or "ok", context.now_ns)
+        kept = 0
+        if verdict == DISPUTED:
+            # Only what no voucher has paid: the rest is gone, and must not be taken off others.
+            unpaid = max(0, channel.due_ucr - channel.total_ucr)
+            kept = min(lane.held_ucr, lane.due_ucr, unpaid)
+        record = AuditClosed(cid, number, verdict, kept, code or "ok", context.now_ns)
         context.append(record)
-        context.note("audit.closed", cid=cid, lane=number, verdict=verdict, kept_ucr=held)
+        context.note("audit.closed", cid=cid, lane=number, verdict=verdict, kept_ucr=kept)
         session = SessionKey(channel.peer, outbound=True)
         if self._is_up(session):
             self._payer.settle(session, channel)

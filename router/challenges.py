@@ -1,7 +1,7 @@
 """Closing a channel alone: notice, better vouchers until the deadline, settlement. Sans-IO.
 
 Either end begins; what a channel is settled at follows from vouchers alone, so both logs come to
-the same sum. Also ends channels whose lifetime is over. Rule: router/README.md, "Closing alone".
+the same sum. Rule: router/README.md, "Closing alone".
 """
 
 from collections.abc import Callable
@@ -9,24 +9,22 @@ from collections.abc import Callable
 from protocol import limits, signing
 from protocol.channel import Channel, ChannelEvent, ChannelState, Role
 from protocol.errors import RemoteError
-from protocol.messages import CloseClaim, CloseNotice, Voucher
+from protocol.messages import CloseClaim, CloseNotice, CloseShown, Voucher
 from protocol.records import ChallengeStarted, ChannelClosed
 from router import events
 from router.actions import SessionKey
 from router.anchor import Anchor
 from router.closing import Closing
 from router.context import Context
-from router.ledger import UNILATERAL, WRITTEN_OFF
+from router.ledger import COOPERATIVE, REFUSED, UNILATERAL
 from router.payee import Payee
 from router.payer import Payer
-from router.timers import TimerKey
 
 BY_PAYER, BY_PAYEE = 1, 2
-SWEEP = TimerKey("sweep", b"")
 
 
 class Challenges:
-    """Channels that one end closes alone; `stop` ends what runs on one."""
+    """Channels that one end closes alone; `stop` ends what runs on one, `begun` counts them."""
 
     def __init__(
         self,
@@ -38,6 +36,7 @@ class Challenges:
         stop: Callable[[Channel], None],
         is_up: Callable[[SessionKey], bool],
     ) -> None:
+        self.begun = 0
         self._context = context
         self._anchor = anchor
         self._payer = payer
@@ -45,10 +44,6 @@ class Challenges:
         self._closing = closing
         self._stop = stop
         self._is_up = is_up
-        self._asked: set[bytes] = set()  # co-operative closes at the lifetime's end
-        self._look_again_ns: dict[bytes, int] = {}
-        self._seen = -1
-        self._arm()
 
     # --- beginning -------------------------------------------------------------------------
 
@@ -60,12 +55,12 @@ class Challenges:
                 refused = events.CloseRefused(cid, "channel.wrong_state")
                 self._context.deliver(events.CONTROL_ASK, refused)
             else:
-                self._begin(channel, channel.role)
+                self.begin(channel, channel.role)
 
-    def _begin(self, channel: Channel, by: Role) -> None:
-        """The record first, then the notice, then the anchor."""
+    def begin(self, channel: Channel, by: Role) -> None:
+        """Close, or join in: the record first, then the notice, then the anchor."""
         context = self._context
-        deadline_ns = context.now_ns + _period_ns(channel)
+        deadline_ns = context.now_ns + period_ns(channel)
         number = BY_PAYER if by is Role.PAYER else BY_PAYEE
         record = ChallengeStarted(channel.cid, channel.total_ucr, number, deadline_ns)
         context.append(record)
@@ -76,7 +71,7 @@ class Challenges:
         told = events.CloseBegun(channel.cid, channel.total_ucr, deadline_ns, by is channel.role)
         context.deliver(events.CONTROL_ASK, told)
         context.note("channel.challenged", cid=channel.cid, total_ucr=channel.total_ucr)
-        self._arm()
+        self.begun += 1
 
     def _tell_peer(self, channel: Channel) -> None:
         session = SessionKey(channel.peer, outbound=channel.role is Role.PAYER)
@@ -140,11 +135,13 @@ class Challenges:
             if shown is not None:
                 self._take_voucher(channel, shown, stale_is_fine=True)
             if channel.state is not ChannelState.CHALLENGE:
-                self._begin(channel, Role.PAYEE if channel.role is Role.PAYER else Role.PAYER)
+                self.begin(channel, Role.PAYEE if channel.role is Role.PAYER else Role.PAYER)
             else:
                 self._anchor.request_close(context, channel)
         if channel.role is Role.PAYEE and channel.settled_ucr is not None:
             self._payee.show_end(session, channel)
+        elif channel.agreed_signature:
+            self._show_agreed(session, channel)
         elif channel.total_ucr > total:
             best = self._best(channel)
             assert best is not None
@@ -192,13 +189,50 @@ class Challenges:
             self._payer.adopt(channel, voucher)
         context.note("channel.answered", cid=channel.cid, total_ucr=voucher.total_ucr)
 
+    def take_refusal(self, session: SessionKey, cid: bytes, code: str) -> None:
+        """The payee does not know the channel that we close alone.
+
+        When nothing was delivered it never took the channel, so nothing is due: what we signed
+        in advance is not spent. Where an anchor pays out, what it settles at counts.
+        """
+        channel = self._context.ledger.channel(cid)
+        if channel is None or channel.peer != session.peer or channel.role is not Role.PAYER:
+            return
+        unknown = code == "channel.unknown" and channel.state is ChannelState.CHALLENGE
+        if unknown and not channel.due_ucr and not self._anchor.pays_out:
+            self._end(channel, 0, REFUSED)
+
+    def _show_agreed(self, session: SessionKey, channel: Channel) -> None:
+        """The payee's log was put back to before it agreed to close: show it its signature."""
+        context, cid, total = self._context, channel.cid, channel.settled_ucr or 0
+        ours = context.signer.sign(signing.close_bytes(context.network, cid, total))
+        context.send(session, CloseShown(cid, total, ours, channel.agreed_signature))
+
+    def take_shown(self, session: SessionKey, message: CloseShown) -> None:
+        """We agreed to a close that our log has forgotten: it ends the channel now.
+
+        RemoteError `channel.unknown`, `channel.bad_signature`, `channel.wrong_state`.
+        """
+        context, channel = self._context, self._find(session, message.cid)
+        cid, total = channel.cid, message.total_ucr
+        by_payer, by_payee = message.payer_signature, message.payee_signature
+        asked = signing.close_bytes(context.network, cid, total)
+        agreed = signing.close_ack_bytes(context.network, cid, total)
+        if not context.verify(channel.payer, asked, by_payer):
+            raise RemoteError("channel.bad_signature", "close")
+        if not context.verify(channel.payee, agreed, by_payee):
+            raise RemoteError("channel.bad_signature", "agreement to close")
+        if channel.state is not ChannelState.CHALLENGE:
+            raise RemoteError("channel.wrong_state", channel.state.value, penalize=False)
+        self._end(channel, total, COOPERATIVE, by_payer, by_payee)
+
     # --- what the anchor says --------------------------------------------------------------
 
     def challenged(self, cid: bytes) -> None:
         """Somebody began to close at the anchor: join in."""
         channel = self._context.ledger.channel(cid)
         if channel is not None and channel.allows(ChannelEvent.CHALLENGE):
-            self._begin(channel, Role.PAYEE if channel.role is Role.PAYER else Role.PAYER)
+            self.begin(channel, Role.PAYEE if channel.role is Role.PAYER else Role.PAYER)
 
     def settled(self, cid: bytes, settled_ucr: int) -> None:
         """The anchor paid out."""
@@ -206,76 +240,26 @@ class Challenges:
         if channel is None or not channel.is_open:
             return
         if channel.allows(ChannelEvent.CHALLENGE):
-            self._begin(channel, Role.PAYEE if channel.role is Role.PAYER else Role.PAYER)
-        self._settle(channel, settled_ucr)
+            self.begin(channel, Role.PAYEE if channel.role is Role.PAYER else Role.PAYER)
+        self.settle(channel, settled_ucr)
 
-    # --- time ------------------------------------------------------------------------------
-
-    def tick(self) -> None:
-        """Channels may have come or gone: look when the next of them is due."""
-        ledger = self._context.ledger
-        seen = len(ledger.channels) * 2 + ledger.open_channels
-        if seen != self._seen:
-            self._arm()
-            self._seen = seen
-
-    def _arm(self) -> None:
-        channels = self._context.ledger.channels.values()
-        due = [self._due_ns(channel) for channel in channels if channel.is_open]
-        if due:
-            self._context.timers.set(SWEEP, min(due))
-        else:
-            self._context.timers.cancel(SWEEP)
-
-    def _due_ns(self, channel: Channel) -> int:
-        """When something has to be done about an open channel."""
-        if channel.state is ChannelState.CHALLENGE:
-            return self._look_again_ns.get(channel.cid, channel.deadline_ns)
-        if channel.role is Role.PAYEE:
-            at_ns = channel.claim_at_ns()
-            waits = channel.total_ucr or self._context.now_ns < at_ns
-            return at_ns if waits else channel.expires_at_ns()
-        if channel.cid in self._asked:
-            return channel.expires_at_ns() + _period_ns(channel)
-        return channel.claim_at_ns() - limits.CLAIM_MARGIN_NS
-
-    def sweep(self) -> None:
-        """Settle what is past its deadline, end what is past its lifetime."""
-        now_ns = self._context.now_ns
-        for channel in list(self._context.ledger.channels.values()):
-            if channel.is_open and self._due_ns(channel) <= now_ns:
-                self._act(channel)
-        self._arm()
-
-    def _act(self, channel: Channel) -> None:
-        context = self._context
-        if channel.state is ChannelState.CHALLENGE:
-            settled_ucr = self._anchor.finalize(context, channel)
-            if settled_ucr is not None:
-                self._settle(channel, settled_ucr)
-            else:
-                again_ns = context.now_ns + limits.FINALIZE_RETRY_NS
-                self._look_again_ns[channel.cid] = again_ns
-        elif channel.role is Role.PAYER and channel.cid not in self._asked:
-            self._asked.add(channel.cid)
-            self._closing.close((channel.cid,), self._is_up)
-        elif channel.role is Role.PAYEE and not channel.total_ucr:
-            self._stop(channel)
-            self._end(channel, 0, WRITTEN_OFF)
-        else:
-            self._begin(channel, channel.role)
-
-    def _settle(self, channel: Channel, settled_ucr: int) -> None:
-        self._look_again_ns.pop(channel.cid, None)
+    def settle(self, channel: Channel, settled_ucr: int) -> None:
+        """The deadline is over, or the anchor paid out."""
         self._end(channel, settled_ucr, UNILATERAL)
 
-    def _end(self, channel: Channel, settled_ucr: int, how: int) -> None:
-        context = self._context
-        context.append(ChannelClosed(channel.cid, settled_ucr, how, context.now_ns, b"", b""))
-        self._asked.discard(channel.cid)
-        self._closing.closed(channel.cid)
+    def _end(
+        self,
+        channel: Channel,
+        settled_ucr: int,
+        how: int,
+        by_payer: bytes = b"",
+        by_payee: bytes = b"",
+    ) -> None:
+        cid, now_ns = channel.cid, self._context.now_ns
+        self._context.append(ChannelClosed(cid, settled_ucr, how, now_ns, by_payer, by_payee))
+        self._closing.closed(cid)
 
 
-def _period_ns(channel: Channel) -> int:
+def period_ns(channel: Channel) -> int:
     """The challenge period: the terms', else the usual one; never beyond all reason."""
     return min(channel.terms.challenge_ns or limits.CHALLENGE_NS, limits.CHALLENGE_NS_MAX)

@@ -49,10 +49,12 @@ class Frames:
         if self._anchoring.take(session, message):
             return
         if isinstance(message, messages.CloseNotice):
-            self._challenges.take_notice(session, message)
             if session.outbound:
+                self._challenges.take_notice(session, message)
                 # An award that waited for this channel goes to another.
                 self._requester.awarding.dispatch(session.peer)
+            else:
+                self._refusing(session, message.cid, self._challenges.take_notice, message)
             return
         if isinstance(message, messages.CloseClaim):
             self._challenges.take_claim(session, message)
@@ -98,6 +100,7 @@ class Frames:
     def _refused(self, session: SessionKey, message: messages.Refuse) -> None:
         channel = self._context.ledger.channel(message.subject)
         closing = channel is not None and channel.state is ChannelState.CLOSING_COOP
+        self._challenges.take_refusal(session, message.subject, message.code)
         self._requester.delivery.take_refuse(session, message)
         if closing:
             self._closing.refused(message.subject, message.code)
@@ -121,6 +124,8 @@ class Frames:
                 self._refusing(session, message.cid, provider.payee.take_top_up, message)
             case messages.CloseRequest():
                 self._refusing(session, message.cid, provider.payee.take_close, message)
+            case messages.CloseShown():
+                self._challenges.take_shown(session, message)
             case messages.Resume():
                 provider.serving.want(session, message)
             case messages.Reestablish():

@@ -25,12 +25,11 @@ from router.vault import Vault
 
 PASSED, DISPUTED = 1, 2  # verdicts of an audit
 # How a channel came to be closed, by the number in its record.
-COOPERATIVE, REFUSED, UNILATERAL, WRITTEN_OFF = 1, 2, 3, 4
+COOPERATIVE, REFUSED, UNILATERAL = 1, 2, 3
 _CLOSED_BY = {
     COOPERATIVE: ChannelEvent.CLOSE_ACK,
     REFUSED: ChannelEvent.REFUSE,
     UNILATERAL: ChannelEvent.DEADLINE,
-    WRITTEN_OFF: ChannelEvent.WRITE_OFF,
 }
 
 
@@ -240,13 +239,13 @@ class Ledger:
         if record.how not in _CLOSED_BY:
             raise LocalError("channel.wrong_state", f"closed by {record.how}")
         channel.step(_CLOSED_BY[record.how])
-        if channel.role is Role.PAYEE and channel.due_ucr > record.settled_ucr:
+        channel.settle(record.settled_ucr, record.payee_signature)
+        payee = channel.role is Role.PAYEE
+        if payee and channel.due_ucr > record.settled_ucr:
             # Never paid, and never will be: as if denied.
             self.denials.add(channel.payer, channel.due_ucr - record.settled_ucr)
-        channel.settled_ucr = record.settled_ucr
-        if channel.role is Role.PAYEE and not self.backing.proved_ucr(channel.cid):
+        if payee and not self.backing.proved_ucr(channel.cid):
             self.debts.add(channel.payer, record.settled_ucr)
-        channel.lanes.clear()
         self.open_channels -= 1
         siblings = self._with_peer[channel.peer, channel.role]
         del siblings[channel.cid]

@@ -17,7 +17,7 @@ from router.actions import Action, Input, SessionKey
 from router.admission import Admission, Opening
 from router.anchoring import Anchoring, AnchorSettings
 from router.audits import Audits
-from router.challenges import SWEEP, Challenges
+from router.challenges import Challenges
 from router.choosing import RequesterSettings
 from router.closing import Closing
 from router.context import Context
@@ -25,6 +25,7 @@ from router.fold import Fold
 from router.frames import Frames
 from router.heads import Heads
 from router.ledger import Ledger
+from router.lifetimes import SWEEP, Lifetimes
 from router.provider import Provider
 from router.reestablish import close_lane
 from router.requester import Requester
@@ -76,6 +77,9 @@ class Node:
             self._stop,
             self._readers.__contains__,
         )
+        self.lifetimes = Lifetimes(
+            self.context, backed_by, self.closing, self.challenges, self._readers.__contains__
+        )
         self.audits = Audits(
             self.context, self.requester.payer, self.closing, self._readers.__contains__
         )
@@ -109,7 +113,7 @@ class Node:
         self.context.now_ns = now_ns
         while (key := self.context.timers.pop_due(now_ns)) is not None:
             if key == SWEEP:
-                self.challenges.sweep()
+                self.lifetimes.sweep()
             elif key.kind == "audit":
                 self.audits.handle_timer(key)
             elif key.kind in Provider.TIMERS:
@@ -119,7 +123,7 @@ class Node:
             else:
                 self.requester.handle_timer(key)
         self.heads.tick()
-        self.challenges.tick()
+        self.lifetimes.tick()
         return self.context.take_actions()
 
     def receive(self, item: Input, now_ns: int) -> list[Action]:
@@ -137,7 +141,7 @@ class Node:
         except RemoteError as error:
             self._offence(peer, session, error)
         self.heads.tick()
-        self.challenges.tick()
+        self.lifetimes.tick()
         return self.context.take_actions()
 
     def _offence(self, peer: bytes, session: SessionKey | None, error: RemoteError) -> None:

@@ -123,6 +123,11 @@ class WitnessQuorum(Anchor):
         self._inquiries.ask((_SETTLE, cid, 0), *self._certificate(cid), agreed)
 
     @property
+    def pays_out(self) -> bool:
+        """Witnesses hold the deposits."""
+        return True
+
+    @property
     def asking(self) -> bool:
         """Whether a witness that is connected has yet to answer."""
         return self._inquiries.awaited()

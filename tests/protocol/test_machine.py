@@ -39,7 +39,6 @@ CHANNEL = {
         "lost": "detached",
         "close_request": "closing_coop",
         "challenge": "challenge",
-        "write_off": "settled",
         "fault": "frozen",
     },
     "detached": {
@@ -49,7 +48,6 @@ CHANNEL = {
         "refuse": "closed",
         "close_ack": "closed",
         "challenge": "challenge",
-        "write_off": "settled",
         "fault": "frozen",
     },
     "closing_coop": {
@@ -61,6 +59,7 @@ CHANNEL = {
     },
     "closed": {},
     "challenge": {
+        "refuse": "closed",
         "lane_close": "challenge",
         "respond": "challenge",
         "lost": "challenge",
@@ -72,7 +71,6 @@ CHANNEL = {
         "lost": "frozen",
         "lane_close": "frozen",
         "challenge": "challenge",
-        "write_off": "settled",
     },
 }
 LANE = {

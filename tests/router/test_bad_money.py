@@ -11,11 +11,13 @@ import pytest
 
 from protocol import limits, signing
 from protocol.channel import ChannelState
+from protocol.crypto import Signer
 from protocol.fields import LaneClaim
 from protocol.messages import (
     CloseClaim,
     CloseNotice,
     CloseRequest,
+    CloseShown,
     ReceiptAck,
     Reestablish,
     Resume,
@@ -45,6 +47,14 @@ def notice(
     """A close alone, signed."""
     layout = signing.close_notice_bytes(network, payer.cid, total_ucr, 9)
     return CloseNotice(payer.cid, total_ucr, 9, voucher, payer.signer.sign(layout))
+
+
+def shown(payer: HandPayer, by_payer: Signer, by_payee: Signer | None = None) -> CloseShown:
+    """A close that both are said to have agreed to, at nothing."""
+    asked = signing.close_bytes(NETWORK, payer.cid, 0)
+    agreed = signing.close_ack_bytes(NETWORK, payer.cid, 0)
+    payee = by_payee or payer.signer
+    return CloseShown(payer.cid, 0, by_payer.sign(asked), payee.sign(agreed))
 
 
 def top_up(payer: HandPayer, deposit_ucr: int, network: str = NETWORK) -> TopUp:
@@ -139,6 +149,18 @@ TABLE: dict[str, Bad] = {
     "claim, after the deadline": Bad(
         "channel.too_late",
         lambda p: CloseClaim(p.cid, p.voucher(2_000)),
+        offence=False,
+        state=SETTLED,
+    ),
+    "agreement, forged": Bad(
+        "channel.bad_signature", lambda p: shown(p, stranger()), state=CHALLENGE
+    ),
+    "agreement, only the payer's": Bad(
+        "channel.bad_signature", lambda p: shown(p, p.signer), state=CHALLENGE
+    ),
+    "agreement, of a closed channel": Bad(
+        "channel.wrong_state",
+        lambda p: shown(p, p.signer, p.shop.signer),
         offence=False,
         state=SETTLED,
     ),

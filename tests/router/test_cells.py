@@ -90,13 +90,13 @@ SCENARIOS: dict[str, Scenario] = {
     "answered": partial(test_challenges.test_a_voucher_that_was_lost_is_shown_in_time, 0),
     "forged notice": test_challenges.test_a_notice_that_is_forged,
     "frozen, closed alone": test_challenges.test_a_frozen_channel_can_be_closed_alone,
-    "written off, away": test_challenges.test_a_channel_without_a_voucher_is_written_off,
-    "written off, here": partial(
-        test_challenges.test_a_payer_that_stays_connected_and_never_pays_is_written_off,
+    "never paid, away": test_challenges.test_a_channel_without_a_voucher_ends_at_nothing,
+    "never paid, here": partial(
+        test_challenges.test_the_channel_of_a_payer_that_never_pays_ends_at_nothing,
         frozen=False,
     ),
-    "written off, frozen": partial(
-        test_challenges.test_a_payer_that_stays_connected_and_never_pays_is_written_off,
+    "never paid, frozen": partial(
+        test_challenges.test_the_channel_of_a_payer_that_never_pays_ends_at_nothing,
         frozen=True,
     ),
     "other total": partial(
@@ -104,6 +104,9 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "forged accept": accept_is_forged,
     "closed while opening": closed_alone_while_it_opens,
+    "closed alone, never taken": partial(
+        test_challenges.test_closed_alone_a_channel_that_the_payee_never_took_costs_nothing, 0
+    ),
     "frozen while running": frozen_under_a_running_lane,
 }
 Cell = tuple[object, object]

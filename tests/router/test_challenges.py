@@ -9,8 +9,8 @@ import pytest
 
 from protocol import limits
 from protocol.channel import ChannelState, Role
-from protocol.messages import CloseAck, CloseClaim, CloseNotice, Voucher
-from protocol.records import ChannelFrozen
+from protocol.messages import Award, CloseAck, CloseClaim, CloseNotice, Voucher
+from protocol.records import ChannelFrozen, VoucherAccepted, decode_record
 from protocol.units import NS_PER_MS, NS_PER_S
 from router import actions as act
 from router import events
@@ -28,6 +28,7 @@ from tests.router.support import (
     make_world,
     tamper,
 )
+from tests.simnet.watch import check_replay
 
 PERIOD_NS = limits.CHALLENGE_NS
 LIFETIME_NS = limits.CHANNEL_LIFETIME_NS
@@ -112,6 +113,27 @@ def test_a_crash_at_any_step_changes_nothing(starter: int, who: int, after_ms: i
     assert ended[0].settled_ucr == ended[1].settled_ucr
 
 
+@pytest.mark.parametrize("records", range(4))
+def test_a_crash_between_the_records_of_a_close_keeps_the_books_alike(records: int) -> None:
+    """The lane that ran is still open in the log: settled, what it may have sent stays due."""
+    world = make_world()
+    provider, requester = world.peers
+    world.give(requester, make_ask(tokens=400, timeout_ns=50 * NS_PER_S))
+    world.run(900 * NS_PER_MS)
+    (theirs,) = channels(provider)
+    sent, before = theirs.due_ucr, len(provider.log)
+    world.give(provider, act.ForceClose((theirs.cid,)))
+    world.crash(provider)
+    del provider.log[before + records :]
+    world.restart(provider)
+    check_replay(provider)
+    world.run(LIFETIME_NS + PERIOD_NS)
+    check_replay(provider)
+    (theirs,), (mine,) = (channels(peer) for peer in world.peers)
+    assert theirs.settled_ucr == mine.settled_ucr
+    assert theirs.due_ucr >= sent
+
+
 def test_a_peer_that_is_away_hears_of_it_when_it_is_back() -> None:
     """The payer settles after its period; the payee, back late, comes to the same sum."""
     world = make_world()
@@ -160,6 +182,53 @@ def test_a_payer_that_closes_with_an_old_total_is_answered(records: int) -> None
     world.run(PERIOD_NS + 20 * NS_PER_S)
     settled = [channels(peer)[0].settled_ucr for peer in world.peers]
     assert settled == [best, best]
+    assert not provider.penalized
+    assert not requester.penalized
+
+
+@pytest.mark.parametrize("notice_ms", [0, 2_000])
+def test_closed_alone_a_channel_that_the_payee_never_took_costs_nothing(notice_ms: int) -> None:
+    """The opening is lost with its stream, and the payee says so: while it is re-established, or
+    when it hears the notice. The voucher signed in advance is not spent."""
+    world = make_world()
+    provider, requester = world.peers
+    tamper(world, requester, Award, lambda _: None)
+    world.give(requester, make_ask())
+    world.run(NS_PER_S)
+    (mine,) = channels(requester)
+    assert mine.total_ucr > 0
+    world.cut(provider, requester)
+    world.give(requester, act.ForceClose((mine.cid,)))
+    if notice_ms:
+        world.frame_filter = None
+        world.run(notice_ms * NS_PER_MS)
+        world.cut(provider, requester)
+    complete(world, requester, 2)
+    assert (mine.state, mine.settled_ucr) == (ChannelState.CLOSED, 0)
+    (settled,) = requester.heard(events.ChannelSettled)
+    assert (settled.settled_ucr, settled.refund_ucr) == (0, mine.deposit_ucr)
+
+
+@pytest.mark.parametrize("vouchers", [False, True])
+def test_a_payee_that_forgot_a_close_is_shown_its_own_agreement(vouchers: bool) -> None:
+    """Its log was put back: it claims when the lifetime ends, and settles at what both signed."""
+    world = make_world()
+    provider, requester = world.peers
+    complete(world, requester, 1)
+    if not vouchers:
+        kept = [VoucherAccepted in (type(decode_record(*x)),) for x in provider.log].index(True)
+    (closed,) = close_all(world, requester)
+    world.crash(provider)
+    if vouchers:
+        kept = len(provider.log) - 1
+    del provider.log[kept:]
+    world.restart(provider)
+    world.run(NS_PER_S)
+    (theirs,) = channels(provider)
+    assert theirs.is_open
+    world.give(requester, make_ask(2, timeout_ns=5 * NS_PER_S))  # the streams meet again
+    world.run(LIFETIME_NS)
+    assert (theirs.state, theirs.settled_ucr) == (ChannelState.CLOSED, closed.settled_ucr)
     assert not provider.penalized
     assert not requester.penalized
 
@@ -262,7 +331,7 @@ def test_a_payer_whose_payee_is_gone_gets_its_deposit_back() -> None:
     assert requester.node.context.ledger.balance().locked_ucr == 0
 
 
-def test_a_channel_without_a_voucher_is_written_off() -> None:
+def test_a_channel_without_a_voucher_ends_at_nothing() -> None:
     """Nothing to claim with: ended at its lifetime's end; what was lent is remembered."""
     world = make_world()
     provider, requester = world.peers
@@ -274,7 +343,7 @@ def test_a_channel_without_a_voucher_is_written_off() -> None:
     lent = channel.due_ucr
     assert lent
     assert not channel.total_ucr
-    world.run(LIFETIME_NS)
+    world.run(LIFETIME_NS + PERIOD_NS)
     assert (channel.state, channel.settled_ucr) == (ChannelState.SETTLED, 0)
     assert provider.node.context.ledger.denials.open_ucr(channel.payer) == lent
 
@@ -293,7 +362,7 @@ def test_a_challenge_period_beyond_all_reason_is_cut() -> None:
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_a_payer_that_stays_connected_and_never_pays_is_written_off(frozen: bool) -> None:
+def test_the_channel_of_a_payer_that_never_pays_ends_at_nothing(frozen: bool) -> None:
     """At the lifetime's end, in whatever state; what was lent is remembered."""
     shop = Shop()
     payer = HandPayer(shop)
@@ -301,7 +370,7 @@ def test_a_payer_that_stays_connected_and_never_pays_is_written_off(frozen: bool
     channel, lent = payer.channel(), payer.channel().due_ucr
     if frozen:
         shop.node.context.append(ChannelFrozen(channel.cid, "head.two_logs", shop.now_ns))
-    shop.wait(LIFETIME_NS)
+    shop.wait(LIFETIME_NS + PERIOD_NS)
     assert (channel.state, channel.settled_ucr) == (ChannelState.SETTLED, 0)
     assert shop.ledger.denials.open_ucr(channel.payer) == lent
 

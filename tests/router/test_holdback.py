@@ -112,6 +112,19 @@ def test_a_disputed_receipt_is_not_paid_in_full() -> None:
     assert not requester.penalized
 
 
+def test_a_dispute_keeps_only_what_was_not_paid() -> None:
+    """A payment that came too late to hold all back is not taken off the next jobs."""
+    world = make_world()
+    requester = audited(world, 1, 1, holdback_ucr=600, advance_max_ucr=0)
+    world.give(requester, make_ask(2, 1, advance_max_ucr=0))
+    world.run(NS_PER_S)
+    (channel,) = channels(requester)
+    paid = channel.total_ucr
+    assert paid == channel.due_ucr
+    world.give(requester, act.Dispute(channel.cid, 1, "receipt.mismatch"))
+    assert (channel.disputed_ucr, channel.due_ucr) == (0, paid)
+
+
 def test_a_dispute_outlasts_a_break() -> None:
     """Each end keeps its view and blames nobody; there is no close by agreement."""
     world = make_world()

@@ -20,7 +20,7 @@ from router import actions as act
 from router.ledger import Ledger
 from simnet.peer import Peer
 from simnet.world import World
-from tests.router.support import key_of, message_of
+from tests.router.support import ADVANCE_UCR, key_of, message_of
 
 
 class Durable:
@@ -182,12 +182,15 @@ class Watch:
         self.check()
         balances = [peer.node.context.ledger.balance() for peer in self.world.peers]
         payers, payees = self._by_cid(Role.PAYER), self._by_cid(Role.PAYEE)
-        # Closed alone, a channel costs its payer what it had signed, also where the payee never
-        # took the channel or lost the voucher.
-        unshown = sum(
-            (channel.settled_ucr or 0) - ((payees[cid].settled_ucr or 0) if cid in payees else 0)
-            for cid, channel in payers.items()
-        )
+        # Settled alone, before the ends spoke again, a channel costs its payer what it had signed,
+        # also where the payee never took the channel or lost the voucher: at most A.
+        unshown = 0
+        for cid, channel in payers.items():
+            earned_ucr = (payees[cid].settled_ucr or 0) if cid in payees else 0
+            lost_ucr = (channel.settled_ucr or 0) - earned_ucr
+            assert not lost_ucr or channel.state is ChannelState.SETTLED, "conservation"
+            assert lost_ucr <= ADVANCE_UCR or self._put_back, "conservation, alone"
+            unshown += lost_ucr
         if not self._put_back:
             assert sum(balance.net_ucr for balance in balances) == -unshown, "conservation"
         for peer, balance in zip(self.world.peers, balances, strict=True):
@@ -229,6 +232,7 @@ def check_replay(peer: Peer) -> None:
             "settled_lanes",
             "closed",
             "settled_ucr",
+            "agreed_signature",
         ):
             assert getattr(replayed, name) == getattr(channel, name), name
         assert replayed.lanes.keys() == channel.lanes.keys()

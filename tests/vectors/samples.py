@@ -239,6 +239,7 @@ MESSAGES: Final[dict[str, Any]] = {
     },
     "CloseNotice": m.CloseNotice(CID, 500_000, NOW_NS, VOUCHER, SIGNATURE),
     "CloseClaim": m.CloseClaim(CID, VOUCHER),
+    "CloseShown": m.CloseShown(CID, 700, SIGNATURE, SIGNATURE),
     "TopUp": m.TopUp(CID, 3_000_000, SIGNATURE),
     "TopUpAck": m.TopUpAck(CID, 3_000_000, SIGNATURE),
     "Resume": m.Resume(CID, 4, 3),
