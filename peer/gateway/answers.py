@@ -65,6 +65,13 @@ class Choice:
         """The answer so far."""
         return "".join(self.pieces)
 
+    @property
+    def paid_ucr(self) -> int:
+        """What it cost, once it ended."""
+        if self.receipt is not None:
+            return self.receipt.price_ucr
+        return self.failed.paid_ucr if self.failed is not None else 0
+
     def finish_reason(self) -> str:
         """OpenAI's word for why the answer ended."""
         assert self.receipt is not None

@@ -6,7 +6,7 @@ of another origin can do unasked. Rule: peer/gateway/README.md.
 """
 
 import hmac
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -177,12 +177,12 @@ class Guard:
         return None if name in _LOOPBACK else ApiError("api.forbidden_host", host[:60])
 
 
-def error_response(error: PeerdError) -> JSONResponse:
+def error_response(error: PeerdError, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """An error in OpenAI's shape."""
     status = status_of(error.code)
     param = error.param if isinstance(error, ApiError) else None
     body = error_json(error.code, error.detail, param)
-    return JSONResponse(body, status, error_headers(error))
+    return JSONResponse(body, status, {**error_headers(error), **(headers or {})})
 
 
 async def _on_error(request: Request, error: Exception) -> JSONResponse:
@@ -193,7 +193,8 @@ async def _on_error(request: Request, error: Exception) -> JSONResponse:
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     code = "api.wrong_method" if error.status_code == 405 else "api.not_found"
-    return error_response(ApiError(code, f"{request.method} {request.url.path}"[:120]))
+    found = ApiError(code, f"{request.method} {request.url.path}"[:120])
+    return error_response(found, error.headers)
 
 
 def make_app(

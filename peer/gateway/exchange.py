@@ -79,7 +79,8 @@ class Exchange:
     async def _run(self, sender: "_Sender") -> None:
         merged, receive = trio.open_memory_channel[Event](0)
         try:
-            async with trio.open_nursery() as nursery, receive:
+            # A choice that nobody takes from any more is cancelled, not broken.
+            async with receive, trio.open_nursery() as nursery:
                 async with merged:
                     for index, ask in enumerate(self._wanted.asks):
                         ask_id = self._market.new_ask_id()
@@ -90,6 +91,8 @@ class Exchange:
         except* PeerdError as group:
             error = first_error(group)
             assert isinstance(error, PeerdError)
+            if isinstance(error, ApiError):
+                error.paid_ucr = sum(choice.paid_ucr for choice in self._choices)
             await sender.fail(error)
 
     async def _follow(

@@ -1,11 +1,12 @@
 """The gateway's OpenAPI document, made from the types that check the bodies."""
 
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from peer.gateway.bodies import ChatBody, CompletionBody, EmbeddingBody
+from protocol import limits
 
 Json = dict[str, Any]
 
@@ -26,47 +27,160 @@ _ERROR: Json = {
         }
     },
 }
-_RPC: Json = {
-    "description": "A JSON-RPC 2.0 request, or a batch of them",
-    "type": ["object", "array"],
+# JSON-RPC says itself, with status 200, what is wrong with a call.
+_RPC: Json = {"description": "A JSON-RPC 2.0 request, or a batch of them"}
+_TEXT: Json = {"type": "string"}
+_COUNT: Json = {"type": "integer", "minimum": 0}
+_OBJECT: Json = {"type": "object"}
+
+
+def _object(**properties: Json) -> Json:
+    """An object that has all of these, and may have more."""
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _list(items: Json) -> Json:
+    return {"type": "array", "items": items}
+
+
+def _or_null(kind: str) -> Json:
+    return {"type": [kind, "null"]}
+
+
+_USAGE = _object(prompt_tokens=_COUNT, total_tokens=_COUNT)
+_REPORT = _object(
+    request_id=_TEXT,
+    provider=_TEXT,
+    cost=_TEXT,
+    cost_ucr=_COUNT,
+    receipt_id=_TEXT,
+    model_sha256=_TEXT,
+)
+_MODEL = _object(
+    id=_TEXT,
+    object={"const": "model"},
+    created=_COUNT,
+    owned_by=_TEXT,
+    providers=_COUNT,
+    context_length=_COUNT,
+    pricing=_object(prompt_ucr_per_million=_COUNT, completion_ucr_per_million=_COUNT),
+)
+
+
+def _made(kind: str, **choice: Json) -> Json:
+    """A chat's or a completion's whole answer."""
+    each = _object(index=_COUNT, finish_reason=_TEXT, logprobs=_or_null("object"), **choice)
+    return _object(
+        id=_TEXT,
+        object={"const": kind},
+        created=_COUNT,
+        model=_TEXT,
+        choices=_list(each),
+        usage=_USAGE,
+        peerd=_list(_REPORT),
+    )
+
+
+_MESSAGE = _object(role={"const": "assistant"}, content=_or_null("string"))
+_ANSWERS: Final[dict[str, Json]] = {
+    "ChatAnswer": _made("chat.completion", message=_MESSAGE),
+    "CompletionAnswer": _made("text_completion", text=_TEXT),
+    "EmbeddingAnswer": _object(
+        object={"const": "list"},
+        model=_TEXT,
+        data=_list(_object(index=_COUNT, embedding={"type": ["string", "array"]})),
+        usage=_USAGE,
+        peerd=_list(_REPORT),
+    ),
+    "Quote": _object(
+        object={"const": "quote"},
+        model=_TEXT,
+        request_id=_TEXT,
+        choices=_COUNT,
+        cost_max_ucr=_COUNT,
+        cost_max=_TEXT,
+        bids=_list(_object(provider=_TEXT, cost_max_ucr=_COUNT, score=_COUNT)),
+    ),
+    "Explanation": _object(
+        request_id=_TEXT, model=_TEXT, bids=_list(_OBJECT), awards=_list(_OBJECT), paid_ucr=_COUNT
+    ),
+    "Model": _MODEL,
+    "Models": _object(object={"const": "list"}, data=_list(_MODEL)),
+    "Status": _object(status=_TEXT),
+    "RpcAnswer": {"type": ["object", "array"]},
+    "Error": _ERROR,
+    "Rpc": _RPC,
+}
+# What may be wrong with any request, with one that has a body, and with one that buys.
+_ANY: Final = {401: "No token, or a wrong one", 403: "Called by a name that is not this machine's"}
+_BODY: Final = {
+    400: "A field is wrong",
+    410: "Paid before under this Idempotency-Key, and not kept",
+    413: "The body is too large",
+    415: "Not declared as JSON",
+    422: "The Idempotency-Key came with another body before",
+    429: "Too many at once",
+    502: "Of what this Idempotency-Key began, only the cost is known",
+}
+_BUYS: Final = {
+    402: "Over a cap",
+    404: "Nobody offers the model",
+    502: "Providers were there and failed",
+    503: "Nobody offers it now, or all are busy",
+    504: "Not finished in time",
+}
+_KEY: Final[Json] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "schema": {"type": "string", "maxLength": limits.API_KEY_BYTES_MAX},
 }
 
 
-def _answers(*kinds: str) -> Json:
-    """What a path answers: 200 in these media types, else an error."""
-    return {
-        "200": {"description": "The answer", "content": {kind: {} for kind in kinds}},
-        "default": {
-            "description": "An error in OpenAI's shape",
-            "content": {"application/json": {"schema": {"$ref": _REFERENCE.format(name="Error")}}},
-        },
-    }
+def _reference(name: str) -> Json:
+    return {"$ref": _REFERENCE.format(name=name)}
 
 
-def _post(summary: str, body: str, *kinds: str) -> Json:
-    schema = {"$ref": _REFERENCE.format(name=body)}
-    content = {"application/json": {"schema": schema}}
+def _responses(answer: Json, *wrong: dict[int, str]) -> Json:
+    """200 in these media types, and the errors."""
+    found: Json = {"200": {"description": "The answer", "content": answer}}
+    error = {"application/json": {"schema": _reference("Error")}}
+    for status, about in sorted({k: v for one in wrong for k, v in one.items()}.items()):
+        found[str(status)] = {"description": about, "content": error}
+    return found
+
+
+def _post(
+    summary: str, body: str, answer: str, *wrong: dict[int, str], stream: bool = False
+) -> Json:
+    content: Json = {"application/json": {"schema": _reference(answer)}}
+    if stream:
+        content["text/event-stream"] = {}
+    responses = _responses(content, _ANY, _BODY, *wrong)
+    if body == "Rpc":
+        responses["204"] = {"description": "There were notifications alone"}
     return {
         "post": {
             "summary": summary,
-            "requestBody": {"required": True, "content": content},
-            "responses": _answers(*kinds),
+            "parameters": [_KEY],
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": _reference(body)}},
+            },
+            "responses": responses,
         }
     }
 
 
-def _get(summary: str, *names: str, kind: str = "application/json") -> Json:
+def _get(summary: str, answer: str, *names: str, **wrong: str) -> Json:
+    """`wrong` are the statuses of its own, as s404; without an `answer` it is text."""
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in names
     ]
-    return {
-        "get": {
-            "summary": summary,
-            "parameters": parameters,
-            "responses": _answers(kind),
-        }
-    }
+    content: Json = {"application/json": {"schema": _reference(answer)}}
+    own = {int(status[1:]): about for status, about in wrong.items()}
+    responses = _responses(content if answer else {"text/plain": {}}, _ANY, own)
+    return {"get": {"summary": summary, "parameters": parameters, "responses": responses}}
 
 
 def openapi_document() -> Json:
@@ -74,25 +188,32 @@ def openapi_document() -> Json:
     (_, schemas) = msgspec.json.schema_components(
         [ChatBody, CompletionBody, EmbeddingBody], ref_template=_REFERENCE
     )
-    streams = ("application/json", "text/event-stream")
+    ready = _get("Whether somebody can be asked", "Status")
+    ready["get"]["responses"]["503"] = ready["get"]["responses"]["200"]
+    chat, completion = ("ChatBody", "ChatAnswer"), ("CompletionBody", "CompletionAnswer")
+    no_id = {"s400": "The id is no hex of 6 digits or more", "s404": "No such request is known"}
     return {
         "openapi": "3.1.0",
         "info": {"title": "peerd", "version": version("peerd")},
         "paths": {
-            "/v1/chat/completions": _post("A chat's next turn", "ChatBody", *streams),
-            "/v1/completions": _post("A text continued", "CompletionBody", *streams),
-            "/v1/embeddings": _post("A vector for each text", "EmbeddingBody", "application/json"),
-            "/v1/quote": _post("What a chat would cost", "ChatBody", "application/json"),
-            "/v1/requests/{id}/explain": _get("Why a request went where it went", "id"),
-            "/v1/models": _get("What can be asked for"),
-            "/v1/models/{name}": _get("One of them", "name"),
-            "/rpc": _post("JSON-RPC 2.0 calls", "Rpc", "application/json"),
-            "/healthz": _get("Whether the process answers"),
-            "/readyz": _get("Whether somebody can be asked"),
-            "/metrics": _get("What Prometheus reads", kind="text/plain"),
+            "/v1/chat/completions": _post("A chat's next turn", *chat, _BUYS, stream=True),
+            "/v1/completions": _post("A text continued", *completion, _BUYS, stream=True),
+            "/v1/embeddings": _post(
+                "A vector for each text", "EmbeddingBody", "EmbeddingAnswer", _BUYS
+            ),
+            "/v1/quote": _post("What a chat would cost", "ChatBody", "Quote", _BUYS),
+            "/v1/requests/{id}/explain": _get(
+                "Why a request went where it went", "Explanation", "id", **no_id
+            ),
+            "/v1/models": _get("What can be asked for", "Models"),
+            "/v1/models/{name}": _get("One of them", "Model", "name", s404="Nobody offers it"),
+            "/rpc": _post("JSON-RPC 2.0 calls", "Rpc", "RpcAnswer"),
+            "/healthz": _get("Whether the process answers", "Status"),
+            "/readyz": ready,
+            "/metrics": _get("What Prometheus reads", ""),
         },
         "components": {
-            "schemas": {**schemas, "Error": _ERROR, "Rpc": _RPC},
+            "schemas": {**schemas, **_ANSWERS},
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"bearer": []}],
