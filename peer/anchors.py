@@ -16,7 +16,7 @@ CREDIT, WITNESSES = "credit", "witnesses"
 def anchor_settings(config: Config) -> AnchorSettings:
     """The node's anchor. ConfigError `config.bad_value`, `network.bad_address`."""
     limit = credits_of("credit_limit", config.provider.credit_limit)
-    peers = _amounts("credit.peers", config.credit.peers)
+    peers = amounts("credit.peers", config.credit.peers)
     if config.anchor.kind == CREDIT:
         if config.witness.serve:
             raise ConfigError("config.bad_value", "witness.serve: only with [anchor] witnesses")
@@ -43,9 +43,10 @@ def anchor_settings(config: Config) -> AnchorSettings:
         quorum=Quorum(members, threshold),
         addresses=addresses,
         serves=config.witness.serve,
-        grants=_amounts("witness.accounts", config.witness.accounts),
+        grants=amounts("witness.accounts", config.witness.accounts),
     )
 
 
-def _amounts(name: str, table: dict[str, str]) -> dict[bytes, int]:
+def amounts(name: str, table: dict[str, str]) -> dict[bytes, int]:
+    """A table of credits by peer id, in ucr by key. ConfigError `config.bad_value`."""
     return {public_key(peer): credits_of(f"{name}.{peer}", table[peer]) for peer in table}

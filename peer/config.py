@@ -17,7 +17,14 @@ import tomlkit
 from msgspec import Meta
 
 from peer.config_tables import TABLES, AdapterConfig, RemoteConfig, about_tables
-from peer.money import AMOUNTS, AnchorConfig, CreditConfig, Credits, WitnessConfig
+from peer.money import (
+    AMOUNTS,
+    AnchorConfig,
+    ChequesConfig,
+    CreditConfig,
+    Credits,
+    WitnessConfig,
+)
 from protocol import limits
 from protocol.errors import ConfigError
 from protocol.units import UCR_PER_CREDIT, parse_credits
@@ -127,6 +134,7 @@ class Config:
     provider: ProviderConfig = field(default_factory=ProviderConfig)
     requester: RequesterConfig = field(default_factory=RequesterConfig)
     credit: CreditConfig = field(default_factory=CreditConfig)
+    cheques: ChequesConfig = field(default_factory=ChequesConfig)
     anchor: AnchorConfig = field(default_factory=AnchorConfig)
     witness: WitnessConfig = field(default_factory=WitnessConfig)
     api: ApiConfig = field(default_factory=ApiConfig)
@@ -233,7 +241,7 @@ def load_config(
         config = msgspec.convert(data, Config)
     except msgspec.ValidationError as error:
         raise ConfigError("config.bad_value", str(error).replace("$.", "")) from error
-    for section in (config.provider, config.requester):
+    for section in (config.provider, config.requester, config.cheques):
         for item in fields(section):
             if item.type is Credits:
                 credits_of(item.name, getattr(section, item.name))

@@ -22,7 +22,6 @@ from peer.driver import Driver
 from peer.jobs import Jobs
 from peer.journal import Journal
 from peer.libp2p_adapter.network import Network, NetworkSettings
-from peer.libp2p_adapter.session import Session
 from peer.links import Links
 from peer.reports import recovery_json
 from protocol.channel import ChannelState, Role
@@ -30,6 +29,7 @@ from protocol.crypto import Signer
 from router import actions as act
 from router import events
 from router.anchoring import AnchorSettings
+from router.cheques import ChequeTerms
 from router.choosing import RequesterSettings
 from router.fold import Fold
 from router.node import Node
@@ -53,6 +53,7 @@ class DaemonSettings:
     standing_offers: bool = True
     preferred: tuple[bytes, ...] = ()
     requester: RequesterSettings = field(default_factory=RequesterSettings)
+    cheques: ChequeTerms = field(default_factory=ChequeTerms)
 
 
 class Daemon:
@@ -67,7 +68,7 @@ class Daemon:
     ) -> None:
         self.settings = settings
         self._nursery = nursery
-        self._now_ns = Clock()
+        self.now_ns = Clock()
         self._fold = Fold(settings.network.network, signer.public_key)
         started_s = time.monotonic()
         self.journal = Journal.open(
@@ -90,8 +91,10 @@ class Daemon:
             log=self._fold,
             standing_offers=settings.standing_offers,
             requester=settings.requester,
+            cheques=settings.cheques,
         )
-        self.driver = Driver(self.node, self.journal, self, self._now_ns)
+        self.cheques = self.node.provider.cheques
+        self.driver = Driver(self.node, self.journal, self, self.now_ns)
         try:
             self.network = self._make_network(signer)
         except BaseException:
@@ -117,15 +120,12 @@ class Daemon:
             self.settings.network,
             signer,
             validate=self.driver.gossip,
-            on_session=self._session_came,
+            on_session=lambda session: self._links.accept(self._nursery, session),
             on_bid=lambda peer, data: self.driver.feed(act.BidReceived(peer, data)),
             on_peer=lambda peer, connected: None,
-            now_ns=self._now_ns,
+            now_ns=self.now_ns,
             rng=random.Random(os.urandom(16)),
         )
-
-    def _session_came(self, session: Session) -> None:
-        self._links.accept(self._nursery, session)
 
     # --- effects ---------------------------------------------------------------------------
 
@@ -163,13 +163,11 @@ class Daemon:
                 for channel in list(self._settled):
                     channel.send_nowait(action.event)
             return
-        asker = self._asks.get(action.ask_id)
-        if asker is None:
-            return
-        asker.send_nowait(action.event)
-        if isinstance(action.event, events.TERMINAL):
-            del self._asks[action.ask_id]
-            asker.close()
+        if asker := self._asks.get(action.ask_id):
+            asker.send_nowait(action.event)
+            if isinstance(action.event, events.TERMINAL):
+                del self._asks[action.ask_id]
+                asker.close()
 
     # --- local askers ----------------------------------------------------------------------
 
@@ -179,7 +177,9 @@ class Daemon:
         return self._next_ask
 
     @asynccontextmanager
-    async def ask(self, ask: act.Ask) -> AsyncIterator[trio.MemoryReceiveChannel[Any]]:
+    async def ask(
+        self, ask: act.Ask | act.ServeCheque
+    ) -> AsyncIterator[trio.MemoryReceiveChannel[Any]]:
         """The events of one request, to its end; leaving early cancels the request."""
         # Bounded by what a request may produce: its bids, and a few events a token.
         send, receive = trio.open_memory_channel[Any](math.inf)

@@ -11,7 +11,7 @@ from typing import Any, Final
 from peer.identity import peer_id
 from protocol import records
 from protocol.messages import Receipt
-from protocol.signing import channel_id, receipt_id
+from protocol.signing import channel_id, cheque_id, receipt_id
 from protocol.units import NS_PER_S
 
 Json = dict[str, Any]
@@ -53,6 +53,7 @@ class History:
         self._owner = owner
         self._peers: dict[bytes, tuple[str, bytes]] = {}  # channel -> our role, the other end
         self._jobs: dict[tuple[bytes, int], SettledJob] = {}
+        self._cheques: dict[tuple[bytes, int], bytes] = {}  # user and nonce -> id, while open
 
     def jobs(self) -> Iterator[SettledJob]:
         """Those that ended."""
@@ -87,10 +88,30 @@ class History:
                 self._received(record.receipt, agreed=False)
             case records.ReceiptAcknowledged():
                 self._received(record.receipt, agreed=True)
+            case records.ChequeTaken():
+                self._take_cheque(network, record)
+            case records.ChequeCharged():
+                self._charge(record)
             case records.ReceiptCountersigned():
                 job = self._jobs.get((record.cid, record.lane))
                 if job is not None and job.receipt_id == record.receipt_id:
                     job.agreed = True
+
+    def _take_cheque(self, network: str, record: records.ChequeTaken) -> None:
+        """A job whose channel and lane are the cheque's id and 0."""
+        cheque = record.cheque
+        self._cheques[cheque.user, cheque.nonce] = cid = cheque_id(network, cheque)
+        self._jobs[cid, 0] = SettledJob(
+            cid, 0, "payee", cheque.user, record.model, record.taken_at_ns
+        )
+
+    def _charge(self, record: records.ChequeCharged) -> None:
+        cid = self._cheques.pop((record.user, record.nonce), b"")
+        job = self._jobs.get((cid, 0))
+        if record.receipt is not None:
+            self._received(record.receipt, agreed=False)
+        elif job is not None:
+            job.cost_ucr, job.code, job.ended = record.cost_ucr, record.code, True
 
     def _received(self, receipt: Receipt, *, agreed: bool) -> None:
         job = self._jobs.get((receipt.cid, receipt.lane))

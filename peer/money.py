@@ -10,7 +10,7 @@ from protocol import limits
 Credits = Annotated[str, Meta(max_length=20)]
 
 # Tables from peer id to credits: in the file only.
-AMOUNTS: Final = ("peers", "accounts")
+AMOUNTS: Final = ("peers", "accounts", "users")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,22 @@ class CreditConfig:
     """
 
     peers: dict[str, Credits] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ChequesConfig:
+    """Whose cheques the API takes, as signed promises that nothing stands behind: all users
+    together may owe `total` (0: none are taken), any key that is not listed `newcomer`, and such
+    keys together `newcomers`. Users that are listed have their own limits, in a table
+    [cheques.users], peer id = credits in quotes.
+    """
+
+    total: Credits = "0"
+    newcomer: Credits = "0"
+    newcomers: Credits = "0"
+    users: Annotated[dict[str, Credits], Meta(max_length=limits.CHEQUE_USERS_MAX)] = field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from peer.reports import receipt_json
 from protocol import records
 from protocol.errors import LocalError, StorageError
 from protocol.log import ScanOutcome
-from protocol.segments import SegmentReader
+from protocol.messages import Receipt
 from protocol.signing import receipt_id
 
 Json = dict[str, Any]
@@ -20,12 +20,9 @@ Json = dict[str, Any]
 
 def read_jobs(directory: Path, owner: bytes) -> list[Json]:
     """Every job that ended, oldest first. StorageError `storage.corrupt`."""
-    if not (directory / LOG_DIRECTORY).exists():
-        return []  # a node that never ran
-    reader = log_reader(directory / LOG_DIRECTORY)
     history = History(owner)
-    for record in _records(reader):
-        history.take(reader.replay.network or "", record)
+    for network, record in log_records(directory):
+        history.take(network, record)
     return [job_json(job) for job in history.jobs()]
 
 
@@ -35,20 +32,15 @@ def read_receipt(directory: Path, owner: bytes, wanted: bytes) -> Json:
     LocalError `receipt.unknown`; StorageError `storage.corrupt`.
     """
     found: Json | None = None
-    if not (directory / LOG_DIRECTORY).exists():
-        raise LocalError("receipt.unknown", wanted.hex())
-    reader = log_reader(directory / LOG_DIRECTORY)
-    for record in _records(reader):
+    for network, record in log_records(directory):
         match record:
             case records.ReceiptSigned() | records.ReceiptAcknowledged():
                 if receipt_id(record.receipt) == wanted:
                     payer = getattr(record, "payer_signature", b"")
-                    found = {
-                        **receipt_json(record.receipt),
-                        "network": reader.replay.network,
-                        "payee_signature": record.payee_signature.hex(),
-                        "payer_signature": payer.hex(),
-                    }
+                    found = _signed_json(network, record.receipt, record.payee_signature, payer)
+            case records.ChequeCharged() if record.receipt is not None:
+                if receipt_id(record.receipt) == wanted:
+                    found = _signed_json(network, record.receipt, record.payee_signature, b"")
             case records.ReceiptCountersigned() if found is not None:
                 if record.receipt_id == wanted:
                     found["payer_signature"] = record.payer_signature.hex()
@@ -59,8 +51,24 @@ def read_receipt(directory: Path, owner: bytes, wanted: bytes) -> Json:
     return found
 
 
-def _records(reader: SegmentReader) -> Iterator[Any]:
+def _signed_json(network: str, receipt: Receipt, by_payee: bytes, by_payer: bytes) -> Json:
+    return {
+        **receipt_json(receipt),
+        "network": network,
+        "payee_signature": by_payee.hex(),
+        "payer_signature": by_payer.hex(),
+    }
+
+
+def log_records(directory: Path) -> Iterator[tuple[str, Any]]:
+    """The log's network and each record, oldest first; none of a node that never ran.
+
+    StorageError `storage.corrupt`.
+    """
+    if not (directory / LOG_DIRECTORY).exists():
+        return
+    reader = log_reader(directory / LOG_DIRECTORY)
     for entry in reader.entries():
-        yield records.decode_record(entry.type, entry.payload)
+        yield reader.replay.network or "", records.decode_record(entry.type, entry.payload)
     if reader.replay.outcome is ScanOutcome.CORRUPT:
         raise StorageError("storage.corrupt", reader.replay.detail)

@@ -174,6 +174,7 @@ def balance_json(balance: Balance) -> Json:
         "locked_ucr": balance.locked_ucr,
         "earned_ucr": balance.earned_ucr,
         "unpaid_ucr": balance.unpaid_ucr,
+        "cheques_ucr": balance.cheques_ucr,
         "net_ucr": balance.net_ucr,
     }
 

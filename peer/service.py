@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import trio
 
 from peer.asking import parse_options, to_ask
+from peer.cheque_reports import cheque_methods
 from peer.control import Answer, Json, Method
 from peer.daemon import Daemon
 from peer.identity import peer_id
@@ -58,7 +59,7 @@ def status_json(daemon: Daemon) -> Json:
         ],
         "engine": [asdict(health) for health in daemon.jobs.health()] if daemon.jobs else [],
         "served": daemon.jobs.meters() if daemon.jobs else {},
-        "running_jobs": daemon.node.provider.serving.running,
+        "running_jobs": daemon.node.provider.rooms.running,
         "open_requests": daemon.node.requester.open_jobs,
         "records": daemon.journal.durable_sequence + 1,
         "balance": balance_json(daemon.ledger.balance()),
@@ -67,7 +68,7 @@ def status_json(daemon: Daemon) -> Json:
 
 def control_methods(daemon: Daemon) -> dict[str, Method]:
     """The methods by name: status, ask, models, history, receipt, channels, close, head, archive,
-    and those of trust."""
+    and those of cheques and of trust."""
 
     async def status(params: Json, answer: Answer) -> None:
         await answer(status_json(daemon))
@@ -125,6 +126,7 @@ def control_methods(daemon: Daemon) -> dict[str, Method]:
         "head": head,
         "archive": archive,
         **insight_methods(daemon),
+        **cheque_methods(daemon),
         **trust_methods(daemon, _channel_ids),
         **deposit_methods(daemon, _channel_ids),
     }

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from peer.anchors import anchor_settings
+from peer.anchors import amounts, anchor_settings
 from peer.config import Config, NetworkConfig, credits_of
 from peer.daemon import DaemonSettings
 from peer.identity import public_key
 from peer.libp2p_adapter.addresses import parse_address
 from peer.libp2p_adapter.network import NetworkSettings
 from protocol.errors import ConfigError, NetworkError
+from router.cheques import ChequeTerms
 from router.choosing import RequesterSettings
 
 
@@ -33,6 +34,12 @@ def daemon_settings(directory: Path, config: Config) -> DaemonSettings:
         standing_offers=provider.standing_offers,
         preferred=tuple(map(public_key, provider.preferred)),
         requester=RequesterSettings(credits_of("day_max", config.requester.day_max)),
+        cheques=ChequeTerms(
+            total_ucr=credits_of("total", config.cheques.total),
+            newcomer_ucr=credits_of("newcomer", config.cheques.newcomer),
+            newcomers_ucr=credits_of("newcomers", config.cheques.newcomers),
+            users_ucr=amounts("cheques.users", config.cheques.users),
+        ),
     )
 
 

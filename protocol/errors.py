@@ -115,6 +115,21 @@ CODES: Final[dict[str, str]] = {
     "witness.bad_order": "the order is not signed by its payer, or raises nothing",
     "witness.bad_signature": "a threshold of the quorum's signatures is not there, or one is bad",
     "witness.full": "the witness holds as many channels as it can",
+    # cheque: a promise to pay, in the headers of an HTTP request
+    "cheque.malformed": "the X-Peerd- headers are no cheque: User, Node, Nonce, Amount, Signature",
+    "cheque.not_taken": "this node takes no cheques; see [cheques] total",
+    "cheque.wrong_node": "the cheque is for another node; see /v1/cheques for this one's id",
+    "cheque.expired": (
+        "the cheque's nonce, the time at which it was written, is too old or lies ahead: write"
+        " a new one, and check both clocks"
+    ),
+    "cheque.bad_signature": "the cheque is not signed by its user, or for another network",
+    "cheque.unknown_user": "this key has no limit here; ask the node's operator for one",
+    "cheque.over_limit": "what unpaid cheques may cost has no room for it; pay, or ask for less",
+    "cheque.replayed": "the cheque's nonce was used; write a new cheque",
+    "cheque.short": "the cheque is for less than the answer may cost; sign for more",
+    "cheque.interrupted": "the node stopped in the middle of the answer; nothing was charged",
+    "cheque.no_debt": "this user owes nothing for cheques; see `peerd cheques`",
     # session: the stream between two peers
     "session.protocol": "the peer sent a message that is not allowed here",
     "session.closed": "the stream to the peer closed",

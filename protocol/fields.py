@@ -249,6 +249,20 @@ WitnessSignatures = Annotated[tuple[WitnessSignature, ...], Meta(max_length=limi
 
 
 @dataclass(frozen=True, slots=True)
+class Cheque:
+    """A user's promise to pay `node` for one answer, `amount_ucr` at most.
+
+    `nonce` is the Unix time in ns at which it was written, and no other's of this user.
+    """
+
+    user: Bytes32
+    node: Bytes32
+    nonce: U63
+    amount_ucr: Price
+    signature: Bytes64
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelOpen:
     """Opens a channel inside an award; `signature` is the payer's over the cid and deposit."""
 

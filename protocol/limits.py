@@ -130,6 +130,16 @@ DEPOSIT_UCR_MAX: Final = 10**15
 CHANNELS_MAX: Final = 16_384
 # Payers whose debts of closed channels are remembered, ~100 B each.
 DEBTORS_MAX: Final = 65_536
+# A cheque is good for so long after it was written: a call that is retried, and clocks that are
+# minutes apart. One that was read on its way and never came can be cashed no longer than this.
+CHEQUE_LIFETIME_NS: Final = 600 * NS_PER_S
+# Nonces of a user's last cheques that are remembered; one older than all of them counts as used.
+# So many of a user's calls may overtake each other.
+CHEQUE_NONCES_KEPT: Final = 64
+# Keys that ever used a newcomer's allowance here, ~1 KB each: nonces are kept for good.
+CHEQUE_NEWCOMERS_MAX: Final = 4_096
+# Users with a limit of their own, from a file.
+CHEQUE_USERS_MAX: Final = 1_024
 # Closed channels that are still listed; older ones only count in the balance.
 CHANNELS_CLOSED_KEPT: Final = 1_024
 # Providers and models whose reputation is kept, ~200 B each: those met last.

@@ -19,6 +19,7 @@ from protocol.fields import (
     Bytes32,
     Bytes64,
     ChannelTerms,
+    Cheque,
     Code,
     Deposit,
     DepositOrder,
@@ -444,6 +445,47 @@ class RequestKeyed:
     body: Bytes32
     request_id: Bytes32
     keyed_at_ns: U63
+
+
+@record(45)
+@dataclass(frozen=True, slots=True)
+class ChequeTaken:
+    """Provider, before any of the answer leaves: the cheque's nonce is used up, and `held_ucr`,
+    what the answer costs at most, counts against its user's limit until it is charged."""
+
+    cheque: Cheque
+    model: ModelName
+    input_price_ucr: Price
+    output_price_ucr: Price
+    held_ucr: U63
+    taken_at_ns: U63
+
+
+@record(46)
+@dataclass(frozen=True, slots=True)
+class ChequeCharged:
+    """Provider, before the answer's end leaves: its user owes `cost_ucr` for it.
+
+    A whole answer has a receipt with our signature; one that ended early `code`, and none.
+    """
+
+    user: Bytes32
+    nonce: U63
+    cost_ucr: U63
+    code: Annotated[str, Meta(max_length=limits.CODE_CHARS_MAX)]
+    receipt: Receipt | None
+    payee_signature: Annotated[bytes, Meta(max_length=64)]
+    charged_at_ns: U63
+
+
+@record(47)
+@dataclass(frozen=True, slots=True)
+class ChequesPaid:
+    """Provider: by its operator's word `user` paid `amount_ucr` of what its cheques cost."""
+
+    user: Bytes32
+    amount_ucr: U63
+    paid_at_ns: U63
 
 
 def encode_record(value: Any) -> tuple[int, bytes]:

@@ -5,7 +5,7 @@ Knows nothing of keys or meaning. Rule: protocol/README.md, "Signatures".
 """
 
 from protocol import crypto, wire
-from protocol.fields import ChannelTerms, GenerationParameters, LaneClaim
+from protocol.fields import ChannelTerms, Cheque, GenerationParameters, LaneClaim
 from protocol.messages import Receipt
 
 
@@ -138,6 +138,18 @@ def close_ack_bytes(network: str, cid: bytes, total_ucr: int) -> bytes:
 def head_bytes(network: str, owner: bytes, sequence: int, head: bytes) -> bytes:
     """tag16 ‖ owner32 ‖ sequence u64 ‖ head32, by the log's owner."""
     return crypto.domain_tag(network, "head") + owner + _u64(sequence) + head
+
+
+def cheque_bytes(network: str, user: bytes, node: bytes, nonce: int, amount_ucr: int) -> bytes:
+    """tag16 ‖ user32 ‖ node32 ‖ nonce u64 ‖ amount u64, by the user: pay so much at most."""
+    return crypto.domain_tag(network, "cheque") + user + node + _u64(nonce) + _u64(amount_ucr)
+
+
+def cheque_id(network: str, cheque: Cheque) -> bytes:
+    """The cheque's 32-byte name: the hash of what is signed."""
+    return crypto.digest(
+        cheque_bytes(network, cheque.user, cheque.node, cheque.nonce, cheque.amount_ucr)
+    )
 
 
 def order_bytes(network: str, cid: bytes, deposit_ucr: int, sequence: int) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from protocol.envelope import Signed
 from protocol.fields import (
+    Cheque,
     FinishReason,
     GenerationParameters,
     Prompt,
@@ -252,6 +253,26 @@ class DebtWasPaid:
 
 
 @dataclass(frozen=True, slots=True)
+class ServeCheque:
+    """A user's cheque for one answer, which the asker `ask_id` is told; it waits `timeout_ns`."""
+
+    ask_id: int
+    cheque: Cheque
+    model: str
+    prompt: Prompt
+    parameters: GenerationParameters
+    timeout_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChequesWerePaid:
+    """The operator says that `user` paid so much of what its cheques cost."""
+
+    user: bytes
+    amount_ucr: int
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """The log was replayed and streams can be opened: what was begun goes on."""
 
@@ -302,6 +323,8 @@ Input = (
     | ClaimDeposits
     | DebtWasPaid
     | AskAccounts
+    | ServeCheque
+    | ChequesWerePaid
     | Started
     | Drain
     | GiveFeedback

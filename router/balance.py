@@ -1,4 +1,4 @@
-"""A node's sums over its channels. Pure."""
+"""A node's sums over its channels and cheques. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,16 +8,18 @@ from protocol.channel import Channel, Role
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """Sums over channels, in ucr. As payer: spent and locked; as payee: earned and unpaid.
+    """Sums in ucr over channels and cheques. As payer: spent and locked; as payee: earned, unpaid.
 
     `spent_ucr`/`earned_ucr` count what was delivered; `locked_ucr` what open channels hold of
-    our deposits beyond that; `unpaid_ucr` what we delivered and hold no voucher for.
+    our deposits beyond that; `unpaid_ucr` what we delivered and hold no voucher for;
+    `cheques_ucr` what of the earned came by cheques.
     """
 
     spent_ucr: int
     locked_ucr: int
     earned_ucr: int
     unpaid_ucr: int
+    cheques_ucr: int
 
     @property
     def net_ucr(self) -> int:
@@ -25,9 +27,11 @@ class Balance:
         return self.earned_ucr - self.spent_ucr
 
 
-def sum_up(channels: Iterable[Channel], spent_ucr: int, earned_ucr: int) -> Balance:
-    """The balance of these channels, and of those that are forgotten, by their sums."""
-    spent, earned = spent_ucr, earned_ucr
+def sum_up(
+    channels: Iterable[Channel], spent_ucr: int, earned_ucr: int, cheques_ucr: int
+) -> Balance:
+    """The balance of channels, of those that are forgotten and of cheques, by their sums."""
+    spent, earned = spent_ucr, earned_ucr + cheques_ucr
     locked = unpaid = 0
     for channel in channels:
         due = channel.due_ucr if channel.settled_ucr is None else channel.settled_ucr
@@ -37,4 +41,4 @@ def sum_up(channels: Iterable[Channel], spent_ucr: int, earned_ucr: int) -> Bala
         else:
             earned += due
             unpaid += max(0, due - channel.total_ucr) if channel.is_open else 0
-    return Balance(spent, locked, earned, unpaid)
+    return Balance(spent, locked, earned, unpaid, cheques_ucr)

@@ -79,11 +79,15 @@ class Retrying:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The answer is complete and its receipt checked and counter-signed."""
+    """The answer is complete and its receipt checked and counter-signed.
+
+    One that a cheque pays for has the `signature` that is its user's evidence.
+    """
 
     receipt: Receipt
     receipt_id: bytes
     at_ns: int
+    signature: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from protocol.messages import Result
 from protocol.signing import channel_id, receipt_id
 from router.backing import Backing
 from router.balance import Balance, sum_up
+from router.cheque_book import ChequeBook
 from router.debts import Debts
 from router.denials import Denials
 from router.head_book import HeadBook
@@ -48,7 +49,7 @@ class Ledger:
         self.denials = Denials()
         self.debts = Debts()
         self.reputation = Reputation()
-        self.keyed = KeyedRequests()
+        self.keyed, self.cheques = KeyedRequests(), ChequeBook()
         self._with_peer: dict[tuple[bytes, Role], dict[bytes, Channel]] = {}  # open ones
         self.closed: list[bytes] = []  # oldest first, at most CHANNELS_CLOSED_KEPT
         self.forgotten_spent_ucr = self.forgotten_earned_ucr = 0
@@ -76,9 +77,9 @@ class Ledger:
         return max(0, channel.terms.window_ucr - owed - denied)
 
     def balance(self) -> Balance:
-        """The sums over all channels."""
-        channels = self.channels.values()
-        return sum_up(channels, self.forgotten_spent_ucr, self.forgotten_earned_ucr)
+        """The sums over all channels and cheques."""
+        spent, earned = self.forgotten_spent_ucr, self.forgotten_earned_ucr
+        return sum_up(self.channels.values(), spent, earned, self.cheques.earned_ucr)
 
     def apply(self, record: Any) -> None:
         """Fold one record in. LocalError `channel.unknown` when it names what is not there."""
@@ -167,7 +168,7 @@ class Ledger:
                 self._end_lane(channel, lane.lane, lane.due_ucr, LaneEvent.AUDIT_PASSED)
                 self.receipts += 1
             case _:
-                books = (self.vault, self.backing, self.reputation, self.keyed)
+                books = (self.vault, self.backing, self.reputation, self.keyed, self.cheques)
                 known = any(book.apply(record) for book in books)
                 assert known, f"no rule for {type(record).__name__}"
 

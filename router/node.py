@@ -18,6 +18,7 @@ from router.admission import Admission, Opening
 from router.anchoring import Anchoring, AnchorSettings
 from router.audits import Audits
 from router.challenges import Challenges
+from router.cheques import ChequeTerms
 from router.choosing import RequesterSettings
 from router.closing import Closing
 from router.context import Context
@@ -47,6 +48,7 @@ class Node:
         log: Fold | None = None,
         standing_offers: bool = False,
         requester: RequesterSettings | None = None,
+        cheques: ChequeTerms | None = None,
     ) -> None:
         ledger.live = True
         self.context = Context(signer, network, ledger, entropy, check, log)
@@ -65,7 +67,9 @@ class Node:
         )
         backed_by = self.anchoring.anchor
         self.requester = Requester(self.context, backed_by, requester)
-        self.provider = Provider(self.context, backed_by, standing_offers=standing_offers)
+        self.provider = Provider(
+            self.context, backed_by, cheques or ChequeTerms(), standing_offers=standing_offers
+        )
         self._readers: dict[SessionKey, FrameReader] = {}
         self.closing = Closing(self.context, self.requester.payer, self.requester.awarding.connect)
         self.challenges = Challenges(
@@ -169,6 +173,8 @@ class Node:
     # --- inputs ----------------------------------------------------------------------------
 
     def _dispatch(self, item: Input) -> None:
+        if self.provider.cheques.take(item):
+            return
         match item:
             case act.SessionData():
                 self._session_data(item.session, item.data)
@@ -216,6 +222,7 @@ class Node:
                 self.anchoring.anchor.ask_accounts()
             case act.Started():
                 self.anchoring.start()
+                self.provider.cheques.start()
             case act.Drain():
                 self.provider.drain()
             case act.GiveFeedback():

@@ -33,10 +33,12 @@ from router.actions import (
 )
 from router.anchor import Anchor
 from router.auction import patience_ns
+from router.cheques import Cheques, ChequeTerms
 from router.context import Context
 from router.payee import Payee
 from router.provider_job import PlacedBid
-from router.quoting import check_kind, check_patience, check_room, quote, window_ucr
+from router.quoting import check_kind, check_patience, quote, window_ucr
+from router.rooms import Rooms
 from router.serving import Serving
 from router.settling import PayeeReestablish
 from router.standing import Standing
@@ -46,18 +48,22 @@ from router.timers import TimerKey
 class Provider:
     """All that this node sells."""
 
-    TIMERS: Final = ("unpaid", "overdue", "away", "unacknowledged", "offers")
+    TIMERS: Final = ("unpaid", "overdue", "away", "unacknowledged", "offers", Cheques.TIMER)
 
-    def __init__(self, context: Context, anchor: Anchor, *, standing_offers: bool) -> None:
+    def __init__(
+        self, context: Context, anchor: Anchor, cheques: ChequeTerms, *, standing_offers: bool
+    ) -> None:
         self._context = context
         self.standing_offers = standing_offers
         self.payee = Payee(context, anchor)
         self.offers: dict[str, ModelOffer] = {}
         self._bids: OrderedDict[bytes, PlacedBid] = OrderedDict()
         self.serving = Serving(context, self.payee)
+        self.cheques = Cheques(context, cheques, self)
+        self.rooms = Rooms(self.serving, self.cheques)
         self.reestablish = PayeeReestablish(context, self.payee, self.serving)
         self.draining = False
-        self.standing = Standing(context, self._free_places, self.payee.deposit_max_ucr)
+        self.standing = Standing(context, self.rooms.free, self.payee.deposit_max_ucr)
 
     def window_ucr(self) -> int:
         """W of a channel for any job here: the price of the dearest chunk; 0: nothing is sold."""
@@ -75,12 +81,8 @@ class Provider:
             return
         context = self._context
         ask: Request = request.message
-        offer = self.offers.get(ask.model)
-        if offer is None:
-            raise RemoteError("engine.unknown_model", ask.model, penalize=False)
-        if self.draining:
-            raise RemoteError("provider.draining", penalize=False)
-        self._check_room(offer, request.sender)
+        offer = self.find_offer(ask.model)
+        self.rooms.check(offer, request.sender)
         self._expire_bids()
         if len(self._bids) >= limits.BIDS_OUTSTANDING_MAX:
             raise RemoteError("provider.busy", "bids outstanding", penalize=False)
@@ -107,17 +109,15 @@ class Provider:
         signed = sign_envelope(context.signer, context.network, sealed, context.now_ns)
         context.act(Publish(signed.data))
 
-    def _free_places(self, offer: ModelOffer) -> int:
-        """Jobs of this model that would start at once."""
-        busy = self.serving.running_of(offer.name)
-        return min(offer.places - busy, limits.JOBS_RUNNING_MAX - self.serving.running)
-
-    def _check_room(self, offer: ModelOffer, requester: bytes) -> None:
-        serving = self.serving
-        if serving.running >= limits.JOBS_RUNNING_MAX:
-            raise RemoteError("provider.busy", f"{serving.running} jobs", penalize=False)
-        running, own = serving.running_of(offer.name), serving.running_of(offer.name, requester)
-        check_room(offer, running=running, own=own)
+    def find_offer(self, model: str) -> ModelOffer:
+        """What is sold of a model now. RemoteError, no offence: `engine.unknown_model`,
+        `provider.draining`."""
+        offer = self.offers.get(model)
+        if offer is None:
+            raise RemoteError("engine.unknown_model", model, penalize=False)
+        if self.draining:
+            raise RemoteError("provider.draining", penalize=False)
+        return offer
 
     def _expire_bids(self) -> None:
         while self._bids:
@@ -158,7 +158,7 @@ class Provider:
         offer = self.offers.get(placed.model)
         if offer is None:
             raise RemoteError("provider.busy", "the model is not offered now", penalize=False)
-        self._check_room(offer, session.peer)
+        self.rooms.check(offer, session.peer)
         check_kind(offer, ask)
         check_patience(offer, ask, bid, context.now_ns)
         commitment = transcript.prompt_commitment(award.prompt, award.prompt_key)
@@ -279,6 +279,8 @@ class Provider:
         """A timer of one of the kinds in TIMERS."""
         if key.kind == "offers":
             self.announce()
+        elif key.kind == Cheques.TIMER:
+            self.cheques.handle_timer(key)
         else:
             self.serving.handle_timer(key)
 

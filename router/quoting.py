@@ -17,13 +17,16 @@ def _text_bytes(prompt: Prompt) -> int:
     return sum(len(message.content.encode()) for message in prompt.messages)
 
 
-def input_tokens_bucket(prompt: Prompt) -> int:
-    """The bound that a request states for a prompt: a power of two, at least 512.
+def input_tokens_bound(prompt: Prompt) -> int:
+    """More tokens than a prompt can have: a byte-level tokenizer never makes more than there are
+    bytes, and a template adds its own."""
+    return _text_bytes(prompt) + limits.TEMPLATE_TOKENS_MAX + 8 * len(prompt.messages)
 
-    A byte-level tokenizer never makes more tokens than bytes; a template adds its own. The
-    power of two tells gossip little about the prompt.
-    """
-    bound = _text_bytes(prompt) + limits.TEMPLATE_TOKENS_MAX + 8 * len(prompt.messages)
+
+def input_tokens_bucket(prompt: Prompt) -> int:
+    """The bound that a request states for a prompt: a power of two, at least 512, which tells
+    gossip little about the prompt."""
+    bound = input_tokens_bound(prompt)
     return min(limits.INPUT_TOKENS_MAX, max(512, 1 << (bound - 1).bit_length()))
 
 
@@ -173,8 +176,13 @@ def check_room(offer: ModelOffer, *, running: int, own: int) -> None:
 
 
 def check_kind(offer: ModelOffer, ask: Request) -> None:
+    """As `check_embeds`, of a request."""
+    check_embeds(offer, ask.inference_type)
+
+
+def check_embeds(offer: ModelOffer, wanted: InferenceType) -> None:
     """RemoteError `engine.no_embeddings`, no offence, when the model has none to give."""
-    if ask.inference_type is InferenceType.EMBEDDING and not offer.embeds:
+    if wanted is InferenceType.EMBEDDING and not offer.embeds:
         raise RemoteError("engine.no_embeddings", penalize=False)
 
 

@@ -16,6 +16,7 @@ from protocol.channel import Channel
 from protocol.errors import StorageError
 from protocol.fields import DepositOrder, SignedHead
 from protocol.records import DepositOrdered, DepositProved, DepositSettled
+from router.cheque_book import ChequeAccount
 from router.denials import Denial
 from router.keyed import Keyed
 from router.ledger import Ledger
@@ -56,6 +57,7 @@ class State:
     rated: list[tuple[bytes, Rated]] = field(default_factory=list)
     spent: list[tuple[int, int]] = field(default_factory=list)
     keyed: list[Keyed] = field(default_factory=list)
+    cheques: list[tuple[bytes, ChequeAccount]] = field(default_factory=list)
 
 
 def snapshot_parts(ledger: Ledger) -> Iterator[bytes]:
@@ -79,6 +81,7 @@ def snapshot_parts(ledger: Ledger) -> Iterator[bytes]:
         "rated": ledger.reputation.rated.items(),
         "spent": ledger.reputation.spent_by_day.items(),
         "keyed": ledger.keyed.requests.values(),
+        "cheques": ledger.cheques.accounts.items(),
     }
     for name, values in listed.items():
         for items in _batches(values):
@@ -129,6 +132,7 @@ def restore(ledger: Ledger, parts: Iterable[bytes]) -> None:
         ledger.reputation.spent_by_day |= dict(state.spent)
         for keyed in state.keyed:
             ledger.keyed.keep(keyed)
+        ledger.cheques.restore(state.cheques)
 
 
 def _decode(part: bytes) -> State:

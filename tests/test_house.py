@@ -20,7 +20,7 @@ PACKAGES = ("protocol", "router", "engine", "peer", "simnet")
 F0 = ("units", "errors", "limits", "registry")
 F1 = ("fields", "messages", "wire", "envelope", "framing", "transcript", "crypto", "signing")
 F2 = (
-    *("bundle", "channel", "lane", "job", "machine"),
+    *("bundle", "channel", "cheque", "lane", "job", "machine"),
     *("records", "log", "disk", "segments", "recovery"),
 )
 
@@ -53,8 +53,8 @@ FILE_LINES_MAX, FUNCTION_LINES_MAX = 300, 70
 # Longer than the aim, for a reason: path -> the most lines, and why.
 LONG_FILES = {
     "protocol/messages.py": (600, "one catalogue: numbers and fields of all messages, no logic"),
-    "router/actions.py": (440, "one catalogue: what goes into a node and comes out, no logic"),
-    "protocol/records.py": (480, "one catalogue: numbers and fields of all records, no logic"),
+    "router/actions.py": (460, "one catalogue: what goes into a node and comes out, no logic"),
+    "protocol/records.py": (520, "one catalogue: numbers and fields of all records, no logic"),
     "protocol/limits.py": (480, "one table: every bound with its reason, no logic"),
 }
 

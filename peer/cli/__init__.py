@@ -25,6 +25,7 @@ COMMANDS = {
     "channels": "peer.cli.channels:channels_group",
     "balance": "peer.cli.balance:balance_command",
     "credit": "peer.cli.credit:credit_group",
+    "cheques": "peer.cli.cheques:cheques_group",
     "witness": "peer.cli.credit:witness_command",
     "history": "peer.cli.jobs:history_command",
     "explain": "peer.cli.insight:explain_command",

@@ -29,5 +29,7 @@ def balance_command(directory: Path, by: str | None, as_json: bool) -> None:
     if by is not None and rows is not None:
         console.print(sums_table(rows, by))
     console.print(balance_line(balance))
+    if balance["cheques_ucr"]:
+        console.print(f"{format_credits(balance['cheques_ucr'])} credits earned by cheques")
     if balance["unpaid_ucr"]:
         console.print(f"{format_credits(balance['unpaid_ucr'])} credits delivered, no voucher yet")

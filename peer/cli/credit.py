@@ -21,7 +21,7 @@ from router.ledger import Ledger
 Json = dict[str, Any]
 
 
-def _listed(
+def listed(
     directory: Path, method: str, name: str, from_log: Callable[[Ledger], list[Json]]
 ) -> list[Json]:
     """From the daemon where it runs, else from the log."""
@@ -36,7 +36,8 @@ def _listed(
     return found[0][name] if found else from_log(read_ledger(directory, signer.public_key))
 
 
-def _print(title: str, rows: list[Json]) -> None:
+def print_rows(title: str, rows: list[Json]) -> None:
+    """A table, whose columns are the names in the first row."""
     table = Table(title=f"{title} (credits)", title_justify="left")
     names = list(rows[0]) if rows else ["peer"]
     for name in names:
@@ -60,11 +61,11 @@ def credit_group() -> None:
 @json_option
 def list_command(directory: Path, as_json: bool) -> None:
     """List payers with what they owe on closed channels, and the deposits of open ones."""
-    payers = _listed(directory, "credit", "payers", credit_json)
+    payers = listed(directory, "credit", "payers", credit_json)
     if as_json:
         click.echo(json.dumps({"payers": payers}))
         return
-    _print("payers", payers)
+    print_rows("payers", payers)
 
 
 @credit_group.command("paid")
@@ -91,8 +92,8 @@ def paid_command(directory: Path, peer: str, amount: str, as_json: bool) -> None
 @json_option
 def witness_command(directory: Path, as_json: bool) -> None:
     """List the accounts that this node holds as a witness."""
-    accounts = _listed(directory, "accounts", "accounts", accounts_json)
+    accounts = listed(directory, "accounts", "accounts", accounts_json)
     if as_json:
         click.echo(json.dumps({"accounts": accounts}))
         return
-    _print("accounts", accounts)
+    print_rows("accounts", accounts)

@@ -182,7 +182,7 @@ async def _run(
                 _announce(daemon, as_json, url)
                 up.set()
                 await stop.wait()
-                log.info("daemon.stopping", running=daemon.node.provider.serving.running)
+                log.info("daemon.stopping", running=daemon.node.provider.rooms.running)
                 finished = await daemon.drain(config.drain_s)
                 log.info("daemon.drained", finished=finished)
             nursery.cancel_scope.cancel()

@@ -6,6 +6,7 @@ README.md, "From Python".
 
 from peer.client.answer import Answer, AskFailed
 from peer.client.blocking import Client, TextStream
+from peer.client.cheques import Cheques
 from peer.client.client import AsyncClient, AsyncTextStream
 from peer.client.settings import AskSettings
 
@@ -15,6 +16,7 @@ __all__ = [
     "AskSettings",
     "AsyncClient",
     "AsyncTextStream",
+    "Cheques",
     "Client",
     "TextStream",
 ]

@@ -22,6 +22,7 @@ from protocol.errors import RemoteError
 from protocol.fields import FinishReason, TokenLogprob
 from protocol.messages import Receipt
 from protocol.units import format_credits, milliseconds
+from protocol.wire import encode
 from router import events
 
 Json = dict[str, Any]
@@ -39,6 +40,7 @@ class Choice:
     pieces: list[str] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     receipt: Receipt | None = None
+    signature: bytes = b""
     failed: events.Failed | None = None
     ttft_ns: int = 0
 
@@ -54,7 +56,7 @@ class Choice:
                 self.pieces.append(event.text)
                 self.logprobs += event.logprobs
             case events.Done():
-                self.receipt = event.receipt
+                self.receipt, self.signature = event.receipt, event.signature
             case events.Failed():
                 self.failed = event
             case _:
@@ -81,6 +83,9 @@ class Choice:
         """Who answered, for how much, with which receipt: the extension `peerd`."""
         assert self.receipt is not None
         receipt = self.receipt
+        evidence = {}
+        if self.signature:
+            evidence = {"receipt": encode(receipt).hex(), "signature": self.signature.hex()}
         return {
             "request_id": self.request_id.hex(),
             "provider": peer_id(receipt.payee),
@@ -89,6 +94,7 @@ class Choice:
             "receipt_id": signing.receipt_id(receipt).hex(),
             "model_sha256": receipt.profile.model_digest.hex(),
             "ttft_ms": milliseconds(self.ttft_ns),
+            **evidence,
         }
 
 

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from peer import cheque_headers
 from peer.config import RequesterConfig
 from peer.gateway.asks import Wanted, chat_asks, completion_asks, embedding_asks
 from peer.gateway.bodies import ChatBody, CompletionBody, EmbeddingBody, parse_body
@@ -30,6 +31,8 @@ from protocol.errors import PeerdError
 Json = dict[str, Any]
 
 _CONNECT_S = 5.0
+CHEQUES_PATH = "/v1/cheques"
+_CHEQUE_NAMES = tuple(name.lower().encode() for name in cheque_headers.NAMES)
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -47,25 +50,27 @@ class Gateway:
     @contextmanager
     def place(self) -> Iterator[None]:
         """A place among the requests that run at once. ApiError `api.too_many`."""
-        self._enter()
+        self.enter()
         try:
             yield
         finally:
-            self._left()
+            self.leave()
 
-    def _enter(self) -> None:
+    def enter(self) -> None:
+        """Take a place. ApiError `api.too_many`."""
         if self._running >= limits.API_REQUESTS_MAX:
             raise ApiError("api.too_many")
         self._running += 1
 
-    def _left(self) -> None:
+    def leave(self) -> None:
+        """Give it back."""
         self._running -= 1
 
     async def _exchange(self, wanted: Wanted) -> Exchange:
         if not await self._market.wait_connected(_CONNECT_S):
             raise ApiError("request.not_connected")
-        self._enter()
-        return Exchange(self._market, wanted, self._left)
+        self.enter()
+        return Exchange(self._market, wanted, self.leave)
 
     async def chat(self, request: Request) -> Any:
         """POST /v1/chat/completions"""
@@ -145,16 +150,23 @@ async def read_body(request: Request) -> bytes:
 
 
 class Guard:
-    """Lets in who has the token; without one, only who calls this machine by its own name."""
+    """Lets in who has the token; without one, only who calls this machine by its own name.
 
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
+    Who pays by cheque needs neither, and gets `cheques` alone, which spend nothing of this node.
+    """
+
+    def __init__(self, app: ASGIApp, token: str | None, cheques: ASGIApp | None = None) -> None:
         self._app = app
         self._token = token
+        self._cheques = cheques
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] == "http":
             headers = {name.lower(): value for name, value in scope["headers"]}
+            if self._cheques is not None and for_cheques(scope["path"], headers):
+                await self._cheques(scope, receive, send)
+                return
             refused = self._refusal(scope["path"], headers)
             if refused is not None:
                 await error_response(refused)(scope, receive, send)
@@ -177,6 +189,11 @@ class Guard:
         return None if name in _LOOPBACK else ApiError("api.forbidden_host", host[:60])
 
 
+def for_cheques(path: str, headers: dict[bytes, bytes]) -> bool:
+    """Whether a request is the cheque desk's: it asks for its terms, or means to pay by one."""
+    return path == CHEQUES_PATH or any(name in headers for name in _CHEQUE_NAMES)
+
+
 def error_response(error: PeerdError, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """An error in OpenAI's shape."""
     status = status_of(error.code)
@@ -197,16 +214,20 @@ async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     return error_response(found, error.headers)
 
 
+EXCEPTIONS: dict[Any, Callable[[Request, Exception], Awaitable[JSONResponse]]] = {
+    PeerdError: _on_error,
+    HTTPException: _on_http_error,
+}
+
+
 def make_app(
     gateway: Gateway,
     token: str | None,
     more: Sequence[BaseRoute] = (),
     within: Callable[[ASGIApp], ASGIApp] = lambda app: app,
+    cheques: ASGIApp | None = None,
 ) -> ASGIApp:
-    """The ASGI application, with `more` paths than OpenAI's, and what goes `within` the guard."""
-    handlers: dict[Any, Callable[[Request, Exception], Awaitable[JSONResponse]]] = {
-        PeerdError: _on_error,
-        HTTPException: _on_http_error,
-    }
-    app = Starlette(routes=[*gateway.routes(), *more], exception_handlers=handlers)
-    return Guard(within(app), token)
+    """The ASGI application, with `more` paths than OpenAI's, what goes `within` the guard, and
+    what is beside it for who pays by cheque."""
+    app = Starlette(routes=[*gateway.routes(), *more], exception_handlers=EXCEPTIONS)
+    return Guard(within(app), token, cheques)

@@ -22,6 +22,15 @@ _STATUS: Final[dict[str, int]] = {
     "api.answer_gone": 410,
     "api.key_reused": 422,
     "api.too_many": 429,
+    "cheque.malformed": 400,
+    "cheque.wrong_node": 400,
+    "cheque.expired": 400,
+    "cheque.bad_signature": 401,
+    "cheque.not_taken": 403,
+    "cheque.unknown_user": 403,
+    "cheque.short": 402,
+    "cheque.over_limit": 402,
+    "cheque.replayed": 409,
     "request.price_too_low": 402,
     "channel.advance_limit": 402,
     "channel.over_limit": 402,
@@ -44,6 +53,9 @@ _STATUS: Final[dict[str, int]] = {
     "provider.busy": 503,
     "provider.draining": 503,
     "engine.overloaded": 503,
+    "engine.too_late": 503,
+    "engine.unknown_model": 404,
+    "engine.no_embeddings": 400,
 }
 _OTHER: Final = 502  # the market was there and failed: a provider, its engine, its money
 
@@ -80,6 +92,8 @@ def error_headers(error: PeerdError) -> dict[str, str]:
     headers = {"retry-after": str(RETRY_AFTER_S)} if status in (429, 503) else {}
     if status == 401:
         headers["www-authenticate"] = "Bearer"
+    if error.code.startswith("cheque."):
+        headers["x-should-retry"] = "false"  # with the same cheque it would be refused again
     if isinstance(error, ApiError):
         if error.paid_ucr or not error.again:
             headers["x-peerd-cost-ucr"] = str(error.paid_ucr)

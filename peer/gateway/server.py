@@ -17,7 +17,7 @@ from peer.client.lines import DirectLine
 from peer.config import RequesterConfig
 from peer.control import Method
 from peer.gateway.app import Gateway, make_app
-from peer.gateway.exchange import Market
+from peer.gateway.cheques import ChequeDesk, Till
 from peer.gateway.insight import Insight
 from peer.gateway.metrics import Counted, HttpCounts, watch_routes
 from peer.gateway.once import Keys, Once
@@ -66,7 +66,7 @@ def parse_listen(text: str, token: str | None) -> ApiSettings:
 
 async def serve_gateway(
     settings: ApiSettings,
-    market: Market,
+    market: Till,
     models: Callable[[], list[Model]],
     defaults: RequesterConfig,
     methods: dict[str, Method],
@@ -102,7 +102,8 @@ async def serve_gateway(
             more += watch_routes(client, market, counts)
             paths = (getattr(route, "path", "") for route in [*gateway.routes(), *more])
             once = partial(Once, start=nursery.start_soon, keys=keys)
-            app: Any = Counted(make_app(gateway, settings.token, more, once), paths, counts)
+            desk = ChequeDesk(market, defaults, gateway.enter, gateway.leave).app()
+            app: Any = Counted(make_app(gateway, settings.token, more, once, desk), paths, counts)
             await nursery.start(_run_sessions, tools)
             binds = await nursery.start(serve, app, config)
             log.info("gateway.ready", url=f"{binds[0]}/v1")

@@ -51,6 +51,7 @@ PARTS: Final = (
     fields.ChannelTerms,
     fields.LaneClaim,
     fields.GenerationProfile,
+    fields.Cheque,
     fields.ChannelOpen,
     fields.SignedHead,
     fields.DepositOrder,

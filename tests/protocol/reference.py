@@ -208,9 +208,19 @@ def settlement_bytes(network: str, cid: bytes, settled_ucr: int) -> bytes:
     return tag(network, "settlement") + cid + struct.pack(">Q", settled_ucr)
 
 
+def cheque_bytes(network: str, user: bytes, node: bytes, nonce: int, amount_ucr: int) -> bytes:
+    """A user promises to pay."""
+    return tag(network, "cheque") + user + node + struct.pack(">QQ", nonce, amount_ucr)
+
+
 def receipt_id(receipt: Any) -> bytes:
     """README, "Receipts": 45 is the receipt's type number."""
     return digest(message(45, receipt))
+
+
+def cheque_id(network: str, cheque: Any) -> bytes:
+    """README, "Cheques"."""
+    return digest(cheque_bytes(network, cheque.user, cheque.node, cheque.nonce, cheque.amount_ucr))
 
 
 def prompt_commitment(prompt: Any, key: bytes) -> bytes:

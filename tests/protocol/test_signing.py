@@ -44,6 +44,7 @@ FIXED_BYTES = {
     "order_bytes": 64,
     "deposit_bytes": 64,
     "settlement_bytes": 56,
+    "cheque_bytes": 96,
 }
 DIGESTS = ["channel_id", "lanes_root", "transcript_start", "prompt_commitment", "transcript_next"]
 

@@ -299,7 +299,7 @@ def test_all_of_the_ledger_is_in_the_snapshot() -> None:
     """A part of the ledger that is new here needs its place in router/snapshot.py."""
     kept = {"channels", "closed", "heads", "receipts", "forgotten_spent_ucr"}
     kept |= {"forgotten_earned_ucr", "denials", "debts", "vault", "backing", "reputation"}
-    kept |= {"keyed"}
+    kept |= {"keyed", "cheques"}
     given_or_counted = {"network", "owner", "live", "open_channels", "_with_peer"}
     assert set(vars(Ledger(NETWORK, US.public_key))) == kept | given_or_counted
 

@@ -45,6 +45,7 @@ THINGS: Final = (
     "order",
     "deposit",
     "settlement",
+    "cheque",
 )
 PAYER: Final = crypto.Signer(s.PAYER_SEED)
 PAYEE: Final = crypto.Signer(s.PAYEE_SEED)
@@ -140,6 +141,15 @@ _SIGNED: Final[dict[str, tuple[str, Entry]]] = {
     "head_bytes": ("payee", {"owner": s.fill(0x02), "sequence": 4_711, "head": s.fill(0x30)}),
     "order_bytes": ("payer", {"cid": s.CID, "deposit_ucr": 2_000_000, "sequence": 3}),
     "deposit_bytes": ("payee", {"cid": s.CID, "deposit_ucr": 2_000_000, "sequence": 3}),
+    "cheque_bytes": (
+        "payer",
+        {
+            "user": PAYER.public_key,
+            "node": PAYEE.public_key,
+            "nonce": s.NOW_NS,
+            "amount_ucr": 52_500,
+        },
+    ),
     "settlement_bytes": ("payee", {"cid": s.CID, "settled_ucr": 462_500}),
 }
 
@@ -172,10 +182,12 @@ def _digests() -> Section:
         "payee_salt": s.fill(0x50, 16),
         "terms": s.TERMS,
     }
+    cheque: Entry = {"network": s.NETWORK, "cheque": s.CHEQUE}
     lanes: dict[str, tuple[LaneClaim, ...]] = {"lanes_root": s.CLAIMS, "lanes_root.none": ()}
     found: Section = {
         "channel_id": _digest("channel_id", channel, signing.channel_id(**channel)),
         "receipt_id": _digest("receipt_id", {"receipt": s.RECEIPT}, signing.receipt_id(s.RECEIPT)),
+        "cheque_id": _digest("cheque_id", cheque, signing.cheque_id(**cheque)),
     }
     for name, claims in lanes.items():
         inputs: Entry = {"network": s.NETWORK, "lanes": claims}

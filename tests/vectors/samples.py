@@ -12,6 +12,7 @@ from protocol.fields import (
     ChannelOpen,
     ChannelTerms,
     ChatMessage,
+    Cheque,
     ConstraintKind,
     DepositOrder,
     FinishReason,
@@ -99,6 +100,7 @@ RECEIPT = m.Receipt(
     finish_reason=FinishReason.LENGTH,
     profile=GenerationProfile("llama.cpp b6000", fill(0x90), fill(0x91), "threads=2"),
 )
+CHEQUE = Cheque(fill(0x01), fill(0x02), NOW_NS, 100_000, SIGNATURE)
 REQUEST = m.Request(
     model="tiny",
     inference_type=InferenceType.CHAT,
@@ -297,4 +299,12 @@ RECORDS: Final[dict[str, Any]] = {
     ),
     "FeedbackGiven": r.FeedbackGiven(fill(0xD0), 1, NOW_NS),
     "RequestKeyed": r.RequestKeyed(fill(0x33), fill(0x34), REQUEST_ID, NOW_NS),
+    "ChequeTaken": r.ChequeTaken(CHEQUE, "embedded", 15_000_000, 60_000_000, 6_810, NOW_NS),
+    "ChequeCharged": r.ChequeCharged(
+        CHEQUE.user, CHEQUE.nonce, 52_500, "", RECEIPT, SIGNATURE, NOW_NS
+    ),
+    "ChequeCharged.early": r.ChequeCharged(
+        CHEQUE.user, CHEQUE.nonce, 0, "engine.crashed", None, b"", NOW_NS
+    ),
+    "ChequesPaid": r.ChequesPaid(CHEQUE.user, 52_500, NOW_NS),
 }

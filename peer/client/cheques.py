@@ -1,0 +1,60 @@
+"""Paying a node by cheque, from any HTTP client: headers out, receipts checked.
+
+Needs a key and no node. Rule: README.md, "Without a node".
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from peer.cheque_headers import write_headers
+from peer.config import credits_of
+from peer.identity import load_key, public_key
+from protocol import signing
+from protocol.cheque import write_cheque
+from protocol.crypto import digest, verify
+from protocol.errors import RemoteError
+from protocol.messages import Receipt
+from protocol.wire import decode
+
+
+class Cheques:
+    """Writes cheques to one node with the key in `directory`, which `peerd init` made.
+
+    ConfigError: `config.no_identity`, `config.bad_value`.
+    """
+
+    def __init__(self, node: str, directory: str | Path, *, network: str = "main") -> None:
+        self._signer = load_key(Path(directory).expanduser())
+        self._node = public_key(node)
+        self._network = network
+        self._nonce = 0
+
+    def headers(self, max_price: str) -> dict[str, str]:
+        """Headers for one call, which costs at most so many credits: the node can't show more.
+
+        For `extra_headers` of OpenAI's client. A call that is made again needs new ones.
+        """
+        amount_ucr = credits_of("max_price", max_price)
+        self._nonce = max(self._nonce + 1, time.time_ns())
+        cheque = write_cheque(
+            self._signer, self._network, self._node, nonce=self._nonce, amount_ucr=amount_ucr
+        )
+        return write_headers(cheque)
+
+    def check_receipt(self, report: Mapping[str, Any]) -> int:
+        """What a call cost, in ucr, by the node's signed receipt: an item of the answer's
+        `peerd`. RemoteError `receipt.mismatch`, `receipt.bad_signature`."""
+        try:
+            data, signature = (bytes.fromhex(report[name]) for name in ("receipt", "signature"))
+            receipt = decode(data)
+        except (KeyError, TypeError, ValueError, RemoteError) as error:
+            raise RemoteError("receipt.mismatch", "no receipt", penalize=False) from error
+        ours = (self._signer.public_key, self._node)
+        if not isinstance(receipt, Receipt) or (receipt.payer, receipt.payee) != ours:
+            raise RemoteError("receipt.mismatch", "another's", penalize=False)
+        signed = signing.receipt_bytes(self._network, digest(data))
+        if not verify(self._node, signed, signature):
+            raise RemoteError("receipt.bad_signature", penalize=False)
+        return receipt.price_ucr
