@@ -4,10 +4,9 @@ Knows how the parts are wired, in which order they start and stop, and nothing o
 """
 
 import math
-import os
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +16,12 @@ import structlog
 import trio
 
 from engine.interface import Engine
-from peer.clock import Clock
 from peer.driver import Driver
 from peer.jobs import Jobs
-from peer.journal import Journal
 from peer.libp2p_adapter.network import Network, NetworkSettings
 from peer.links import Links
 from peer.reports import recovery_json
+from peer.surroundings import AnyNetwork, Surroundings
 from protocol.channel import ChannelState, Role
 from protocol.crypto import Signer
 from router import actions as act
@@ -65,28 +63,24 @@ class Daemon:
         signer: Signer,
         engine: Engine | None,
         nursery: trio.Nursery,
+        surroundings: Surroundings | None = None,
     ) -> None:
         self.settings = settings
         self._nursery = nursery
-        self.now_ns = Clock()
+        self._around = around = surroundings or Surroundings()
+        self.now_ns = around.now_ns
         self._fold = Fold(settings.network.network, signer.public_key)
-        started_s = time.monotonic()
-        self.journal = Journal.open(
-            settings.directory / LOG_DIRECTORY,
-            network=settings.network.network,
-            owner=signer.public_key,
-            on_entry=self._fold.take,
-        )
+        began_s = time.monotonic()
+        log_directory = settings.directory / LOG_DIRECTORY
+        self.journal = around.open_journal(log_directory, self._fold)
         self.ledger = self._fold.live()
-        self.recovery = recovery_json(
-            self.journal.report, self.ledger, time.monotonic() - started_s
-        )
+        self.recovery = recovery_json(self.journal.report, self.ledger, time.monotonic() - began_s)
         log.info("log.recovered", **self.recovery)
         self.node = Node(
             signer,
             settings.network.network,
             self.ledger,
-            entropy=os.urandom,
+            entropy=around.entropy,
             anchor=settings.anchor,
             log=self._fold,
             standing_offers=settings.standing_offers,
@@ -115,7 +109,7 @@ class Daemon:
         self.archiving = trio.Lock()
         self._settled: list[trio.MemorySendChannel[events.ChannelSettled]] = []
 
-    def _make_network(self, signer: Signer) -> Network:
+    def _make_network(self, signer: Signer) -> AnyNetwork:
         return Network(
             self.settings.network,
             signer,
@@ -124,7 +118,7 @@ class Daemon:
             on_bid=lambda peer, data: self.driver.feed(act.BidReceived(peer, data)),
             on_peer=lambda peer, connected: None,
             now_ns=self.now_ns,
-            rng=random.Random(os.urandom(16)),
+            rng=random.Random(self._around.entropy(16)),
         )
 
     # --- effects ---------------------------------------------------------------------------
@@ -261,7 +255,10 @@ class Daemon:
 
 @asynccontextmanager
 async def open_daemon(
-    settings: DaemonSettings, signer: Signer, engine: Engine | None = None
+    settings: DaemonSettings,
+    signer: Signer,
+    engine: Engine | None = None,
+    make: Callable[..., Daemon] = Daemon,
 ) -> AsyncIterator[Daemon]:
     """A node that is listening and gossiping for the length of the block.
 
@@ -269,7 +266,7 @@ async def open_daemon(
     `network.listen`; a log that fails later ends the block with StorageError.
     """
     async with trio.open_nursery() as nursery:
-        daemon = Daemon(settings, signer, engine, nursery)
+        daemon = make(settings, signer, engine, nursery)
         journal = daemon.journal
         # The journal outlives everything that appends, so it is cancelled last.
         journal_scope = trio.CancelScope()

@@ -10,7 +10,7 @@ holds, and a second fsync would say that all is well.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import trio
 
 from peer.disk import RealDisk
-from peer.writer_thread import WriterThread
+from peer.writer_thread import Caller, WriterThread
 from protocol import limits
 from protocol.disk import Disk
 from protocol.errors import StorageError
@@ -66,7 +66,12 @@ class Journal:
     """
 
     def __init__(
-        self, disk: Disk, lock: int, writer: SegmentWriter, report: RecoveryReport
+        self,
+        disk: Disk,
+        lock: int,
+        writer: SegmentWriter,
+        report: RecoveryReport,
+        caller: Callable[[], AbstractContextManager[Caller]] = WriterThread,
     ) -> None:
         self.report = report
         self.durable_sequence = report.records - 1
@@ -74,6 +79,7 @@ class Journal:
         self._disk = disk
         self._lock = lock
         self._writer = writer
+        self._caller = caller
         self._state = LogWriterState(report.records, report.head)
         self._frames: list[bytes] = []
         self._frames_bytes = 0
@@ -96,10 +102,12 @@ class Journal:
         on_entry: Callable[[LogEntry], None],
         disk: Disk = _REAL_DISK,
         segment_bytes_max: int = limits.SEGMENT_BYTES_MAX,
+        caller: Callable[[], AbstractContextManager[Caller]] = WriterThread,
     ) -> "Journal":
         """Locks, replays into `on_entry` and recovers the log in `directory`, or begins one.
 
-        The replay starts at the newest complete snapshot, if there is one.
+        The replay starts at the newest complete snapshot, if there is one. `caller` makes the
+        commits' blocking calls.
 
         StorageError: "storage.locked", "storage.unwritable", "storage.io", "storage.corrupt",
         "storage.foreign", "storage.version".
@@ -118,7 +126,7 @@ class Journal:
             writer.close()
             disk.close(lock)
             raise
-        return cls(disk, lock, writer, report)
+        return cls(disk, lock, writer, report, caller)
 
     def append_nowait(self, type: int, payload: bytes) -> int:
         """Buffers a record and returns its sequence; it is not durable yet.
@@ -167,7 +175,7 @@ class Journal:
         assert not self._running, "the commit task runs once"
         self._running = True
         try:
-            with WriterThread() as thread:
+            with self._caller() as thread:
                 task_status.started()
                 while True:
                     if not self._frames:

@@ -5,8 +5,7 @@ from collections.abc import Callable
 import structlog
 import trio
 
-from peer.libp2p_adapter.network import Network
-from peer.libp2p_adapter.session import Session
+from peer.surroundings import AnyNetwork, Stream
 from protocol.errors import NetworkError, RemoteError
 from router.actions import (
     BidUndelivered,
@@ -28,19 +27,19 @@ _DIALS_AT_ONCE = 32
 class Links:
     """The streams of one node. Each key has at most one stream; a newer one replaces it."""
 
-    def __init__(self, network: Network, feed: Callable[[Input], None]) -> None:
+    def __init__(self, network: AnyNetwork, feed: Callable[[Input], None]) -> None:
         self._network = network
         self._feed = feed
-        self._sessions: dict[SessionKey, Session] = {}
+        self._sessions: dict[SessionKey, Stream] = {}
         self._dials = trio.CapacityLimiter(_DIALS_AT_ONCE)
 
-    def accept(self, nursery: trio.Nursery, session: Session) -> None:
+    def accept(self, nursery: trio.Nursery, session: Stream) -> None:
         """A payer opened a stream to us."""
         key = SessionKey(session.peer, outbound=False)
         self._adopt(key, session)
         nursery.start_soon(self._read, key, session)
 
-    def _adopt(self, key: SessionKey, session: Session) -> None:
+    def _adopt(self, key: SessionKey, session: Stream) -> None:
         older = self._sessions.get(key)
         self._sessions[key] = session
         if older is not None:
@@ -60,7 +59,7 @@ class Links:
         self._adopt(key, session)
         await self._read(key, session)
 
-    async def _read(self, key: SessionKey, session: Session) -> None:
+    async def _read(self, key: SessionKey, session: Stream) -> None:
         while data := await session.receive():
             if self._sessions.get(key) is not session:
                 return

@@ -9,11 +9,20 @@ import queue
 import threading
 from collections.abc import Callable
 from types import TracebackType
+from typing import Protocol
 
 import outcome
 import trio
 
 _Work = tuple[Callable[[], None], trio.lowlevel.Task]
+
+
+class Caller(Protocol):
+    """What makes blocking calls for a task."""
+
+    async def run(self, call: Callable[[], None]) -> None:
+        """Makes the call; returns, or raises, as it does. Not to be cancelled."""
+        ...
 
 
 class WriterThread:
