@@ -180,6 +180,7 @@ CODES: Final[dict[str, str]] = {
     "config.key_mode": "the key file can be read by others; run chmod 600 on it",
     "config.key_bad": "the key file is not an ed25519 seed in hex; put a copy back or init anew",
     "config.too_large": "the scenario needs more memory than there is; take fewer nodes",
+    "config.tier": "the scenario has what this tier of the simulator can't run",
     "config.missing_library": "a library of an optional part is missing; install peerd[sim]",
     # network and control socket
     "network.listen": "the listen address can't be used; is the port busy? change --listen",

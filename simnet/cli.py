@@ -12,10 +12,10 @@ from typing import Any
 import click
 
 from protocol.errors import ConfigError
-from protocol.units import NS_PER_S, format_credits
+from protocol.units import NS_PER_S
 from simnet import run_directory, scenario_file
 from simnet.cli_results import compare_command, report_command
-from simnet.cli_status import plainly
+from simnet.cli_status import plainly, told
 from simnet.cli_sweep import sweep_command
 from simnet.estimate import MIB, estimate, memory_available_bytes
 from simnet.progress import Progress
@@ -88,6 +88,14 @@ def _check_memory(scenario: Scenario, memory_mib: int | None, quiet: bool) -> in
 @click.argument("scenario", metavar="NAME|FILE")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=1, show_default=True)
 @click.option("--out", metavar="DIR", help="Where to put the run  [default: simnet-runs/...]")
+@click.option(
+    "--tier",
+    type=click.Choice(["des", "trio", "live"]),
+    default="des",
+    show_default=True,
+    help="des: cores on an event heap; trio: whole daemons on virtual time, checked against "
+    "des; live: whole daemons with libp2p on loopback.",
+)
 @click.option("--no-tables", is_flag=True, help="Only the summary, no Parquet.")
 @click.option("--report", "as_report", is_flag=True, help="Draw it too: report.html.")
 @click.option("--memory-mib", type=click.IntRange(1), help="Refuse and stop at this much memory.")
@@ -108,6 +116,7 @@ def run_command(
     scenario: str,
     seed: int,
     out: str | None,
+    tier: str,
     no_tables: bool,
     as_report: bool,
     memory_mib: int | None,
@@ -116,9 +125,11 @@ def run_command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Run a scenario; equal scenarios, seeds and commits give equal trace hashes."""
+    """Run a scenario; equal scenarios, seeds and commits give equal trace hashes (not live)."""
     if as_report and no_tables:
         raise ConfigError("config.bad_value", "--report draws tables; leave out --no-tables")
+    if shrinks and tier != "des":
+        raise ConfigError("config.bad_value", "--shrink looks for runs of --tier des")
     source = scenario_file.find(scenario)
     loaded = scenario_file.load(source)
     bound = _check_memory(loaded, memory_mib, quiet)
@@ -133,7 +144,8 @@ def run_command(
         ended = totals.done + totals.failed
         progress.show(passed_ns, simulation.clock.events, totals.requests, ended)
 
-    run = Run(loaded, seed, source.parent, recorder, bound, watch, check=check)
+    made = Run if tier == "des" else _shell(tier, loaded)
+    run = made(loaded, seed, source.parent, recorder, bound, watch, check=check)
     with _stoppable(run):
         run_directory.begin(directory, loaded, seed, source)
         summary = run.go()
@@ -145,9 +157,17 @@ def run_command(
     run_directory.end(directory, summary)
     if as_report:
         write_report(RunTables(directory), directory / REPORT_FILE)
-    click.echo(json.dumps(summary) if as_json else _told(summary))
+    click.echo(json.dumps(summary) if as_json else told(summary))
     if not summary["checks_ok"]:
         sys.exit(1)
+
+
+def _shell(tier: str, scenario: Scenario) -> type[Run]:
+    """The run of another tier. ConfigError when the scenario is not for it."""
+    # Here, as it takes a second to import libp2p.
+    from simnet.tiers.tier import run_of
+
+    return run_of(tier, scenario)
 
 
 def _shrunk(run: Run, summary: dict[str, Any], directory: Path, *, quiet: bool) -> Path:
@@ -161,37 +181,6 @@ def _shrunk(run: Run, summary: dict[str, Any], directory: Path, *, quiet: bool) 
     path = directory / "shrunk.toml"
     path.write_text(scenario_file.write(smaller, comments=False), "utf-8")
     return path
-
-
-def _told(summary: dict[str, Any]) -> str:
-    """A summary for a person."""
-    lines = [
-        f"{summary['done']} of {summary['requests']} requests done, {summary['failed']} failed, "
-        f"{format_credits(summary['paid_ucr'])} credits paid, {summary['bids']} bids"
-    ]
-    for name, what in (("award_ms", "award"), ("first_text_ms", "first text")):
-        if summary[name]:
-            times = "  ".join(f"{part} {value:.0f}" for part, value in summary[name].items())
-            lines.append(f"{what} after ms: {times}")
-    if summary["failures"]:
-        told = ", ".join(f"{count} {code}" for code, count in summary["failures"].items())
-        lines.append(f"failures: {told}")
-    lines.append(
-        f"{summary['virtual_s']:.0f} virtual s in {summary['cpu_s']:.1f} CPU s, "
-        f"{summary['events']} events ({summary['events_per_cpu_s'] // 1_000} k/s), "
-        f"{summary['rss_mib']} MiB"
-    )
-    lines += [f"CHECK FAILED: {fault}" for fault in summary["faults"]]
-    if "failure" in summary:
-        made = f"seed {summary['seed']}, commit {run_directory.commit() or 'unknown'}"
-        lines.append(f"{made}; see what led to it: simnet replay {summary['run_dir']}")
-    if "shrunk" in summary:
-        lines.append(f"smaller: simnet run {summary['shrunk']} --seed {summary['seed']}")
-    if not summary["complete"]:
-        lines.append(f"INCOMPLETE: stopped by {summary['stopped_by']}")
-    lines.append(f"trace {summary['trace_hash']}  seed {summary['seed']}")
-    lines.append(f"in {summary['run_dir']}")
-    return "\n".join(lines)
 
 
 @main.command("replay")

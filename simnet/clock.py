@@ -77,6 +77,13 @@ class EventHeap:
         """Call `callback(*arguments)` in `delay_ns`."""
         self.at(self.now_ns + delay_ns, callback, *arguments)
 
+    def next_ns(self) -> int | None:
+        """When the next event is due, for who drives the queue by another clock; None: never."""
+        if self._due:
+            # Only a slot that time has not come to yet can hold anything sooner.
+            return int(self._due[0][0])
+        return min(event[0] for event in self._later[self._slots[0]]) if self._slots else None
+
     def run(self, until_ns: int, events_max: int = 10_000_000) -> None:
         """Run what is due until `until_ns`; RuntimeError after `events_max` events in all."""
         if not self.run_some(until_ns, events_max - self.events):

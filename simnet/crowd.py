@@ -29,10 +29,11 @@ class Crowd:
         self._pending = asking.arrivals()
         self._start_ns = 0
 
-    def begin(self, start_ns: int) -> None:
+    def begin(self, start_ns: int) -> "Crowd":
         """The first request comes no sooner than `start_ns`."""
         self._start_ns = start_ns
         self._await()
+        return self
 
     def rush(self, requests: int) -> None:
         """So many requests now, besides those that come anyway."""

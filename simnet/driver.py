@@ -63,12 +63,13 @@ class Driver:
     `standing_offers`: providers say on the topic what they sell.
     """
 
+    clock_kind = EventHeap
     with_heads = False
     standing_offers = False
 
     def __init__(self, network: str, start_ns: int) -> None:
         self.network = network
-        self.clock = EventHeap(start_ns)
+        self.clock = self.clock_kind(start_ns)
         self.peers: list[Peer] = []
         self.by_key: dict[bytes, Peer] = {}
         self.verified = VerifiedOnce()
@@ -185,17 +186,21 @@ class Driver:
         leaving, peer.outbox = peer.outbox[:ready], peer.outbox[ready:]
         for _, action in leaving:
             self._perform(peer, action)
-        if len(peer.log) > peer.durable and not peer.syncing:
-            peer.syncing = True
-            self.clock.after(
-                self._sync_ns(peer), self._synced, peer, len(peer.log), peer.incarnation
-            )
+        if len(peer.log) <= peer.durable:
+            return
+        now_ns = self.clock.now_ns
+        if not peer.syncing:
+            peer.syncing, peer.sync_began_ns = True, now_ns
+            self.clock.after(self._sync_ns(peer), self._synced, peer, peer.incarnation)
+        if peer.sync_began_ns == now_ns:
+            # What one moment brings is written together, as the daemon's journal does.
+            peer.sync_target = len(peer.log)
 
-    def _synced(self, peer: Peer, target: int, incarnation: int) -> None:
+    def _synced(self, peer: Peer, incarnation: int) -> None:
         if incarnation != peer.incarnation or not peer.alive:
             return
         peer.syncing = False
-        peer.durable = target
+        peer.durable = peer.sync_target
         self._flush(peer)
 
     def _arm(self, peer: Peer) -> None:

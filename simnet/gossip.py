@@ -98,6 +98,8 @@ class GossipModel:
         # For adversaries: to whom a node passes a message on; None: to nobody, ever.
         self.bend: Callable[[int, Message, list[int]], list[int] | None] | None = None
         self.keep: Callable[[int], bool] = lambda serial: True
+        # Whether a node takes a message in: what it makes of it, or RemoteError.
+        self.admit: Callable[[Peer, Message, int], object] = self._admit
 
     def start(self) -> None:
         """The nodes' heartbeats, each at its own phase of the first second."""
@@ -187,7 +189,7 @@ class GossipModel:
             return
         node = peer.index
         try:
-            signed = peer.node.admit(message.data, self._clock.now_ns + peer.skew_ns)
+            signed = self.admit(peer, message, source)
         except RemoteError as error:
             self.refused += 1
             if error.penalize:
@@ -211,6 +213,9 @@ class GossipModel:
         self._remember(node, message)
         if targets:
             self._send(node, targets, message)
+
+    def _admit(self, peer: Peer, message: Message, source: int) -> object:
+        return peer.node.admit(message.data, self._clock.now_ns + peer.skew_ns)
 
     def _remember(self, node: int, message: Message) -> None:
         history = self._history[node]

@@ -65,7 +65,7 @@ class Links:
         ]
         self._lossy = any(self._loss) or bool(self._duplicates)
         self._free_ns = [0] * nodes
-        self._n = 0
+        self._trips = [0] * nodes
         self.sent_bytes = 0
         self.copies_lost = 0
         self.penalties = Penalties()
@@ -140,7 +140,8 @@ class Links:
 
     def trip_ns(self, source: int, target: int, length: int) -> int:
         """One way of `length` bytes from now, with losses sent again."""
-        self._n += 1
+        # Counted by sender: what others do at the same moment changes no draw.
+        self._trips[source] = n = self._trips[source] + 1
         length += HEADER_BYTES * (1 + length // PACKET_BYTES)
         self.sent_bytes += length
         now_ns = self._clock.now_ns
@@ -148,14 +149,14 @@ class Links:
         start_ns += length * self._ns_per_kib[source] >> 10
         self._free_ns[source] = start_ns
         way_ns = self._least_ns[self.region[source]][self.region[target]]
-        trip_ns = way_ns + self._jitter_ns[self._scatter.draw(source, target, self._n) >> 4]
+        trip_ns = way_ns + self._jitter_ns[self._scatter.draw(source, target, n) >> 4]
         trip_ns += self._extra_ns[source] + self._extra_ns[target]
         trip_ns += length * self._ns_per_kib[target] >> 10
         trip_ns += self._clog_ns(source, target)
         loss = self._loss[source] + self._loss[target]
         if loss:
             for resend in range(RESENDS_MAX):
-                if self._losses.draw(source, target, self._n + resend * 8_191) >= loss:
+                if self._losses.draw(source, target, n + resend * 8_191) >= loss:
                     break
                 trip_ns += self._retransmit_ns + 2 * way_ns
         return start_ns - now_ns + trip_ns

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from router import events
-from router.actions import Ask
+from router.actions import Ask, StartJob
 from simnet.hindsight import regret_permille
+from simnet.inference import tokens_of
 from simnet.peer import Peer
 from simnet.pricing import Seller
 from simnet.recorder import Recorder
@@ -109,6 +110,11 @@ class Market:
         self.open[number] = OpenRequest(ask, peer.index, group.name, at_ns)
         self.answers[number] = output_tokens
         return ask
+
+    def tokens_left(self, job: StartJob) -> int:
+        """What a job makes: its answer, without what another provider has begun of it."""
+        whole = self.answers.get(job.parameters.seed) or job.parameters.output_tokens_max
+        return max(1, whole - tokens_of(job.prompt.begun))
 
     # --- what askers are told --------------------------------------------------------------
 

@@ -62,6 +62,8 @@ class Peer:
     durable: int = 0
     outbox: list[tuple[int, Action]] = field(default_factory=list)
     syncing: bool = False
+    sync_began_ns: int = 0
+    sync_target: int = 0
     told: list[tuple[int, Any]] = field(default_factory=list)
     notes: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     penalized: list[tuple[bytes, str]] = field(default_factory=list)

@@ -36,13 +36,14 @@ class Seller:
         group: Providers,
         machine: Machine,
         models: tuple[Model, ...],
-        digests: tuple[bytes, ...],
         spread_permille: int,
     ) -> None:
         self.group = group
         self.machine = machine
         self.models = models
-        self._digests = digests
+        self._digests = tuple(
+            blake2b(model.name.encode(), digest_size=32).digest() for model in models
+        )
         self.spread_permille = spread_permille
         self.factor_permille = group.price_permille
         self._lost = 0  # bids in a row that nobody took

@@ -3,6 +3,7 @@
 from collections import deque
 
 from protocol import limits
+from protocol.envelope import Signed
 from simnet.gossip import GossipModel, Message
 from simnet.recorder import Recorder
 
@@ -14,9 +15,9 @@ class Published:
         self._gossip, self._recorder, self._epoch_ns = gossip, recorder, epoch_ns
         self._messages: deque[Message] = deque()
 
-    def add(self, message: Message, now_ns: int) -> None:
-        """One more; those that are no longer fresh become rows."""
-        self._messages.append(message)
+    def publish(self, node: int, data: bytes, signed: Signed, now_ns: int) -> None:
+        """A message that its own node admitted; those that are no longer fresh become rows."""
+        self._messages.append(self._gossip.publish(node, data, type(signed.message).__name__))
         self.retire(now_ns - limits.FRESHNESS_NS)
 
     def retire(self, until_ns: int) -> None:

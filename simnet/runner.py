@@ -49,7 +49,7 @@ class Run:
     def go(self) -> dict[str, Any]:
         """Run it; the summary."""
         began_s = time.process_time()
-        simulation = Simulation(self.scenario, self.seed, self.recorder, self.beside)
+        simulation = self._make()
         self._describe(simulation)
         if self.check == "every":
             Checkers(simulation)
@@ -98,6 +98,9 @@ class Run:
             "rss_mib": memory_used_bytes() // MIB,
         }
         return summary
+
+    def _make(self) -> Simulation:
+        return Simulation(self.scenario, self.seed, self.recorder, self.beside)
 
     def _phases(self, simulation: Simulation) -> None:
         scenario, clock, market = self.scenario, simulation.clock, simulation.market

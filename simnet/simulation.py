@@ -5,7 +5,6 @@ through `peers`, `links`, `gossip`, `cpu`, `machines`, `crash` and `restart`.
 """
 
 from collections.abc import Callable
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +22,7 @@ from simnet.driver import Driver
 from simnet.entropy import Entropy
 from simnet.faults import Faults
 from simnet.gossip import GossipModel, Message
-from simnet.inference import Machine, tokens_of
+from simnet.inference import Machine
 from simnet.intruders import Intruders
 from simnet.latency import cloud_regions, read_matrix
 from simnet.links import Links
@@ -77,15 +76,14 @@ class Simulation(Driver):
         self.market = Market(recorder, self.number_of, EPOCH_NS, self.sellers)
         self.machines: dict[int, Machine] = {}
         self.penalties: dict[str, int] = {}  # offences seen, by code
-        self._published = Published(self.gossip, recorder, EPOCH_NS)
+        self.published = Published(self.gossip, recorder, EPOCH_NS)
         self.series = Series(scenario, recorder, EPOCH_NS)
         self._anchors = AnchorSettings(scenario.credit_limit_ucr)
         self._sync = scenario.disk.sync_us * NS_PER_US
         self.slow_disks_ns: dict[int, int] = {}
         self.crowds: dict[str, Crowd] = {}
         self.faults = Faults(self, scenario.faults)
-        # For checkers: told of bytes that leave for a stream.
-        self.before_send: Callable[[Peer, bytes], None] | None = None
+        self.before_send: Callable[[Peer, bytes], None] | None = None  # for checkers
         self._costs = input_costs(scenario.costs)
         self._bid_ns = scenario.costs.bid_us * NS_PER_US
         self._kept = scenario.record.deliveries_ppm
@@ -103,16 +101,12 @@ class Simulation(Driver):
             self.peers.append(peer)
             self.by_key[signer.public_key] = peer
         for index, group in self.roles.providers.items():
-            peer = self.peers[index]
+            peer, gpu = self.peers[index], self.roles.gpu(group)
             speed = 1_000 + draws.spread(group.speed_spread_permille)
-            machine = Machine(self.clock, peer, self.roles.gpu(group), speed, self.give, self.stir)
-            models = self.roles.sells(index)
-            digests = tuple(
-                blake2b(model.name.encode(), digest_size=32).digest() for model in models
-            )
+            machine = Machine(self.clock, peer, gpu, speed, self.give, self.stir)
             spread = 1_000 + draws.spread(group.price_spread_permille)
             self.machines[index] = machine
-            self.sellers[index] = Seller(group, machine, models, digests, spread)
+            self.sellers[index] = Seller(group, machine, self.roles.sells(index), spread)
         for index, asker in self.roles.requesters.items():
             self.gossip.unsubscribed[index] = not asker.subscribed
         self.gossip.keep = self._keeps
@@ -131,8 +125,7 @@ class Simulation(Driver):
             members = [self.peers[index] for index in self.roles.members[group.name]]
             asking = Asking(self.scenario, group, self.seed, self._beside)
             crowd = Crowd(self.clock, self.market, self.give, asking, members, self.seed)
-            self.crowds[group.name] = crowd
-            crowd.begin(start_ns)
+            self.crowds[group.name] = crowd.begin(start_ns)
         self.intruders.begin(self, start_ns)
         self.faults.begin(start_ns, start_ns + self.scenario.duration_s * NS_PER_S)
         self.clock.at(start_ns, self._sample)
@@ -149,8 +142,8 @@ class Simulation(Driver):
                 self.give(peer, act.CloseChannels(()))
 
     def finish(self) -> None:
-        """The run is over: what is open or under way becomes rows."""
-        self._published.retire(self.clock.now_ns)
+        """The run is over: what is under way becomes rows."""
+        self.published.retire(self.clock.now_ns)
 
     # --- what the driver asks for ----------------------------------------------------------
 
@@ -211,7 +204,7 @@ class Simulation(Driver):
                     self.before_send(peer, action.data)
                 self.streams.send(peer, action.session, action.data)
             case act.SendBid():
-                self._send_bid(peer, action)
+                self.clock.after(0, self._send_bid, peer, action)  # behind the message
             case act.Publish():
                 self._publish(peer, action)
             case act.OpenSession():
@@ -219,7 +212,7 @@ class Simulation(Driver):
             case act.CloseSession():
                 self.streams.hang_up(peer, action.session)
             case act.StartJob():
-                self._start_job(peer, action)
+                self.start_job(peer, action)
             case act.CancelJob():
                 if peer.index in self.machines:
                     self.machines[peer.index].cancel(action.job_id)
@@ -235,32 +228,38 @@ class Simulation(Driver):
             signed = peer.node.admit(action.data, self.clock.now_ns + peer.skew_ns)
         except RemoteError:
             return  # over its own rate: no neighbour would take it either
-        message = self.gossip.publish(peer.index, action.data, type(signed.message).__name__)
-        self._published.add(message, self.clock.now_ns)
+        self.published.publish(peer.index, action.data, signed, self.clock.now_ns)
 
     def _send_bid(self, peer: Peer, action: act.SendBid) -> None:
-        if peer.index in self.sellers:
-            if not self.sellers[peer.index].bid(action.request_id):
-                return
-            self.stir(peer)
-        self.cpu.take(peer.index, self.clock.now_ns, self._bid_ns)
-        target = self.by_key.get(action.peer)
-        if target is None or not self.links.reachable(peer, target):
-            undelivered = act.BidUndelivered(action.request_id, action.data)
+        request, data = action.request_id, action.data
+        if self.bids(peer, request) and not self.carry_bid(peer, action.peer, data):
+            undelivered = act.BidUndelivered(request, data)
             self.clock.after(limits.DIAL_TIMEOUT_NS, self.give, peer, undelivered)
-            return
-        received = act.BidReceived(peer.signer.public_key, action.data)
-        delay_ns = self.links.delay_ns(peer, target, len(action.data))
-        self.clock.after(delay_ns, self._arrived, target, received)
 
-    def _start_job(self, peer: Peer, action: act.StartJob) -> None:
+    def bids(self, peer: Peer, request_id: bytes) -> bool:
+        """Whether a seller bids at all."""
+        seller = self.sellers.get(peer.index)
+        if seller is not None and seller.bid(request_id):
+            self.stir(peer)
+            return True
+        return seller is None
+
+    def carry_bid(self, peer: Peer, to: bytes, data: bytes) -> bool:
+        """Make a bid and send it on its way; False when nobody is there."""
+        self.cpu.take(peer.index, self.clock.now_ns, self._bid_ns)
+        target = self.by_key.get(to)
+        if target is None or not self.links.reachable(peer, target):
+            return False
+        received = act.BidReceived(peer.signer.public_key, data)
+        delay_ns = self.links.delay_ns(peer, target, len(data))
+        self.clock.after(delay_ns, self._arrived, target, received)
+        return True
+
+    def start_job(self, peer: Peer, action: act.StartJob) -> None:
+        """A provider's machine takes a job."""
         seller = self.sellers[peer.index]
         model = next(model for model in seller.models if model.name == action.model)
-        output_tokens = self.market.answers.get(action.parameters.seed, 0)
-        output_tokens = output_tokens or action.parameters.output_tokens_max
-        # What is left of an answer that another provider began.
-        output_tokens = max(1, output_tokens - tokens_of(action.prompt.begun))
-        self.machines[peer.index].start(action, model, output_tokens)
+        self.machines[peer.index].start(action, model, self.market.tokens_left(action))
         seller.won()
         self.stir(peer)
 
@@ -274,8 +273,9 @@ class Simulation(Driver):
             self.give(peer, act.OffersChanged(offers))
 
     def keep_away(self, peer: Peer, offender: int, code: str) -> None:
-        """A node saw an offence: it ends its connections to the offender, and takes none."""
-        self.penalties[code] = self.penalties.get(code, 0) + 1
+        """A node saw an offence, which `code` counts: it keeps apart from the offender."""
+        if code:
+            self.penalties[code] = self.penalties.get(code, 0) + 1
         if offender < 0 or offender == peer.index:
             return
         self.links.penalties.add(peer.index, offender, self.clock.now_ns)
@@ -294,7 +294,6 @@ class Simulation(Driver):
     def restart(self, peer: Peer) -> None:
         """Start a crashed node from its log."""
         self.start(peer)
-        seller = self.sellers.get(peer.index)
-        if seller is not None:
-            seller.forget_offers()
+        if peer.index in self.sellers:
+            self.sellers[peer.index].forget_offers()
             self.stir(peer)

@@ -79,11 +79,11 @@ class DiskWorld(World):
         snapshots = any(number == SNAPSHOT_TYPE for number, _ in records)
         self._writers[peer.index].commit(frames, snapshots=snapshots)
 
-    def _synced(self, peer: Peer, target: int, incarnation: int) -> None:
+    def _synced(self, peer: Peer, incarnation: int) -> None:
         if incarnation != peer.incarnation or not peer.alive:
             return
         try:
-            self._commit(peer, target)
+            self._commit(peer, peer.sync_target)
         except OSError:
             self.crash(peer)  # a log that failed once is dead, and so is its node
             return
@@ -91,7 +91,7 @@ class DiskWorld(World):
         names = self.disks[peer.index].durable_names
         images.append({path: file.durable for path, file in names.items()})
         del images[:-IMAGES_MAX]
-        super()._synced(peer, target, incarnation)
+        super()._synced(peer, incarnation)
 
     # --- faults ----------------------------------------------------------------------------
 

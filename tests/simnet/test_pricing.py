@@ -26,7 +26,7 @@ def seller(**group: Any) -> Seller:
     signer = VerifiedOnce().signer(bytes(32))
     peer = Peer(0, signer, None, Entropy(1, "peer"), "/memory/0")
     machine = Machine(EventHeap(0), peer, DESKTOP, 1_000, lambda *_: None, lambda *_: None)
-    return Seller(Providers(**group), machine, (MODEL,), (bytes(32),), 1_000)
+    return Seller(Providers(**group), machine, (MODEL,), 1_000)
 
 
 def price(one: Seller) -> int:

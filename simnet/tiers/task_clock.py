@@ -1,0 +1,75 @@
+"""The event queue, driven by trio's clock: models and daemons see the same time.
+
+On trio's MockClock time moves on when every task has come to rest, so that whatever an event
+sets off happens at the event's time.
+"""
+
+from typing import Any
+
+import trio
+
+from protocol.units import NS_PER_S
+from simnet.clock import EventHeap
+
+_ALL = 1 << 62
+
+
+class TaskClock(EventHeap):
+    """`now_ns` is trio's time since `begin`; before it and after `end` it stands still."""
+
+    def __init__(self, start_ns: int) -> None:
+        self._start_ns = self._still_ns = start_ns
+        self._zero_s: float | None = None
+        self._scope: trio.CancelScope | None = None
+        self._waits_for_ns = 0
+        super().__init__(start_ns)
+
+    @property
+    def now_ns(self) -> int:
+        """Now, in ns."""
+        if self._zero_s is None:
+            return self._still_ns
+        return self._start_ns + round((trio.current_time() - self._zero_s) * NS_PER_S)
+
+    @now_ns.setter
+    def now_ns(self, at_ns: int) -> None:
+        """Time is trio's: nobody sets it."""
+
+    def begin(self) -> None:
+        """Time runs."""
+        self._zero_s = trio.current_time()
+
+    def end(self) -> None:
+        """Time stands still."""
+        self._still_ns, self._zero_s = self.now_ns, None
+
+    def seconds(self, at_ns: int) -> float:
+        """A moment by trio's clock."""
+        assert self._zero_s is not None, "the clock does not run"
+        return self._zero_s + (at_ns - self._start_ns) / NS_PER_S
+
+    def at(self, at_ns: int, callback: Any, *arguments: Any) -> None:
+        """As in `EventHeap`; whoever waits for a later event wakes up."""
+        super().at(at_ns, callback, *arguments)
+        self._wake(at_ns)
+
+    def at_each(self, times_ns: Any, callback: Any, firsts: Any, *rest: Any) -> None:
+        """As in `EventHeap`."""
+        super().at_each(times_ns, callback, firsts, *rest)
+        if times_ns:
+            self._wake(min(times_ns))
+
+    def _wake(self, at_ns: int) -> None:
+        if self._scope is not None and at_ns < self._waits_for_ns:
+            self._scope.cancel()
+
+    async def keep_running(self) -> None:
+        """Run events when they are due, for ever."""
+        while True:
+            at_ns = self.next_ns()
+            self._waits_for_ns = _ALL if at_ns is None else at_ns
+            deadline = float("inf") if at_ns is None else self.seconds(at_ns)
+            with trio.CancelScope(deadline=deadline) as self._scope:
+                await trio.sleep_forever()
+            self._scope = None
+            self.run_some(self.now_ns, _ALL)

@@ -1,0 +1,123 @@
+"""Whole daemons on virtual time do what the event heap's nodes do, to the byte of every log.
+
+Source: simnet/README.md, "Tiers".
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+from click.testing import CliRunner
+
+from protocol.records import ChannelClosed, encode_record
+from protocol.units import NS_PER_MS
+from simnet import scenario_file
+from simnet.cli import main
+from simnet.scenario import Scenario
+from simnet.scenario_network import Disk
+from simnet.tiers.decisions import compare, decisions
+from simnet.tiers.task_clock import TaskClock
+from simnet.tiers.trio_tier import ReferenceRun, TrioRun, run_in_order
+
+HERE = Path()
+
+
+def hello(**changes: object) -> Scenario:
+    """The ready scenario, with less of it."""
+    loaded = scenario_file.load(scenario_file.find("hello"))
+    return msgspec.structs.replace(loaded, **changes)
+
+
+def test_hello_comes_out_the_same_in_both_tiers() -> None:
+    """Journals, outboxes, streams and jobs of the daemon change no award, price or receipt, and
+    no byte of any log."""
+    run = TrioRun(hello(duration_s=15), 1, HERE)
+    summary = run.go()
+    assert summary["checks_ok"], summary["faults"]
+    assert summary["decisions"]["same_logs"]
+    assert summary["decisions"]["decisions"] > 20
+    # What was compared is what the market did: both sides of each job, and the settlements.
+    peers, number_of = run.simulation.peers, run.simulation.number_of
+    kinds = [decision[0] for peer in peers for decision in decisions(peer, number_of)]
+    assert kinds.count("award") == kinds.count("receipt") == summary["done"] > 0
+    assert summary["settled_ucr"] == summary["paid_ucr"] > 0
+
+
+def test_what_differs_is_told() -> None:
+    """A slower disk is another run: other times in logs. A settlement changed is a decision."""
+    cut = hello(duration_s=4, nodes=20)
+    one, other = ReferenceRun(cut, 1, HERE), ReferenceRun(cut, 1, HERE)
+    other.scenario = msgspec.structs.replace(cut, disk=Disk(sync_us=900))
+    one.go(), other.go()
+    mine, theirs = one.simulation.peers, other.simulation.peers
+    slow = compare(mine, theirs, one.simulation.number_of)
+    assert not slow["same_logs"]
+    assert "_ns" in slow["differences"][0]
+    peer = next(peer for peer in mine if peer.log and peer.log[-1][0] == 10)
+    untouched = [replace(peer, log=list(peer.log)) for peer in mine]
+    closed = ChannelClosed(bytes(32), 1, 3, 0, b"", b"")
+    peer.log[-1] = encode_record(closed)
+    changed = compare(mine, untouched, one.simulation.number_of)
+    assert not changed["same_decisions"]
+    assert changed["differences"][0].startswith(f"node {peer.index}: settlement 1 3, not ")
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ("nodes = 201", "--tier trio takes 200 at most"),
+        ('nodes = 30\n[[adversaries]]\nkind = "censor"\nnodes = 3', "has adversaries"),
+        ('[[faults]]\nkind = "crash"', "has the fault 'crash'"),
+    ],
+)
+def test_what_the_tier_cannot_run_is_refused(tmp_path: Path, file: str, told: str) -> None:
+    """In one line, with a code."""
+    scenario = tmp_path / "mine.toml"
+    scenario.write_text(f'name = "mine"\n{file}\n')
+    result = CliRunner().invoke(main, ["run", str(scenario), "--tier", "trio"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("simnet: config.tier: mine has ")
+    assert told in result.stderr
+
+
+def test_the_command_runs_it(tmp_path: Path) -> None:
+    """The same summary and tables as of any run, and what the tiers have in common."""
+    scenario = tmp_path / "two.toml"
+    providers, requesters = "[[providers]]\ncount = 1\n", "[[requesters]]\ncount = 1\n"
+    scenario.write_text(f'name = "two"\nnodes = 2\nduration_s = 4\n{providers}{requesters}')
+    out = tmp_path / "out"
+    arguments = ["run", str(scenario), "--tier", "trio", "--json", "-q", "--out", str(out)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert summary["tier"] == "trio"
+    assert summary["decisions"]["same_logs"]
+    assert summary["awarded"] == summary["requests"] > 0
+    assert (out / "settlements.parquet").exists()
+
+
+def test_an_event_that_comes_sooner_wakes_who_waits() -> None:
+    """The queue runs in the order of time, also for what tasks put there meanwhile."""
+    clock, seen = TaskClock(5), []
+
+    async def run() -> None:
+        async with trio.open_nursery() as nursery:
+            clock.begin()
+            nursery.start_soon(clock.keep_running)
+            clock.after(9 * NS_PER_MS, seen.append, "late")
+            await trio.sleep(0.004)
+            assert clock.now_ns == 5 + 4 * NS_PER_MS
+            clock.after(NS_PER_MS, seen.append, "soon")
+            clock.at_each([clock.now_ns], lambda one: seen.append(one), ["now"])
+            await trio.sleep(0.002)
+            assert seen == ["now", "soon"]
+            await trio.sleep(1)
+            nursery.cancel_scope.cancel()
+            clock.end()
+
+    run_in_order(run)
+    assert seen == ["now", "soon", "late"]
+    assert clock.now_ns == 5 + 1_006 * NS_PER_MS
