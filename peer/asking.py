@@ -36,7 +36,9 @@ class AskOptions:
     `messages` are (role, content); `chat` False takes the one message as raw text;
     `embedding` makes a vector of each message instead of an answer.
     `price_weight` and `reputation_weight` are in 1/1000, the rest goes to latency. Provider lists
-    hold peer ids. `quote` asks for bids alone.
+    hold peer ids. `race` awards run at once until one brings text; one that is later than
+    `hedge_percent` of its promise gets a second beside it. Without `fallbacks` no other provider
+    takes over from one that fails. `quote` asks for bids alone.
     """
 
     model: ModelName
@@ -62,11 +64,15 @@ class AskOptions:
     logprobs: Annotated[int, Meta(ge=0, le=limits.LOGPROBS_MAX)] = 0
     stop_tokens: Annotated[tuple[U32, ...], Meta(max_length=limits.STOP_TOKENS_MAX)] = ()
     embedding: bool = False
-    strategy: Literal["cheapest", "fastest", "reputable", "weighted"] = "weighted"
+    strategy: Literal["cheapest", "fastest", "reputable", "weighted", "race"] = "weighted"
     reputation_weight: Annotated[int, Meta(ge=0, le=1_000)] = 0
     reputation_min: Annotated[int, Meta(ge=0, le=1_000)] = 0
     completed_min: U32 = 0
     market_factor_percent: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    race: Annotated[int, Meta(ge=1, le=limits.RACE_MAX)] = 1
+    hedge_percent: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    hedge_floor_ms: Annotated[int, Meta(ge=0, le=60_000)] = 300
+    fallbacks: bool = True
     quote: bool = False
 
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 from peer.config import RequesterConfig
 from protocol.errors import ConfigError, LocalError
 from protocol.fields import Strategy
+from protocol.units import NS_PER_MS
 from router.choosing import Choice, weights
 
 Json = dict[str, Any]
@@ -13,7 +14,9 @@ Json = dict[str, Any]
 NAMES: Final = (
     *("strategy", "price_weight", "reputation_weight"),
     *("reputation_min", "completed_min", "market_factor_percent"),
+    *("race", "hedge_percent", "hedge_floor_ms", "fallbacks"),
 )
+RACE_DEFAULT: Final = 2
 
 
 def choosing(defaults: RequesterConfig, said: Mapping[str, Any]) -> Json:
@@ -35,6 +38,10 @@ def choice_of(
     reputation_min: int,
     completed_min: int,
     market_factor_percent: int,
+    race: int,
+    hedge_percent: int,
+    hedge_floor_ms: int,
+    fallbacks: bool,
     *,
     quote: bool = False,
 ) -> tuple[Strategy, Choice]:
@@ -43,5 +50,17 @@ def choice_of(
         ranked, reputation = weights(strategy, price_weight, reputation_weight)
     except LocalError as error:
         raise ConfigError("config.bad_value", error.detail) from error
-    factor_milli = 10 * market_factor_percent
-    return ranked, Choice(reputation, reputation_min, completed_min, factor_milli, quote)
+    if strategy == "race" and race == 1:
+        race = RACE_DEFAULT
+    return ranked, Choice(
+        reputation_weight=reputation,
+        reputation_min=reputation_min,
+        completed_min=completed_min,
+        market_factor_milli=10 * market_factor_percent,
+        quote=quote,
+        race=race,
+        hedge_factor_milli=10 * hedge_percent,
+        hedge_floor_ns=hedge_floor_ms * NS_PER_MS,
+        elsewhere=fallbacks,
+        fallbacks=fallbacks,
+    )

@@ -83,8 +83,12 @@ class RequesterConfig:
     """How requests are made unless the command says otherwise; amounts in credits.
 
     `standing_offers` awards a job to a provider's fresh offer at once, where there is one that
-    fits, and makes an auction only if that fails. `strategy` is cheapest, fastest, reputable or
-    weighted, where price and reputation count so much of 1000 and latency the rest. Providers
+    fits, and makes an auction only if that fails. `strategy` is cheapest, fastest, reputable,
+    weighted, where price and reputation count so much of 1000 and latency the rest, or race:
+    weighted, and the best `race` (2 if it is 1) work until the first text comes. A second one
+    starts when the first text is later than `hedge_percent` of what was promised (0: never), and
+    than `hedge_floor_ms`. Without `fallbacks` no other provider takes over from one that fails,
+    before its first text or in the middle. Providers
     need `reputation_min` of 1000 and `completed_min` jobs done for this node; a price over
     `market_factor_percent` of the recent median is refused (0: none is). All requests of a UTC
     day cost at most `day_max` (0: no cap).
@@ -96,12 +100,18 @@ class RequesterConfig:
     advance: Credits = "0.1"
     bid_window_ms: Annotated[int, Meta(ge=10, le=10_000)] = 1_000
     timeout_s: Annotated[int, Meta(ge=1, le=3_600)] = 120
-    strategy: Annotated[str, Meta(pattern="^(cheapest|fastest|reputable|weighted)$")] = "weighted"
+    strategy: Annotated[str, Meta(pattern="^(cheapest|fastest|reputable|weighted|race)$")] = (
+        "weighted"
+    )
     price_weight: Annotated[int, Meta(ge=0, le=1_000)] = 500
     reputation_weight: Annotated[int, Meta(ge=0, le=1_000)] = 0
     reputation_min: Annotated[int, Meta(ge=0, le=1_000)] = 0
     completed_min: Count = 0
     market_factor_percent: Annotated[int, Meta(ge=0, le=100_000)] = 500
+    race: Annotated[int, Meta(ge=1, le=limits.RACE_MAX)] = 1
+    hedge_percent: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    hedge_floor_ms: Annotated[int, Meta(ge=0, le=60_000)] = 300
+    fallbacks: bool = True
     day_max: Credits = "0"
     standing_offers: bool = True
 

@@ -49,11 +49,15 @@ def explanation_json(found: Explanation) -> Json:
             "completed_min": choice.completed_min,
             "market_factor_percent": choice.market_factor_milli // 10,
         },
+        "race": choice.race,
+        "hedge_percent": choice.hedge_factor_milli // 10,
+        "fallbacks": choice.fallbacks,
         "median_ucr": found.median_ucr or None,
         "quote": choice.quote,
         "bids": [_considered_json(one) for one in considered],
         "bids_left_out": found.left_out,
         "awards": [_tried_json(one) for one in found.tried],
+        "continued_by": [request_id.hex() for request_id in found.continued_by],
         "paid_ucr": found.paid_ucr,
         "receipt_id": found.receipt_id.hex() or None,
         "code": found.code or None,
@@ -85,6 +89,7 @@ def _considered_json(one: Considered) -> Json:
 def _tried_json(one: Tried) -> Json:
     return {
         "provider": peer_id(one.provider),
+        "role": one.role.value,
         "at_ms": milliseconds(one.at_ns),
         "outcome": one.outcome.name.lower() if one.outcome else None,
         "code": one.code or None,

@@ -66,6 +66,7 @@ def event_json(event: events.AskEvent | events.ChannelSettled) -> Json:
                 "channel": event.cid.hex(),
                 "opened_channel": event.opened_channel,
                 "deposit_ucr": event.deposit_ucr,
+                "role": event.role,
                 "at_ms": milliseconds(event.at_ns),
             }
         case events.Text():
@@ -84,9 +85,18 @@ def event_json(event: events.AskEvent | events.ChannelSettled) -> Json:
                 "code": event.code,
                 "at_ms": milliseconds(event.at_ns),
             }
+        case events.Continuing():
+            return {
+                "event": "continuing",
+                "provider": peer_id(event.provider),
+                "code": event.code,
+                "request_id": event.request_id.hex(),
+                "output_tokens": event.output_tokens,
+                "paid_ucr": event.paid_ucr,
+                "at_ms": milliseconds(event.at_ns),
+            }
         case events.Done():
-            at_ms = milliseconds(event.at_ns)
-            return {"event": "done", "receipt": receipt_json(event.receipt), "at_ms": at_ms}
+            return _done_json(event)
         case events.Failed():
             return {
                 "event": "failed",
@@ -103,6 +113,30 @@ def event_json(event: events.AskEvent | events.ChannelSettled) -> Json:
                 "settled_ucr": event.settled_ucr,
                 "refund_ucr": event.refund_ucr,
             }
+
+
+def _done_json(event: events.Done) -> Json:
+    return {
+        "event": "done",
+        "receipt": receipt_json(event.receipt),
+        "parts": list(map(part_json, event.others)),
+        "cost_ucr": event.cost_ucr,
+        "at_ms": milliseconds(event.at_ns),
+    }
+
+
+def part_json(part: events.Part) -> Json:
+    """A lane that a request cost beside the one of its receipt."""
+    return {
+        "provider": peer_id(part.provider),
+        "channel": part.cid.hex(),
+        "lane": part.lane,
+        "input_tokens": part.input_tokens,
+        "output_tokens": part.output_tokens,
+        "cost_ucr": part.cost_ucr,
+        "code": part.code or None,
+        "receipt_id": part.receipt_id.hex() or None,
+    }
 
 
 def _bid_json(event: events.BidSeen) -> Json:

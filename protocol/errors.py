@@ -53,6 +53,7 @@ CODES: Final[dict[str, str]] = {
     "award.prompt_too_large": "the prompt has more tokens than the request announced",
     "award.bad_signature": "the award is not signed by the requester",
     "award.wrong_parameters": "the parameters ask for more than the request announced",
+    "award.outrun": "another provider's first text came before this one's; what is due is paid",
     "award.timeout": "the provider did not start the job in time",
     "provider.busy": "the provider has no free place; try another or wait",
     "provider.draining": "the provider is shutting down; try another",

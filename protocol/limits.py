@@ -95,7 +95,12 @@ OFFERS_TRIED_MAX: Final = 2
 SESSIONS_WARM_MAX: Final = 3
 REQUESTS_OPEN_MAX: Final = 256
 AWARDS_PER_REQUEST_MAX: Final = 4  # the first and three retries
+# Providers that may go on with an answer after one another, each at the price of reading it again.
+CONTINUATIONS_MAX: Final = 3
+# An award is not called late before this: jitter of a network is no reason to pay twice.
+HEDGE_FLOOR_NS: Final = 300 * NS_PER_MS
 REDUNDANCY_MAX: Final = 4
+RACE_MAX: Final = AWARDS_PER_REQUEST_MAX
 # A provider starts (accepts) within this, or the next bid is tried.
 ACCEPT_TIMEOUT_NS: Final = 5 * NS_PER_S
 # The first chunk is late after this, or after so many times the bid's promise, whichever is

@@ -6,27 +6,26 @@ Sans-IO. Rule: router/README.md, "Life of a job".
 
 from collections.abc import Callable, Iterable
 
-from protocol import limits, signing
-from protocol.channel import Channel, ChannelEvent, ChannelState
+from protocol import limits
+from protocol.channel import ChannelEvent, ChannelState
 from protocol.errors import RemoteError
-from protocol.fields import ChannelOpen
 from protocol.job import JobEvent, JobState
-from protocol.messages import Award, DirectRequest, Voucher
-from protocol.records import LaneOpened
-from protocol.transcript import transcript_start
+from protocol.messages import DirectRequest
 from router import events
 from router.actions import OpenSession, SessionKey
 from router.attempt import Attempt
 from router.auction import ScoredBid
 from router.breaks import Breaks
 from router.context import Context
+from router.continuing import Continuing
 from router.delivery import Delivery
 from router.job import Job
 from router.judging import Judging
+from router.lanes import award_message, open_lane
 from router.offers import OfferBook
-from router.pace import Pace
 from router.payer import Payer, headroom_ucr
 from router.quoting import input_tokens_estimate
+from router.racing import Racing
 from router.reestablish import PayerReestablish
 from router.timers import TimerKey
 from router.top_ups import TopUps
@@ -48,6 +47,8 @@ class Awarding:
         auction: Callable[[Job], None],
         offers: OfferBook,
         judging: Judging,
+        racing: Racing,
+        continuing: Continuing,
     ) -> None:
         self._context = context
         self._payer = payer
@@ -60,10 +61,13 @@ class Awarding:
         self._auction = auction
         self._offers = offers
         self._judging = judging
+        self._racing = racing
+        self._continuing = continuing
         self._sessions: dict[bytes, bool] = {}  # provider -> whether the stream is up
 
     def next_bid(self, job: Job, code: str) -> None:
-        """The attempt failed before its first chunk: try the next bid, or give up."""
+        """The attempt failed before its first chunk: try the next bid, or leave it to another
+        award of the request, or give up."""
         context = self._context
         provider = job.candidate.signed.sender if job.candidate else b""
         job.last_code = code
@@ -80,27 +84,34 @@ class Awarding:
     def next(self, job: Job) -> None:
         """Try the best bid that is left, or give up."""
         context = self._context
-        while job.queue and job.attempts < limits.AWARDS_PER_REQUEST_MAX:
+        while job.queue and job.contest.attempts < job.ask.choice.awards_max:
             scored = job.queue.pop(0)
             if scored.bid.expires_at_ns <= context.now_ns:
                 job.last_code = job.last_code or "award.unknown_bid"
                 continue
+            if job.exposed_ucr() + scored.cost_max_ucr > job.progress.ask.price_max_ucr:
+                # What was awarded before may still cost its share of the cap.
+                job.last_code = job.last_code or "request.price_too_low"
+                continue
             job.candidate = scored
-            job.attempts += 1
+            job.contest.attempts += 1
             provider = scored.signed.sender
             self._judging.awarded(job, provider)
-            context.timers.set(
-                TimerKey("accept", job.id), context.now_ns + limits.ACCEPT_TIMEOUT_NS
-            )
+            accept = TimerKey("accept", job.id, job.slot)
+            context.timers.set(accept, context.now_ns + limits.ACCEPT_TIMEOUT_NS)
+            self._racing.watch(job)
             if self._sessions.get(provider):
                 self._award(job, scored)
             else:
                 self.connect(provider, scored.bid.addresses)
             return
-        if job.direct:
+        if len(job.contest.runs) > 1:
+            self._racing.out(job)
+            return
+        if job.direct and job.ask.choice.fallbacks:
             self._auction(job)
             return
-        code = job.last_code if job.attempts <= 1 else "request.all_failed"
+        code = job.last_code if job.contest.attempts <= 1 else "request.all_failed"
         self._fail(job, code or "request.all_failed", f"last reason: {job.last_code}")
 
     def keep_warm(self, offers: list[ScoredBid]) -> None:
@@ -144,8 +155,9 @@ class Awarding:
             if job.candidate is None or job.candidate.signed.sender != provider:
                 continue
             if job.state is JobState.STREAMING and not (job.attempt and job.attempt.away):
-                self._fail(job, "provider.vanished", "mid-stream; what arrived is paid")
-            elif job.state in (JobState.CONNECTING, JobState.AWARDED):
+                vanished = "mid-stream; what arrived is paid"
+                self._continuing.broke_off(job, "provider.vanished", vanished)
+            elif job.waits:
                 vanished = "provider.vanished"
                 self.next_bid(job, code if job.state is JobState.CONNECTING else vanished)
         if was_up:
@@ -194,91 +206,33 @@ class Awarding:
         except RemoteError as error:
             self.next_bid(job, error.code)
             return
-        attempt = self._open_lane(job, scored, channel)
+        attempt = open_lane(self._context, job, scored, channel)
         start = headroom_ucr(scored, input_tokens_estimate(ask.prompt), request.output_tokens_max)
         voucher = self._payer.issue(
             channel, self._payer.payable_ucr(channel) + start, ask.advance_max_ucr
         )
         if job.direct:
             self._context.send(attempt.session, DirectRequest(job.request.data))
-        self._context.send(attempt.session, self._award_message(job, attempt, opening, voucher))
+        award = award_message(self._context, job, attempt, opening, voucher)
+        self._context.send(attempt.session, award)
         job.step(JobEvent.CONNECTED)
         job.attempt = attempt
+        job.progress.attempts.append(attempt)
         self._delivery.attempts.add(attempt)
         self._tell_award(job, attempt, opening is not None)
         if voucher is not None:
             self._delivery.paying.tell(job, voucher)
 
-    def _open_lane(self, job: Job, scored: ScoredBid, channel: Channel) -> Attempt:
-        context = self._context
-        number = channel.lane_last + 1
-        bid_id = scored.signed.digest
-        context.append(
-            LaneOpened(
-                cid=channel.cid,
-                lane=number,
-                request_id=job.id,
-                bid_id=bid_id,
-                model=job.ask.model,
-                input_price_ucr=scored.bid.input_price_ucr,
-                output_price_ucr=scored.bid.output_price_ucr,
-                opened_at_ns=context.now_ns,
-                bid=scored.signed.data,
-            )
-        )
-        lane, request = channel.lanes[number], job.request.message
-        lane.held_ucr = job.ask.holdback_ucr if job.ask.audit_ns else 0
-        lane.advance_ucr = job.ask.advance_max_ucr
-        lane.prompt_ucr = lane.price_ucr(request.input_tokens_max, 0)
-        commitment = request.prompt_commitment
-        return Attempt(
-            request=job.id,
-            ask=request,
-            parameters=job.ask.parameters,
-            commitment=commitment,
-            scored=scored,
-            session=SessionKey(scored.signed.sender, outbound=True),
-            channel=channel,
-            lane=lane,
-            transcript=transcript_start(context.network, job.id, bid_id, commitment),
-            pace=Pace(context.now_ns),
-        )
-
-    def _award_message(
-        self, job: Job, attempt: Attempt, opening: ChannelOpen | None, voucher: Voucher | None
-    ) -> Award:
-        context, lane = self._context, attempt.lane
-        signed = signing.award_bytes(
-            context.network,
-            job.id,
-            lane.bid_id,
-            attempt.channel.cid,
-            lane.lane,
-            attempt.commitment,
-            attempt.parameters,
-        )
-        return Award(
-            request_id=job.id,
-            bid_id=lane.bid_id,
-            cid=attempt.channel.cid,
-            lane=lane.lane,
-            prompt=job.ask.prompt,
-            prompt_key=job.prompt_key,
-            parameters=attempt.parameters,
-            open=opening,
-            voucher=voucher,
-            signature=context.signer.sign(signed),
-        )
-
     def _tell_award(self, job: Job, attempt: Attempt, opened: bool) -> None:
         context, channel = self._context, attempt.channel
         awarded = events.Awarded(
             provider=attempt.provider,
-            attempt=job.attempts,
+            attempt=job.contest.attempts,
             cid=channel.cid,
             opened_channel=opened,
             deposit_ucr=channel.deposit_ucr,
             at_ns=job.elapsed_ns(context.now_ns),
+            role=job.role.value,
         )
         context.deliver(job.ask.ask_id, awarded)
         context.note(

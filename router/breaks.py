@@ -38,7 +38,7 @@ class Breaks:
             if job is not None and job.state is JobState.AWARDED:
                 self._requester.awarding.next_bid(job, code)
             elif job is not None:
-                self._requester.fail(job, code, "what arrived is paid")
+                self._requester.continuing.broke_off(job, code, "what arrived is paid")
 
     def session_closed(self, provider: bytes, *, may_resume: bool) -> None:
         """The stream is gone; its lanes stay open on the channel until it is re-established.
@@ -51,7 +51,7 @@ class Breaks:
             job = self._delivery.job_of(attempt)
             if may_resume and job is not None and job.state is JobState.STREAMING:
                 if not attempt.away:
-                    timer = TimerKey("resume", attempt.request)
+                    timer = TimerKey("resume", attempt.request, attempt.slot)
                     context.timers.set(timer, context.now_ns + limits.RESUME_TIMEOUT_NS)
                 attempt.away = True
             else:
@@ -72,11 +72,12 @@ class Breaks:
                 self._delivery.cancel(attempt)  # nobody reads it any more
                 continue
             if attempt.lane.lane in going_on:
-                self._context.timers.cancel(TimerKey("resume", attempt.request))
+                resume = TimerKey("resume", attempt.request, attempt.slot)
+                self._context.timers.cancel(resume)
                 self._delivery.watch(attempt)
                 self._context.note("stream.resumed", request_id=attempt.request)
                 continue
             self._delivery.drop(attempt)
             if job is not None:
                 vanished = "mid-stream; what arrived is paid"
-                self._requester.fail(job, "provider.vanished", vanished)
+                self._requester.continuing.broke_off(job, "provider.vanished", vanished)

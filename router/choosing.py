@@ -22,6 +22,7 @@ class StrategyName(Enum):
     FASTEST = "fastest"
     REPUTABLE = "reputable"
     WEIGHTED = "weighted"
+    RACE = "race"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,11 @@ class Choice:
 
     `reputation_weight` is in 1/1000 of the whole; price and latency share the rest by the
     request's Strategy. `market_factor_milli` refuses what costs more than so many thousandths of
-    the recent median, 0 for off. `quote` asks for bids and awards none.
+    the recent median, 0 for off. `quote` asks for bids and awards none. `race` awards run at
+    once until one brings text. A second one starts when the first is later than
+    `hedge_factor_milli` thousandths of its promise (0: never), `hedge_floor_ns` at least.
+    `elsewhere` lets another provider go on where one broke off, `fallbacks` be tried where one
+    failed before its first text.
     """
 
     reputation_weight: int = 0
@@ -38,6 +43,16 @@ class Choice:
     completed_min: int = 0
     market_factor_milli: int = 0
     quote: bool = False
+    race: int = 1
+    hedge_factor_milli: int = 0
+    hedge_floor_ns: int = limits.HEDGE_FLOOR_NS
+    elsewhere: bool = True
+    fallbacks: bool = True
+
+    @property
+    def awards_max(self) -> int:
+        """How many awards a request may have, or how many one auction of it."""
+        return limits.AWARDS_PER_REQUEST_MAX if self.fallbacks else self.race
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +67,7 @@ class RequesterSettings:
 def weights(name: str, price_weight: int, reputation_weight: int) -> tuple[Strategy, int]:
     """The request's Strategy, and the weight of reputation. LocalError `request.invalid`.
 
-    The weights given count for `weighted` alone, latency having what is left of 1000.
+    The weights given count for `weighted` and `race` alone, latency having what is left of 1000.
     """
     match StrategyName(name):
         case StrategyName.CHEAPEST:

@@ -55,8 +55,10 @@ class Delivery:
 
     def job_of(self, attempt: Attempt) -> Job | None:
         """The request that still wants the lane's answer."""
-        job = self._requester.job(attempt.request)
-        return job if job is not None and job.attempt is attempt else None
+        for run in self._requester.runs(attempt.request):
+            if run.attempt is attempt:
+                return run
+        return None
 
     # --- the lane runs ---------------------------------------------------------------------
 
@@ -70,7 +72,7 @@ class Delivery:
             if opened:
                 attempt.channel.step(ChannelEvent.ACCEPT)
         if self.job_of(attempt) is not None:
-            context.timers.cancel(TimerKey("accept", attempt.request))
+            context.timers.cancel(TimerKey("accept", attempt.request, attempt.slot))
             self.watch(attempt)
         if opened:
             self._requester.awarding.dispatch(session.peer)
@@ -86,13 +88,17 @@ class Delivery:
         job = self.job_of(attempt)
         if job is None:
             return
+        if job.waits:
+            self._requester.racing.won(job)
         job.step(JobEvent.CHUNK)
+        job.progress.read(chunk.text)
         text = events.Text(
             chunk.text,
-            chunk.output_tokens,
-            chunk.due_ucr,
+            job.progress.output_tokens + chunk.output_tokens,
+            job.progress.paid_ucr,
             job.elapsed_ns(context.now_ns),
             chunk.logprobs,
+            attempt.provider,
         )
         context.deliver(job.ask.ask_id, text)
         self.watch(attempt)
@@ -111,7 +117,10 @@ class Delivery:
         try:
             self.paying.needed(job, attempt)
         except LocalError as error:
-            self._requester.fail(job, error.code, error.detail)
+            if len(job.contest.runs) > 1:
+                self._requester.awarding.give_up(job, error.code)
+            else:
+                self._requester.fail(job, error.code, error.detail)
 
     def take_top_up_ack(self, session: SessionKey, message: TopUpAck) -> None:
         """The payee counts on a larger deposit."""
@@ -152,11 +161,13 @@ class Delivery:
         context.send(session, ack)
         if lane.audit_until_ns:
             watch_audit(context, attempt.channel, lane)
+        attempt.receipt_id = identity
         context.note("receipt.acknowledged", request_id=attempt.request, receipt_id=identity)
         if job is None:
             return
         job.step(JobEvent.RESULT)
-        done = events.Done(result.receipt, identity, job.elapsed_ns(self._context.now_ns))
+        at_ns, others = job.elapsed_ns(context.now_ns), job.progress.others(attempt)
+        done = events.Done(result.receipt, identity, at_ns, others=others)
         context.deliver(job.ask.ask_id, done)
         self._requester.judging.delivered(job, attempt, identity)
         self._requester.forget(job)
@@ -177,7 +188,7 @@ class Delivery:
         if job.state is JobState.AWARDED:
             self._requester.awarding.next_bid(job, code)
         else:
-            self._requester.fail(job, code, "the provider ended the job")
+            self._requester.continuing.broke_off(job, code, "the provider ended the job")
 
     def take_refuse(self, session: SessionKey, message: Refuse) -> None:
         """An award, re-establish or close was not taken."""
@@ -212,7 +223,7 @@ class Delivery:
         if not attempt.live:
             return
         attempt.live = False
-        self._context.timers.cancel(TimerKey("stall", attempt.request))
+        self._context.timers.cancel(_stall(attempt))
         if attempt.away and not attempt.asked:
             self.drop(attempt)
         elif attempt in self.attempts and not attempt.away:
@@ -239,14 +250,14 @@ class Delivery:
     def drop(self, attempt: Attempt) -> None:
         """A lane is no longer ours to watch."""
         if attempt.live:  # else the timer is that of the request's next attempt
-            self._context.timers.cancel(TimerKey("stall", attempt.request))
+            self._context.timers.cancel(_stall(attempt))
         self.attempts.remove(attempt)
 
     def watch(self, attempt: Attempt) -> None:
         """Wait for the lane's next chunk from now on."""
         if attempt.live:
-            stall = TimerKey("stall", attempt.request)
-            self._context.timers.set(stall, self._context.now_ns + attempt.patience_ns())
+            at_ns = self._context.now_ns + attempt.patience_ns()
+            self._context.timers.set(_stall(attempt), at_ns)
 
     @contextmanager
     def _fault(self, attempt: Attempt) -> Iterator[None]:
@@ -270,4 +281,8 @@ class Delivery:
         if job.state is JobState.AWARDED:
             self._requester.awarding.next_bid(job, error.code)
         else:
-            self._requester.fail(job, error.code, error.detail)
+            self._requester.continuing.broke_off(job, error.code, error.detail)
+
+
+def _stall(attempt: Attempt) -> TimerKey:
+    return TimerKey("stall", attempt.request, attempt.slot)

@@ -46,17 +46,20 @@ class Awarded:
     opened_channel: bool
     deposit_ucr: int
     at_ns: int
+    role: str = "award"
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """More of the answer, checked and paid for; `logprobs` where they were asked for."""
+    """More of the answer, checked and paid for; `logprobs` where they were asked for. The tokens
+    and the price due are those of the whole request so far."""
 
     text: str
     output_tokens: int
     due_ucr: int
     at_ns: int
     logprobs: tuple[TokenLogprob, ...] = ()
+    provider: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class Paid:
 
 @dataclass(frozen=True, slots=True)
 class Retrying:
-    """A provider failed before its first chunk; the next bid is tried."""
+    """A provider failed before its first chunk; the next bid is tried, or another award runs."""
 
     provider: bytes
     code: str
@@ -78,9 +81,39 @@ class Retrying:
 
 
 @dataclass(frozen=True, slots=True)
+class Continuing:
+    """A provider broke off in mid-stream; what arrived is kept and paid, and the request
+    `request_id` goes on with the answer elsewhere."""
+
+    provider: bytes
+    code: str
+    request_id: bytes
+    output_tokens: int
+    paid_ucr: int
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What another lane of a request cost than the one whose receipt ends it: `code` says why it
+    ended. A receipt is there if its provider had completed the answer all the same."""
+
+    provider: bytes
+    cid: bytes
+    lane: int
+    input_tokens: int
+    output_tokens: int
+    cost_ucr: int
+    code: str
+    receipt_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """The answer is complete and its receipt checked and counter-signed.
 
+    `others` are lanes that cost something beside: those that broke off and were continued, the
+    losers of a race.
     One that a cheque pays for has the `signature` that is its user's evidence.
     """
 
@@ -88,6 +121,22 @@ class Done:
     receipt_id: bytes
     at_ns: int
     signature: bytes = b""
+    others: tuple[Part, ...] = ()
+
+    @property
+    def cost_ucr(self) -> int:
+        """For all lanes together."""
+        return self.receipt.price_ucr + sum(part.cost_ucr for part in self.others)
+
+    @property
+    def input_tokens(self) -> int:
+        """Read, and paid, on all lanes together."""
+        return self.receipt.input_tokens + sum(part.input_tokens for part in self.others)
+
+    @property
+    def output_tokens(self) -> int:
+        """Made, and paid, on all lanes together."""
+        return self.receipt.output_tokens + sum(part.output_tokens for part in self.others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,5 +202,7 @@ class ChannelToppedUp:
     code: str
 
 
-AskEvent = Published | BidSeen | Awarded | Text | Paid | Retrying | Done | Failed | Quoted
+AskEvent = (
+    Published | BidSeen | Awarded | Text | Paid | Retrying | Continuing | Done | Failed | Quoted
+)
 TERMINAL = (Done, Failed, Quoted)

@@ -5,6 +5,7 @@ Rule: router/README.md, "Choosing".
 """
 
 from dataclasses import dataclass, field
+from enum import Enum
 
 from protocol import limits
 from protocol.fields import Outcome
@@ -34,6 +35,16 @@ class Considered:
     detail: str
 
 
+class Role(Enum):
+    """Why there was an award: as ever, one of several in a race, a second one because the first
+    was late, or to go on where another provider broke off."""
+
+    AWARD = "award"
+    RACE = "race"
+    HEDGE = "hedge"
+    CONTINUE = "continue"
+
+
 @dataclass(slots=True)
 class Tried:
     """An award; `outcome` is None while it runs."""
@@ -43,11 +54,13 @@ class Tried:
     outcome: Outcome | None = None
     code: str = ""
     paid_ucr: int = 0
+    role: Role = Role.AWARD
 
 
 @dataclass(slots=True)
 class Explanation:
-    """One request. `left_out` counts what was looked at beyond what is kept."""
+    """One request. `left_out` counts what was looked at beyond what is kept; `continued_by` are
+    the requests that went on with its answer."""
 
     request_id: bytes
     ask: Ask
@@ -56,6 +69,7 @@ class Explanation:
     considered: list[Considered] = field(default_factory=list)
     left_out: int = 0
     tried: list[Tried] = field(default_factory=list)
+    continued_by: list[bytes] = field(default_factory=list)
     ended_at_ns: int = 0
     code: str = ""
     detail: str = ""
@@ -67,6 +81,13 @@ class Explanation:
             self.considered.append(considered)
         else:
             self.left_out += 1
+
+    def ended(self, provider: bytes, outcome: Outcome, code: str, paid_ucr: int) -> None:
+        """The award that this provider has came to its end."""
+        for tried in reversed(self.tried):
+            if tried.provider == provider and tried.outcome is None:
+                tried.outcome, tried.code, tried.paid_ucr = outcome, code, paid_ucr
+                return
 
     @property
     def paid_ucr(self) -> int:
@@ -91,6 +112,10 @@ class Explanations:
         return explanation
 
     def find(self, request_id: bytes) -> Explanation | None:
-        """By the whole id, or by its only beginning."""
-        found = [key for key in self._by_request if key.startswith(request_id)]
-        return self._by_request[found[0]] if len(found) == 1 else None
+        """By the whole id, or by its only beginning; also by that of a request that went on."""
+        found = [
+            explanation
+            for key, explanation in self._by_request.items()
+            if any(name.startswith(request_id) for name in (key, *explanation.continued_by))
+        ]
+        return found[0] if len(found) == 1 else None

@@ -1,6 +1,6 @@
 """One request of ours, from publication to its end. Knows the table, not what moves it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from protocol.envelope import Signed
 from protocol.job import JOB_TRANSITIONS, JobEvent, JobState
@@ -8,17 +8,40 @@ from protocol.machine import apply
 from router.actions import Ask
 from router.attempt import Attempt
 from router.auction import ScoredBid
-from router.explaining import Explanation
+from router.explaining import Explanation, Role
+from router.progress import Progress
+
+
+@dataclass(slots=True)
+class Contest:
+    """The awards of one request that run at once: one, or several in a race or beside a late one.
+
+    `slots` were given out, `attempts` awards made; `hedged` once there was a second one for the
+    first one's lateness.
+    """
+
+    runs: list["Job"] = field(default_factory=list)
+    slots: int = 1
+    attempts: int = 0
+    hedged: bool = False
 
 
 @dataclass(slots=True)
 class Job:
-    """One request of ours, from publication to its end."""
+    """One request of ours, from publication to its end.
+
+    While several awards run, each has a Job: `contest`, `queue` and `progress` are common to
+    them, the `slot` is its own.
+    """
 
     ask: Ask
     request: Signed
     ephemeral_seed: bytes
     prompt_key: bytes
+    progress: Progress
+    contest: Contest = field(default_factory=Contest)
+    slot: int = 0
+    role: Role = Role.AWARD
     state: JobState = JobState.BIDDING
     bids: list[ScoredBid] = field(default_factory=list)
     bidders: dict[bytes, str] = field(default_factory=dict)  # provider -> "" or why not
@@ -26,8 +49,6 @@ class Job:
     queue: list[ScoredBid] = field(default_factory=list)
     candidate: ScoredBid | None = None
     attempt: Attempt | None = None
-    attempts: int = 0
-    paid_ucr: int = 0
     last_code: str = ""
     median_ucr: int = 0  # what such a job usually costs; 0 when that is not known
     over_cap_ucr: int = 0  # the least that was asked over the cap; 0 for nothing
@@ -39,10 +60,53 @@ class Job:
         """The request's id."""
         return self.request.digest
 
+    @property
+    def waits(self) -> bool:
+        """Whether it has an award, or is about to, and no text yet."""
+        return self.state in (JobState.CONNECTING, JobState.AWARDED)
+
     def step(self, event: JobEvent) -> None:
         """Move by the table."""
         self.state = apply(JOB_TRANSITIONS, self.state, event, "session.protocol")
 
     def elapsed_ns(self, now_ns: int) -> int:
-        """Time since the request was published."""
-        return now_ns - self.request.sent_at_ns
+        """Time since the ask's first request was published."""
+        return now_ns - self.progress.began_at_ns
+
+    def enter(self) -> None:
+        """The first award of a request is about to be sought."""
+        self.contest.runs.append(self)
+        if self.progress.broke_off:
+            self.role = Role.CONTINUE
+        elif self.ask.choice.race > 1:
+            self.role = Role.RACE
+
+    def lacks(self) -> str:
+        """How much the cap lacks for the cheapest that was asked."""
+        least_ucr, cap_ucr = self.over_cap_ucr, self.ask.price_max_ucr
+        return f"up to {least_ucr} ucr are asked, {least_ucr - cap_ucr} over the cap of {cap_ucr}"
+
+    def rival(self, role: Role) -> "Job":
+        """One more award of the same request, about to go to the best bid that is left."""
+        contest = self.contest
+        rival = replace(
+            self,
+            slot=contest.slots,
+            role=role,
+            state=JobState.CONNECTING,
+            candidate=None,
+            attempt=None,
+            last_code="",
+        )
+        contest.slots += 1
+        contest.runs.append(rival)
+        return rival
+
+    def exposed_ucr(self) -> int:
+        """What the ask may have cost in the end by what was awarded, or is about to be."""
+        promised = [
+            run.candidate.cost_max_ucr
+            for run in self.contest.runs
+            if run.candidate is not None and run.attempt is None
+        ]
+        return self.progress.exposed_ucr + sum(promised)

@@ -43,7 +43,7 @@ class Judging:
         self.breakers.awarded(provider)
         if job.explanation is not None:
             at_ns = job.elapsed_ns(self._context.now_ns)
-            job.explanation.tried.append(Tried(provider, at_ns))
+            job.explanation.tried.append(Tried(provider, at_ns, role=job.role))
 
     def ended(self, job: Job, code: str = "", detail: str = "", receipt_id: bytes = b"") -> None:
         """The request is over."""
@@ -103,6 +103,7 @@ class Judging:
             )
         )
         self.breakers.ended(scored.signed.sender, outcome, self._context.now_ns)
-        if job.explanation is not None and job.explanation.tried:
-            tried = job.explanation.tried[-1]
-            tried.outcome, tried.code, tried.paid_ucr = outcome, code, paid_ucr
+        if attempt is not None:
+            attempt.code = code
+        if job.explanation is not None:
+            job.explanation.ended(scored.signed.sender, outcome, code, paid_ucr)

@@ -3,15 +3,15 @@
 Sans-IO. Knows nothing of engines or libp2p. Rule: router/README.md, "Life of a job".
 """
 
+from collections.abc import Iterator
 from functools import partial
+from typing import Final
 
-from protocol import crypto, limits, wire
-from protocol.envelope import Signed, sign_envelope
+from protocol import limits
+from protocol.envelope import Signed
 from protocol.errors import LocalError, RemoteError
 from protocol.job import JobEvent, JobState
-from protocol.messages import Request, SealedBid, StandingOffer
-from protocol.records import RequestKeyed
-from protocol.transcript import prompt_commitment
+from protocol.messages import SealedBid, StandingOffer
 from router import events
 from router.actions import Ask, Publish
 from router.anchor import Anchor
@@ -21,17 +21,23 @@ from router.bidding import Bidding, bid_seen
 from router.breaks import Breaks
 from router.choosing import RequesterSettings
 from router.context import Context
+from router.continuing import Continuing
 from router.delivery import Delivery
-from router.explaining import Explanations
-from router.job import Job
+from router.explaining import Explanation, Explanations
+from router.job import Contest, Job
 from router.judging import Judging
 from router.offers import OfferBook
 from router.payer import Payer
-from router.quoting import input_tokens_bucket
+from router.progress import Progress
+from router.publishing import Published, published
+from router.racing import KINDS, Racing
 from router.reestablish import PayerReestablish
 from router.selection import Selection
 from router.timers import TimerKey
 from router.top_ups import TopUps
+
+# Codes that say all there is to say, also where an answer was begun.
+_OUR_OWN: Final = ("request.cancelled", "request.deadline")
 
 
 class Requester:
@@ -43,7 +49,7 @@ class Requester:
         self._context = context
         self._settings = settings or RequesterSettings(explanations=0)
         self.explanations = Explanations(self._settings.explanations)
-        self._jobs: dict[bytes, Job] = {}
+        self._contests: dict[bytes, Contest] = {}
         self._by_ask: dict[int, bytes] = {}
         self.offers = OfferBook()
         self.payer = Payer(context, anchor)
@@ -55,6 +61,8 @@ class Requester:
             lambda peer: self.awarding.is_up(peer),
         )
         self.delivery = Delivery(context, self.payer, self.top_ups, self)
+        self.racing = Racing(context, self)
+        self.continuing = Continuing(context, self)
         self.breaks = Breaks(context, self.payer, self.delivery, self)
         self.reestablish = PayerReestablish(context, self.payer, self.top_ups, self.breaks)
         self.judging = Judging(context)
@@ -67,11 +75,13 @@ class Requester:
             self.reestablish,
             self.delivery,
             self.breaks,
-            lambda: list(self._jobs.values()),
+            lambda: [run for contest in self._contests.values() for run in contest.runs],
             self.fail,
             self._auction,
             self.offers,
             self.judging,
+            self.racing,
+            self.continuing,
         )
 
     def funded(self, cid: bytes) -> None:
@@ -91,58 +101,40 @@ class Requester:
     def ask(self, ask: Ask) -> None:
         """Publish a request for `ask`; failures are delivered as events."""
         context = self._context
-        if len(self._jobs) >= limits.REQUESTS_OPEN_MAX:
+        if len(self._contests) >= limits.REQUESTS_OPEN_MAX:
             context.deliver(ask.ask_id, events.Failed("request.too_many", "", 0, 0))
             return
         if short := self._over_the_day(ask):
             context.deliver(ask.ask_id, events.Failed("request.day_limit", short, 0, 0))
             return
-        ephemeral_seed, prompt_key = context.entropy(32), context.entropy(32)
         try:
-            # The award carries both, and has no way back once it is decided.
-            parts = (ask.prompt, ask.parameters)
-            award_bytes = sum(len(wire.encode_fields(part)) for part in parts)
-            if award_bytes > limits.PROMPT_BYTES_MAX:
-                detail = f"prompt and parameters of {award_bytes} bytes"
-                raise LocalError("wire.unencodable", detail)
-            request = sign_envelope(
-                context.signer,
-                context.network,
-                Request(
-                    model=ask.model,
-                    inference_type=ask.prompt.inference_type,
-                    input_tokens_max=input_tokens_bucket(ask.prompt),
-                    output_tokens_max=ask.parameters.output_tokens_max,
-                    price_max_ucr=ask.price_max_ucr,
-                    deadline_ns=context.now_ns + ask.timeout_ns,
-                    bid_window_ns=ask.bid_window_ns,
-                    strategy=ask.strategy,
-                    filters=ask.filters,
-                    redundancy=1,
-                    ephemeral_key=crypto.box_public_key(ephemeral_seed),
-                    addresses=context.addresses,
-                    prompt_commitment=prompt_commitment(ask.prompt, prompt_key),
-                ),
-                context.now_ns,
-            )
+            request = published(context, ask)
         except LocalError as error:
             failed = events.Failed("request.invalid", error.detail, 0, 0)
             context.deliver(ask.ask_id, failed)
             return
-        job = Job(ask, request, ephemeral_seed, prompt_key)
-        self._jobs[job.id] = job
+        context.deliver(ask.ask_id, events.Published(request.signed.digest))
+        explanation = self.explanations.begin(request.signed.digest, ask, context.now_ns)
+        self.begin(ask, request, Progress(ask, request.signed.sent_at_ns), explanation)
+
+    def begin(
+        self, ask: Ask, request: Published, progress: Progress, explanation: Explanation | None
+    ) -> None:
+        """Award a request to a standing offer, or publish it; of an ask, or of the rest of one."""
+        context = self._context
+        job = Job(ask, *request, progress, explanation=explanation)
+        job.enter()
+        self._contests[job.id] = job.contest
         self._by_ask[ask.ask_id] = job.id
-        if ask.key is not None:
-            context.append(RequestKeyed(*ask.key, job.id, context.now_ns))
-        job.explanation = self.explanations.begin(job.id, ask, context.now_ns)
-        context.deliver(ask.ask_id, events.Published(job.id))
         self._selection.begin(job)
         context.timers.set(TimerKey("deadline", job.id), context.now_ns + ask.timeout_ns)
+        offers: list[ScoredBid] = []
         if ask.use_offers:
             weigh = partial(self._selection.weigh, job, from_offer=True)
-            offers = self.offers.candidates(request, context.public_key, weigh)
-            job.queue = offers[: limits.OFFERS_TRIED_MAX]
-        if not job.queue:
+            offers = self.offers.candidates(request.signed, context.public_key, weigh)
+            job.queue = offers[: max(limits.OFFERS_TRIED_MAX, ask.choice.race)]
+        if len(job.queue) < ask.choice.race:
+            job.queue = []
             self._auction(job)
             return
         if ask.choice.quote:
@@ -151,7 +143,7 @@ class Requester:
         job.direct = True
         job.step(JobEvent.WINNER)
         self.awarding.keep_warm(offers[: limits.SESSIONS_WARM_MAX])
-        self.awarding.next(job)
+        self.racing.start(job)
 
     def _over_the_day(self, ask: Ask) -> str:
         """What a request at its worst would put this UTC day over its cap by, said; or ""."""
@@ -159,7 +151,8 @@ class Requester:
         if not most_ucr or ask.choice.quote:
             return ""
         spent_ucr = self._context.ledger.reputation.spent_ucr(self._context.now_ns)
-        spent_ucr += sum(job.ask.price_max_ucr for job in self._jobs.values())
+        contests = self._contests.values()
+        spent_ucr += sum(contest.runs[0].ask.price_max_ucr for contest in contests)
         over_ucr = spent_ucr + ask.price_max_ucr - most_ucr
         return f"{over_ucr} ucr over {most_ucr}, at the request's cap" if over_ucr > 0 else ""
 
@@ -175,7 +168,8 @@ class Requester:
         """Publish the request and collect bids; also when standing offers came to nothing."""
         context = self._context
         if job.direct:
-            job.direct, job.attempts, job.last_code = False, 0, ""
+            job.direct, job.contest.attempts, job.last_code = False, 0, ""
+            job.contest.hedged = False
             job.step(JobEvent.AUCTION)
         context.act(Publish(job.request.data))
         context.note("request.published", request_id=job.id, model=job.ask.model)
@@ -183,18 +177,23 @@ class Requester:
 
     def cancel(self, ask_id: int) -> None:
         """The asker no longer wants the answer; what arrived is paid."""
-        job = self._jobs.get(self._by_ask.get(ask_id, b""))
+        job = self.job(self._by_ask.get(ask_id, b""))
         if job is not None:
             self.fail(job, "request.cancelled", "")
 
     @property
     def open_jobs(self) -> int:
         """Requests that have not ended."""
-        return len(self._jobs)
+        return len(self._contests)
 
     def job(self, request_id: bytes) -> Job | None:
-        """An open request by id."""
-        return self._jobs.get(request_id)
+        """An open request by id; the first of its awards, where several run."""
+        return next(self.runs(request_id), None)
+
+    def runs(self, request_id: bytes) -> Iterator[Job]:
+        """The awards of an open request that run beside each other."""
+        contest = self._contests.get(request_id)
+        return iter(contest.runs if contest else ())
 
     # --- offers and bids -------------------------------------------------------------------
 
@@ -208,7 +207,7 @@ class Requester:
 
     def take_bid(self, peer: bytes, sealed: SealedBid) -> None:
         """A sealed bid from `peer`. RemoteError: as `Bidding.take`, `bid.unknown_request`."""
-        job = self._jobs.get(sealed.request_id)
+        job = self.job(sealed.request_id)
         if job is None:
             raise RemoteError("bid.unknown_request", penalize=False)
         self.bidding.take(job, peer, sealed)
@@ -223,7 +222,7 @@ class Requester:
         if not job.queue:
             codes = [code for code in job.bidders.values() if code]
             if job.over_cap_ucr and set(codes) <= {"request.price_too_low"}:
-                self.fail(job, "request.price_too_low", _short(job))
+                self.fail(job, "request.price_too_low", job.lacks())
                 return
             code = codes[0] if codes else "request.no_bids"
             nobody = f"nobody bid on model {job.ask.model!r}"
@@ -233,29 +232,38 @@ class Requester:
             self._quoted(job, job.queue)
             return
         job.step(JobEvent.WINNER)
-        self.awarding.next(job)
+        self.racing.start(job)
 
     # --- the end ---------------------------------------------------------------------------
 
     def fail(self, job: Job, code: str, detail: str) -> None:
-        """End a request without a receipt: stop its provider, pay what arrived."""
-        paid = job.paid_ucr
-        if job.attempt is not None:
-            paid += job.attempt.lane.due_ucr
-            self.delivery.abandon(job.attempt)
-        failed = events.Failed(code, detail, paid, job.elapsed_ns(self._context.now_ns))
+        """End a request without a receipt: stop its providers, pay what arrived."""
+        progress, runs = job.progress, list(job.contest.runs)
+        for run in runs:
+            if run.attempt is not None:
+                self.delivery.abandon(run.attempt)
+        told, why = code, detail
+        if job.state is not JobState.STREAMING and code not in _OUR_OWN:
+            told, why = progress.reason(code, detail)
+        paid, at_ns = progress.paid_ucr, job.elapsed_ns(self._context.now_ns)
+        failed = events.Failed(told, why, paid, at_ns)
         self._context.deliver(job.ask.ask_id, failed)
-        self.judging.failed(job, code)
-        self.judging.ended(job, code, detail)
-        job.step(JobEvent.FAIL)
-        self._context.note("request.failed", request_id=job.id, code=code, paid_ucr=paid)
+        for run in runs:
+            self.judging.failed(run, code)
+        self.judging.ended(job, told, why)
+        for run in runs:
+            run.step(JobEvent.FAIL)
+        self._context.note("request.failed", request_id=job.id, code=told, paid_ucr=paid)
         self.forget(job)
 
     def forget(self, job: Job) -> None:
         """Drop a request that ended, and its timers."""
-        for kind in ("window", "early", "deadline", "accept", "stall", "resume"):
+        for kind in ("window", "early", "deadline", "hedge"):
             self._context.timers.cancel(TimerKey(kind, job.id))
-        self._jobs.pop(job.id, None)
+        for kind in KINDS:
+            for slot in range(job.contest.slots):
+                self._context.timers.cancel(TimerKey(kind, job.id, slot))
+        self._contests.pop(job.id, None)
         self._by_ask.pop(job.ask.ask_id, None)
 
     def handle_timer(self, key: TimerKey) -> None:
@@ -263,15 +271,21 @@ class Requester:
         if key.kind == "redial":
             self.awarding.redial(key.subject)
             return
-        job = self._jobs.get(key.subject)
-        if job is None:
+        runs = list(self.runs(key.subject))
+        if key.kind in KINDS:
+            runs = [run for run in runs if run.slot == key.lane]
+        if not runs:
             return
+        job = runs[0]
         if key.kind == "window":
             self.close_window(job)
         elif key.kind == "early":
             self.bidding.early_close(job)
+        elif key.kind == "hedge":
+            self.racing.late(job)
         elif key.kind == "resume":
-            self.fail(job, "provider.vanished", "mid-stream; what arrived is paid")
+            vanished = "mid-stream; what arrived is paid"
+            self.continuing.broke_off(job, "provider.vanished", vanished)
         elif key.kind == "deadline":
             self.fail(job, "request.deadline", "")
         elif key.kind == "accept" and job.state is JobState.CONNECTING:
@@ -281,10 +295,4 @@ class Requester:
         elif key.kind == "stall" and job.state is JobState.AWARDED:
             self.awarding.give_up(job, "chunk.stalled")
         elif key.kind == "stall":
-            self.fail(job, "chunk.stalled", "")
-
-
-def _short(job: Job) -> str:
-    """How much the cap lacks for the cheapest that was asked."""
-    least_ucr, cap_ucr = job.over_cap_ucr, job.ask.price_max_ucr
-    return f"up to {least_ucr} ucr are asked, {least_ucr - cap_ucr} over the cap of {cap_ucr}"
+            self.continuing.broke_off(job, "chunk.stalled", "")

@@ -91,11 +91,14 @@ class Selection:
         points += weight * (UNIT - reputation) * SCORE_UNIT // UNIT
         suspended = self._breakers.suspended(scored.signed.sender, now_ns)
         suspended = suspended or standing.is_ejected(now_ns)
+        suspended = suspended or scored.signed.sender in job.progress.broke_off
         return replace(scored, score=points, reputation=reputation, suspended=suspended)
 
     def _check(self, job: Job, scored: ScoredBid, standing: Standing) -> None:
         """RemoteError, no offence: `bid.low_reputation`, `bid.off_market`."""
         choice, now_ns = job.ask.choice, self._context.now_ns
+        if scored.signed.sender in job.progress.lied:
+            raise RemoteError("bid.low_reputation", "it lied in this answer", penalize=False)
         named = scored.signed.sender in job.ask.filters.providers_only
         points = standing.score(now_ns)
         if standing.lied and standing.is_ejected(now_ns) and not named:

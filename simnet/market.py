@@ -136,9 +136,8 @@ class Market:
             case events.Awarded():
                 self._awarded(ask_id, request, event)
             case events.Done():
-                receipt = event.receipt
-                tokens = receipt.input_tokens, receipt.output_tokens
-                self._end(ask_id, request, "done", "", event.at_ns, tokens, receipt.price_ucr)
+                tokens = event.input_tokens, event.output_tokens
+                self._end(ask_id, request, "done", "", event.at_ns, tokens, event.cost_ucr)
             case events.Failed():
                 self._end(
                     ask_id, request, "failed", event.code, event.at_ns, (0, 0), event.paid_ucr

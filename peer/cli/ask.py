@@ -49,12 +49,23 @@ Json = dict[str, Any]
 @click.option("--timeout", type=int, metavar="SECONDS", help="Give up after this.")
 @click.option(
     "--strategy",
-    type=click.Choice(["cheapest", "fastest", "reputable", "weighted"]),
+    type=click.Choice(["cheapest", "fastest", "reputable", "weighted", "race"]),
     help="How the best bid is found.",
 )
 @click.option("--price-weight", type=int, help="0-1000: how much price counts if weighted.")
 @click.option(
     "--reputation-weight", type=int, help="0-1000: how much reputation does; speed has the rest."
+)
+@click.option("--race", type=int, metavar="N", help="Award the best N; the first text wins.")
+@click.option(
+    "--hedge",
+    "hedge_percent",
+    type=int,
+    metavar="PERCENT",
+    help="Award a second when the first text is later than this much of the promise.",
+)
+@click.option(
+    "--fallbacks/--no-fallbacks", default=None, help="Whether others take over from who fails."
 )
 @click.option("--reputation-min", type=int, help="0-1000: only providers with this score.")
 @click.option("--completed-min", type=int, help="Only providers with so many jobs for us.")

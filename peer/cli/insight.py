@@ -69,7 +69,9 @@ def _award_line(award: Json) -> str:
     outcome = award["outcome"] or "running"
     code = f" ({award['code']})" if award["code"] else ""
     paid = format_credits(award["paid_ucr"])
-    return f"awarded to {short(award['provider'])}: {outcome}{code}, {paid} credits"
+    role = award.get("role", "award")
+    why = "" if role == "award" else f" ({role})"
+    return f"awarded to {short(award['provider'])}{why}: {outcome}{code}, {paid} credits"
 
 
 def _bids_table(bids: list[Json]) -> Table:

@@ -14,7 +14,10 @@ class AskRecord:
         self.award: Json | None = None
         self.retries: list[Json] = []
         self.vouchers: list[Json] = []
-        self.parts: list[str] = []
+        self.pieces: list[str] = []
+        self.continued: list[Json] = []
+        self.parts: list[Json] = []
+        self.cost_ucr: int | None = None
         self.logprobs: list[Json] = []
         self.receipt: Json | None = None
         self.failure: Json | None = None
@@ -22,6 +25,7 @@ class AskRecord:
         self._first_text: Json | None = None
         self._last_text: Json | None = None
         self._total_ms: float | None = None
+        self._awards: dict[str, Json] = {}
 
     def add(self, event: Json) -> None:
         """Take the next event in."""
@@ -32,45 +36,55 @@ class AskRecord:
             self.bids.append(_without_kind(event))
         elif kind == "award":
             self.award = _without_kind(event)
+            self._awards[event["provider"]] = self.award
         elif kind == "retry":
             self.retries.append(_without_kind(event))
         elif kind == "voucher":
             self.vouchers.append(_without_kind(event))
         elif kind == "text":
-            self.parts.append(event["text"])
+            self.pieces.append(event["text"])
             self.logprobs += event.get("logprobs", ())
             self._first_text = self._first_text or event
             self._last_text = event
         elif kind == "done":
-            self.receipt = event["receipt"]
-            self._total_ms = event["at_ms"]
+            self.receipt, self.parts = event["receipt"], event["parts"]
+            self.cost_ucr, self._total_ms = event["cost_ucr"], event["at_ms"]
+            self.award = self._awards.get(event["receipt"]["payee"], self.award)
+        elif kind == "continuing":
+            self.continued.append(_without_kind(event))
         elif kind == "quote":
             self.quote = event["bids"]
         elif kind == "failed":
             self.failure = _without_kind(event)
-            self._total_ms = event["at_ms"]
+            self.cost_ucr, self._total_ms = event["paid_ucr"], event["at_ms"]
 
     @property
     def answer(self) -> str:
         """The text so far."""
-        return "".join(self.parts)
+        return "".join(self.pieces)
+
+    def _sum(self, name: str) -> int | None:
+        if self.receipt is None:
+            return None
+        return sum(int(lane[name]) for lane in (self.receipt, *self.parts))
 
     def summary(self) -> Json:
         """The object; `receipt_ok` says that the receipt was checked and counter-signed."""
-        receipt = self.receipt or {}
         return {
             "request_id": self.request_id,
             "bids": self.bids,
             "award": self.award,
             "retries": self.retries,
+            "continued": self.continued,
             "vouchers": self.vouchers,
             "answer": self.answer,
             **({"logprobs": self.logprobs} if self.logprobs else {}),
-            "input_tokens": receipt.get("input_tokens"),
-            "output_tokens": receipt.get("output_tokens"),
-            "cost_ucr": receipt.get("cost_ucr", (self.failure or {}).get("paid_ucr")),
+            "input_tokens": self._sum("input_tokens"),
+            "output_tokens": self._sum("output_tokens"),
+            "cost_ucr": self.cost_ucr,
             "receipt_ok": self.receipt is not None,
             "receipt": self.receipt,
+            "parts": self.parts,
             "error": self.failure,
             **({"quote": self.quote} if self.quote is not None else {}),
             "delivery": self._delivery(),
@@ -83,9 +97,13 @@ class AskRecord:
         }
 
     def _delivery(self) -> Json | None:
-        """What the winner promised, and what came of it by our own clock, the network included;
-        None without text. Chunks hold several tokens, so short answers have no speed."""
-        first, last, award = self._first_text, self._last_text, self.award
+        """What the provider of the first text promised, and what came of it by our own clock, the
+        network included; None without text. Chunks hold several tokens, so short answers have no
+        speed, and those of several providers none either."""
+        award = self._awards.get(self.continued[0]["provider"]) if self.continued else self.award
+        first = last = self._first_text
+        if not self.continued:
+            last = self._last_text
         if first is None or last is None or award is None:
             return None
         bids = [bid for bid in self.bids if bid["provider"] == award["provider"]]

@@ -10,6 +10,11 @@ from protocol.units import format_credits
 Json = dict[str, Any]
 
 PIPE_COLUMNS = 160
+_ROLES = {
+    "race": ", in a race",
+    "hedge": " too: the first is late",
+    "continue": ", to go on with the answer",
+}
 
 
 def short(identity: str) -> str:
@@ -71,12 +76,21 @@ class Screen:
             )
         elif kind == "award":
             self.progress.print(bids_table(self._bids, event["provider"]))
-            self.progress.print(f"+{event['at_ms']:.0f} ms  awarded to {short(event['provider'])}")
+            why = _ROLES.get(event["role"], "")
+            self.progress.print(
+                f"+{event['at_ms']:.0f} ms  awarded to {short(event['provider'])}{why}"
+            )
         elif kind == "text":
             self._answer.print(event["text"], end="")
             self._open_line = True
         elif kind == "retry":
             self.progress.print(f"{short(event['provider'])} failed: {event['code']}; next bid")
+        elif kind == "continuing":
+            # On stderr alone: the answer's line goes on.
+            self.progress.print(
+                f"\n{short(event['provider'])} broke off: {event['code']}; "
+                f"{event['output_tokens']} tokens are kept and paid, going on elsewhere"
+            )
         elif kind == "quote":
             self._quote(event["bids"])
         elif kind == "done":
@@ -102,9 +116,11 @@ class Screen:
 
     def _bill(self, event: Json) -> None:
         receipt = event["receipt"]
+        lanes = [receipt, *event["parts"]]
+        read = sum(lane["input_tokens"] for lane in lanes)
+        made = sum(lane["output_tokens"] for lane in lanes)
         self.progress.print(
-            f"{receipt['input_tokens']} tokens in, {receipt['output_tokens']} out · "
-            f"{format_credits(receipt['cost_ucr'])} credits · "
+            f"{read} tokens in, {made} out · {format_credits(event['cost_ucr'])} credits · "
             f"provider {short(receipt['payee'])} · {event['at_ms'] / 1000:.2f} s\n"
             f"receipt {receipt['receipt_id']}"
         )

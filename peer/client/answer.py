@@ -21,7 +21,7 @@ class AskFailed(PeerdError):
 class Answer:
     """A request's answer: complete when `receipt` is there.
 
-    `bids` and `receipt` are as `peerd ask --json` has them.
+    `bids`, `receipt` and `parts`, what was paid beside it, are as `peerd ask --json` has them.
     """
 
     request_id: str = ""
@@ -30,6 +30,7 @@ class Answer:
     bids: list[Json] = field(default_factory=list)
     logprobs: list[Json] = field(default_factory=list)
     receipt: Json | None = None
+    parts: list[Json] = field(default_factory=list)
     ttft_ms: float | None = None
 
     @property
@@ -39,8 +40,8 @@ class Answer:
 
     @property
     def cost_ucr(self) -> int:
-        """What it cost; 0 until it is complete."""
-        return int(self.receipt["cost_ucr"]) if self.receipt else 0
+        """What it cost, with all its parts; 0 until it is complete."""
+        return self._sum("cost_ucr") or 0
 
     @property
     def cost(self) -> str:
@@ -68,10 +69,17 @@ class Answer:
         elif kind == "award":
             self.provider = event["provider"]
         elif kind == "done":
-            self.receipt = event["receipt"]
+            self.receipt, self.parts = event["receipt"], event.get("parts", [])
+            self.provider = self.receipt.get("payee", self.provider)
         elif kind == "failed":
             raise AskFailed(event["code"], event["detail"], event["paid_ucr"])
         return ""
+
+    def _sum(self, name: str) -> int | None:
+        """A count of the receipt and of all other parts; None until the answer is complete."""
+        if self.receipt is None:
+            return None
+        return sum(int(lane[name]) for lane in (self.receipt, *self.parts))
 
     def report(self) -> Json:
         """The answer as one JSON object."""
@@ -81,11 +89,12 @@ class Answer:
             "request_id": self.request_id,
             "provider": self.provider,
             "model_sha256": receipt.get("model_sha256"),
-            "input_tokens": receipt.get("input_tokens"),
-            "output_tokens": receipt.get("output_tokens"),
+            "input_tokens": self._sum("input_tokens"),
+            "output_tokens": self._sum("output_tokens"),
             "finish_reason": receipt.get("finish_reason"),
             "ttft_ms": self.ttft_ms,
             "cost": self.cost,
             "cost_ucr": self.cost_ucr,
             "receipt_id": self.receipt_id,
+            "parts": self.parts,
         }

@@ -43,6 +43,9 @@ class AskSettings(TypedDict, total=False):
     reputation_weight: int
     reputation_min: int
     completed_min: int
+    race: int
+    hedge_percent: int
+    fallbacks: bool
     only: Sequence[str]
     ignore: Sequence[str]
     auction: bool

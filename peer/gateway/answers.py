@@ -16,11 +16,9 @@ from peer.embedding_jobs import read_vectors
 from peer.gateway.asks import Wanted
 from peer.gateway.tools import find_call
 from peer.identity import peer_id
-from peer.reports import logprob_json
-from protocol import signing
+from peer.reports import logprob_json, part_json
 from protocol.errors import RemoteError
 from protocol.fields import FinishReason, TokenLogprob
-from protocol.messages import Receipt
 from protocol.units import format_credits, milliseconds
 from protocol.wire import encode
 from router import events
@@ -39,8 +37,7 @@ class Choice:
     provider: bytes = b""
     pieces: list[str] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
-    receipt: Receipt | None = None
-    signature: bytes = b""
+    done: events.Done | None = None
     failed: events.Failed | None = None
     ttft_ns: int = 0
 
@@ -53,10 +50,11 @@ class Choice:
                 self.provider = event.provider
             case events.Text():
                 self.ttft_ns = self.ttft_ns or event.at_ns
+                self.provider = event.provider or self.provider
                 self.pieces.append(event.text)
                 self.logprobs += event.logprobs
             case events.Done():
-                self.receipt, self.signature = event.receipt, event.signature
+                self.done = event
             case events.Failed():
                 self.failed = event
             case _:
@@ -70,39 +68,47 @@ class Choice:
     @property
     def paid_ucr(self) -> int:
         """What it cost, once it ended."""
-        if self.receipt is not None:
-            return self.receipt.price_ucr
+        if self.done is not None:
+            return self.done.cost_ucr
         return self.failed.paid_ucr if self.failed is not None else 0
 
     def finish_reason(self) -> str:
         """OpenAI's word for why the answer ended."""
-        assert self.receipt is not None
-        return _FINISH.get(self.receipt.finish_reason, "stop")
+        assert self.done is not None
+        return _FINISH.get(self.done.receipt.finish_reason, "stop")
 
     def report(self) -> Json:
-        """Who answered, for how much, with which receipt: the extension `peerd`."""
-        assert self.receipt is not None
-        receipt = self.receipt
+        """Who answered, for how much, with which receipt: the extension `peerd`. `parts` are the
+        other lanes that were paid, where there were some."""
+        assert self.done is not None
+        receipt, done = self.done.receipt, self.done
         evidence = {}
-        if self.signature:
-            evidence = {"receipt": encode(receipt).hex(), "signature": self.signature.hex()}
-        return {
+        if done.signature:
+            evidence = {"receipt": encode(receipt).hex(), "signature": done.signature.hex()}
+        report = {
             "request_id": self.request_id.hex(),
             "provider": peer_id(receipt.payee),
-            "cost": format_credits(receipt.price_ucr),
-            "cost_ucr": receipt.price_ucr,
-            "receipt_id": signing.receipt_id(receipt).hex(),
+            "cost": format_credits(done.cost_ucr),
+            "cost_ucr": done.cost_ucr,
+            "receipt_id": done.receipt_id.hex(),
             "model_sha256": receipt.profile.model_digest.hex(),
             "ttft_ms": milliseconds(self.ttft_ns),
             **evidence,
         }
+        return report | ({"parts": list(map(part_json, done.others))} if done.others else {})
+
+    def receipt_ids(self) -> list[str]:
+        """All receipts of the choice, the last one first."""
+        assert self.done is not None
+        found = [self.done.receipt_id, *(part.receipt_id for part in self.done.others)]
+        return [identity.hex() for identity in found if identity]
 
 
 def usage(choices: list[Choice]) -> Json:
     """Counts over all choices: every choice is a job that was paid."""
-    receipts = [choice.receipt for choice in choices if choice.receipt is not None]
-    read = sum(receipt.input_tokens for receipt in receipts)
-    made = sum(receipt.output_tokens for receipt in receipts)
+    ends = [choice.done for choice in choices if choice.done is not None]
+    read = sum(done.input_tokens for done in ends)
+    made = sum(done.output_tokens for done in ends)
     return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
 
 

@@ -238,13 +238,16 @@ def _parameters(
 
 
 def _choice(body: Sampling, defaults: RequesterConfig) -> tuple[Strategy, Choice]:
-    own = body.peerd
+    own, routing = body.peerd, body.provider
     said = {
         "strategy": _STRATEGIES[body.provider.sort]
         if body.provider and body.provider.sort
         else None,
         "reputation_min": own.reputation_min if own else None,
         "completed_min": own.completed_min if own else None,
+        "race": routing.race if routing else None,
+        "hedge_percent": routing.hedge_percent if routing else None,
+        "fallbacks": routing.allow_fallbacks if routing else None,
     }
     return choice_of(**choosing(defaults, said))
 

@@ -39,14 +39,17 @@ class StreamOptions(Struct, forbid_unknown_fields=True):
 class Routing(Struct, forbid_unknown_fields=True):
     """OpenRouter's `provider` object: whom to ask and what to weigh; peer ids for names.
 
-    `max_price` is credits per 1,000,000 tokens: {"prompt": "15", "completion": "60"}.
+    `max_price` is credits per 1,000,000 tokens: {"prompt": "15", "completion": "60"}. `race` and
+    `hedge_percent` are ours.
     """
 
     only: Annotated[list[str], Meta(max_length=limits.PROVIDERS_FILTER_MAX)] = []
     ignore: Annotated[list[str], Meta(max_length=limits.PROVIDERS_FILTER_MAX)] = []
     sort: Literal["price", "latency", "throughput", "reputation"] | None = None
     max_price: dict[Literal["prompt", "completion"], Amount] = {}
-    allow_fallbacks: bool = True
+    allow_fallbacks: bool | None = None
+    race: Annotated[int, Meta(ge=1, le=limits.RACE_MAX)] | None = None
+    hedge_percent: Annotated[int, Meta(ge=0, le=10_000)] | None = None
 
 
 class Limits(Struct, forbid_unknown_fields=True):

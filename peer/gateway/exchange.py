@@ -141,7 +141,8 @@ class Exchange:
         if final:
             reports = [choice.report() for choice in self._choices]
             headers["x-peerd-cost-ucr"] = str(sum(report["cost_ucr"] for report in reports))
-            headers["x-peerd-receipt"] = ", ".join(report["receipt_id"] for report in reports)
+            receipts = [one for choice in self._choices for one in choice.receipt_ids()]
+            headers["x-peerd-receipt"] = ", ".join(receipts)
         return headers
 
 

@@ -43,7 +43,8 @@ def other_value(section: str, name: str) -> tuple[str, Any]:
     if isinstance(default, bool):
         return str(not default).lower(), not default
     if isinstance(default, int):
-        return str(default + 7), default + 7
+        more = 2 if name == "race" else 7
+        return str(default + more), default + more
     return "0.125", "0.125"
 
 

@@ -52,10 +52,26 @@ TEXTS = (
     events.Text("end.", 2, 200, 130 * MS),
 )
 DONE = events.Done(RECEIPT, CID, 1_930 * MS)
+PART = events.Part(ONE, CID, 3, 12, 5, 480, "engine.crashed", b"")
+CONTINUING = events.Continuing(OTHER, "engine.crashed", CID, 2, 200, 150 * MS)
 FAILED = events.Failed("provider.vanished", "mid-stream", 200, 140 * MS)
 SETTLED = events.ChannelSettled(CID, 6_090, 993_910)
 QUOTED = events.Quoted((BIDS[0],), 5)
-ALL = (PUBLISHED, *BIDS, RETRYING, AWARDED, PAID, *TEXTS, DONE, FAILED, QUOTED, SETTLED)
+ALL = (
+    *(
+        PUBLISHED,
+        *BIDS,
+        RETRYING,
+        AWARDED,
+        PAID,
+        *TEXTS,
+        CONTINUING,
+        DONE,
+        FAILED,
+        QUOTED,
+        SETTLED,
+    ),
+)
 
 
 # From the award at 91 ms to the text at 120 ms, and from there to the last of TEXTS.
@@ -113,6 +129,18 @@ def test_summary_of_an_answer() -> None:
     }
     assert {key: summary[key] for key in expected} == expected
     assert [len(summary[key]) for key in ("bids", "retries", "vouchers")] == [2, 1, 1]  # type: ignore[arg-type]
+
+
+def test_summary_of_an_answer_in_parts() -> None:
+    """Counts and cost of all lanes; the promise is that of the first text's provider."""
+    again = events.Awarded(ONE, 1, CID, False, 0, 300 * MS, "continue")
+    done = events.Done(RECEIPT, CID, 1_930 * MS, others=(PART,))
+    summary = record_of(PUBLISHED, *BIDS, AWARDED, *TEXTS, CONTINUING, again, done)
+    assert (summary["input_tokens"], summary["output_tokens"]) == (34, 101)
+    assert summary["cost_ucr"] == 6_570 == done.cost_ucr
+    assert [part["code"] for part in summary["parts"]] == ["engine.crashed"]  # type: ignore[attr-defined]
+    assert summary["continued"][0]["output_tokens"] == 2  # type: ignore[index]
+    assert summary["delivery"]["ttft_ms"] == 29.0  # type: ignore[index]
 
 
 def test_summary_of_a_failure() -> None:

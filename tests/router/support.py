@@ -21,13 +21,16 @@ from protocol.units import NS_PER_MS, NS_PER_S
 from router import actions as act
 from router import events
 from router.actions import Ask, ModelOffer
+from router.choosing import Choice
 from simnet.peer import Peer, SimEngine, WorldSettings
 from simnet.world import World
 
 MODEL = "m"
 W_UCR = 1_920  # one chunk, 32 tokens, at 60 credits per million
 ADVANCE_UCR = 100_000
+PRICE_MAX_UCR = 1_000_000
 PROMPT = Prompt(InferenceType.CHAT, (ChatMessage("user", "hi"),))
+STAYS = Choice(elsewhere=False)  # so that how a lane ends can be seen
 ANYBODY = RequestFilter(b"", (), ())
 
 
@@ -70,13 +73,14 @@ def make_ask(number: int = 1, tokens: int = 40, **changes: Any) -> Ask:
         model=MODEL,
         prompt=PROMPT,
         parameters=GenerationParameters(tokens, 0, 0, 1000, 1, ()),
-        price_max_ucr=1_000_000,
+        price_max_ucr=PRICE_MAX_UCR,
         timeout_ns=60 * NS_PER_S,
         bid_window_ns=200 * NS_PER_MS,
         strategy=Strategy(500, 500),
         filters=ANYBODY,
         deposit_ucr=1_000_000,
         advance_max_ucr=ADVANCE_UCR,
+        choice=STAYS,
     )
     return replace(ask, **changes)
 

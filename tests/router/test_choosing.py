@@ -32,6 +32,7 @@ from router.explaining import Explanations
 from router.job import Job
 from router.ledger import Ledger
 from router.market_prices import RECENT_NS, SELLERS_MIN, MarketPrices
+from router.progress import Progress
 from router.selection import NEWCOMERS_EVERY, Selection
 from simnet.entropy import Entropy
 from simnet.peer import Peer
@@ -65,7 +66,7 @@ def job_for(choice: Choice, strategy: Strategy, salt: int = 0, **changes: Any) -
         request = make_request(strategy=strategy, prompt_commitment=number.to_bytes(32, "big"))
         if request.digest[0] % NEWCOMERS_EVERY:
             ask = make_ask(strategy=strategy, choice=choice, **changes)
-            return Job(ask, request, bytes(32), bytes(32))
+            return Job(ask, request, bytes(32), bytes(32), Progress(ask, request.sent_at_ns))
     raise AssertionError
 
 

@@ -9,6 +9,7 @@ from protocol.fields import Outcome, Strategy
 from router.auction import rank
 from router.choosing import Choice, RequesterSettings
 from router.job import Job
+from router.progress import Progress
 from router.selection import NEWCOMERS_EVERY
 from tests.router.support import (
     MODEL,
@@ -33,7 +34,7 @@ def test_newcomers_win_now_and_then_where_reputation_counts() -> None:
     for number in range(400):
         request = make_request(prompt_commitment=number.to_bytes(32, "big"))
         ask = make_ask(choice=Choice(reputation_weight=1_000))
-        job = Job(ask, request, bytes(32), bytes(32))
+        job = Job(ask, request, bytes(32), bytes(32), Progress(ask, request.sent_at_ns))
         bids = [make_bid(request, signer) for signer in (known, new, failed)]
         weighed = [selecting.weigh(job, bid.signed, bid.bid)[0] for bid in bids]
         winners.append(rank(weighed)[0].signed.sender)

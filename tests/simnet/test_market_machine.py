@@ -4,6 +4,7 @@ Source: router/README.md, "Money": I1 to I6, conservation, liveness, under drop,
 what was not synced, restart, cut streams, cancels, closes and payers that stop paying.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import settings
@@ -20,9 +21,20 @@ from protocol.channel import Role
 from protocol.messages import Voucher
 from protocol.units import NS_PER_MS, NS_PER_S
 from router import actions as act
+from router import events
+from router.choosing import Choice
 from simnet.peer import Peer, WorldSettings
 from simnet.world import World
-from tests.router.support import ADVANCE_UCR, engine, last_end, make_ask, offer, succeeded
+from tests.router.support import (
+    ADVANCE_UCR,
+    PRICE_MAX_UCR,
+    STAYS,
+    engine,
+    last_end,
+    make_ask,
+    offer,
+    succeeded,
+)
 from tests.simnet.watch import Watch
 
 PROVIDERS = st.integers(0, 1)
@@ -30,6 +42,15 @@ REQUESTERS = st.integers(2, 3)
 ANYONE = st.integers(0, 3)
 TOKENS = st.sampled_from([1, 10, 33, 70])
 HELD = st.sampled_from([0, 0, 600, 10**9])
+# Stay with the provider, or go on elsewhere; two at once, or two when the first is late.
+CHOICES = st.sampled_from(
+    [
+        STAYS,
+        Choice(),
+        Choice(race=2),
+        Choice(hedge_factor_milli=1_000, hedge_floor_ns=20 * NS_PER_MS),
+    ]
+)
 # A deposit of 0 is raised to the worst case of the job: used to its last unit.
 DEPOSITS = st.sampled_from([0, 1_000_000])
 
@@ -52,7 +73,8 @@ class Market(RuleBasedStateMachine):
         self.world = World(WorldSettings(seed=seed, fsync_ns=8 * NS_PER_MS))
         for number, price in ((1, 60_000_000), (2, 50_000_000)):
             model = offer(number, output_price=price, places=2)
-            self.world.add(engine(model, input_tokens=input_tokens))
+            sold = replace(engine(model, input_tokens=input_tokens), counts=True)
+            self.world.add(sold)
         self.world.add()
         self.world.add()
         self.watch = Watch(self.world, advance)
@@ -63,8 +85,8 @@ class Market(RuleBasedStateMachine):
 
     # --- the market ------------------------------------------------------------------------
 
-    @rule(who=REQUESTERS, tokens=TOKENS, deposit=DEPOSITS, held=HELD)
-    def ask(self, who: int, tokens: int, deposit: int, held: int) -> None:
+    @rule(who=REQUESTERS, tokens=TOKENS, deposit=DEPOSITS, held=HELD, choice=CHOICES)
+    def ask(self, who: int, tokens: int, deposit: int, held: int, choice: Choice) -> None:
         """A new request."""
         self.asks += 1
         ask = make_ask(
@@ -76,13 +98,23 @@ class Market(RuleBasedStateMachine):
             audit_ns=20 * NS_PER_S if held else 0,
             timeout_ns=30 * NS_PER_S,
             bid_window_ns=120 * NS_PER_MS,
+            choice=choice,
         )
         self.world.give(self.world.peers[who], ask)
 
-    @rule(who=REQUESTERS, tokens=TOKENS, deposit=DEPOSITS, held=HELD, ms=st.integers(100, 1_000))
-    def ask_and_wait(self, who: int, tokens: int, deposit: int, held: int, ms: int) -> None:
+    @rule(
+        who=REQUESTERS,
+        tokens=TOKENS,
+        deposit=DEPOSITS,
+        held=HELD,
+        choice=CHOICES,
+        ms=st.integers(100, 1_000),
+    )
+    def ask_and_wait(
+        self, who: int, tokens: int, deposit: int, held: int, choice: Choice, ms: int
+    ) -> None:
         """A new request, up to somewhere between its bids and its receipt."""
-        self.ask(who=who, tokens=tokens, deposit=deposit, held=held)
+        self.ask(who=who, tokens=tokens, deposit=deposit, held=held, choice=choice)
         self.world.run(ms * NS_PER_MS)
 
     @rule(ms=st.integers(1, 60))
@@ -217,6 +249,20 @@ class Market(RuleBasedStateMachine):
         """I1 to I6, replay and agreement hold between any two events."""
         self.watch.check()
 
+    def answers_are_whole(self) -> None:
+        """Whoever made the parts: each asker has read from 1 on, nothing twice, within the cap."""
+        for peer in self.world.peers[2:]:
+            texts: dict[int, str] = {}
+            for number, event in peer.told:
+                if isinstance(event, events.Text):
+                    texts[number] = texts.get(number, "") + event.text
+                    assert event.due_ucr <= PRICE_MAX_UCR
+                elif isinstance(event, events.Done):
+                    assert event.cost_ucr <= PRICE_MAX_UCR
+            for text in texts.values():
+                words = text.split()
+                assert words == [str(number) for number in range(1, len(words) + 1)]
+
     def teardown(self) -> None:
         """Faults stop: what hangs ends, a new ask is served, every channel settles."""
         if not hasattr(self, "watch"):
@@ -247,6 +293,7 @@ class Market(RuleBasedStateMachine):
         # What was closed alone; a payee that never heard of it claims when its lifetime ends.
         world.run(limits.CHANNEL_LIFETIME_NS + 2 * limits.CHALLENGE_NS)
         self.watch.check_settled()
+        self.answers_are_whole()
         assert self.watch.chunks_seen
         assert self.watch.vouchers_seen
 

@@ -19,7 +19,10 @@ from peer.gateway.failures import ApiError
 from protocol import limits
 from protocol.errors import RemoteError
 from protocol.fields import InferenceType
+from router import events
 from tests.vectors.samples import RECEIPT
+
+DONE = events.Done(RECEIPT, bytes(32), 1)
 
 
 def wanted(**body: Any) -> Wanted:
@@ -32,7 +35,7 @@ def line(*numbers: float) -> str:
 
 
 def answer(asked: Wanted, *texts: str) -> Any:
-    choices = [Choice(index, pieces=[text], receipt=RECEIPT) for index, text in enumerate(texts)]
+    choices = [Choice(index, pieces=[text], done=DONE) for index, text in enumerate(texts)]
     return Shape(asked, 0).whole(choices)
 
 
