@@ -87,7 +87,7 @@ class Daemon:
             requester=settings.requester,
             cheques=settings.cheques,
         )
-        self.cheques = self.node.provider.cheques
+        self.cheques, self.answering = self.node.provider.cheques, 0
         self.driver = Driver(self.node, self.journal, self, self.now_ns)
         try:
             self.network = self._make_network(signer)
@@ -237,9 +237,9 @@ class Daemon:
         return False
 
     def _serves(self) -> bool:
-        """Whether a connected payer's lane has not ended: text may wait for a voucher, and a
-        receipt for its counter-signature, long after the engine is done."""
-        return any(
+        """Whether a connected payer's lane, or a cheque's answer, has not ended: text may wait for
+        a voucher or a reader, a receipt for its other signature, long after the engine is done."""
+        return self.answering > 0 or any(
             channel.lanes and channel.state is ChannelState.READY
             for channel in self.ledger.channels.values()
             if channel.role is Role.PAYEE

@@ -8,6 +8,7 @@ from peer.daemon import DaemonSettings
 from peer.identity import public_key
 from peer.libp2p_adapter.addresses import parse_address
 from peer.libp2p_adapter.network import NetworkSettings
+from peer.money import ChequesConfig
 from protocol.errors import ConfigError, NetworkError
 from router.cheques import ChequeTerms
 from router.choosing import RequesterSettings
@@ -34,13 +35,23 @@ def daemon_settings(directory: Path, config: Config) -> DaemonSettings:
         standing_offers=provider.standing_offers,
         preferred=tuple(map(public_key, provider.preferred)),
         requester=RequesterSettings(credits_of("day_max", config.requester.day_max)),
-        cheques=ChequeTerms(
-            total_ucr=credits_of("total", config.cheques.total),
-            newcomer_ucr=credits_of("newcomer", config.cheques.newcomer),
-            newcomers_ucr=credits_of("newcomers", config.cheques.newcomers),
-            users_ucr=amounts("cheques.users", config.cheques.users),
-        ),
+        cheques=_cheque_terms(config.cheques),
     )
+
+
+def _cheque_terms(cheques: ChequesConfig) -> ChequeTerms:
+    terms = ChequeTerms(
+        total_ucr=credits_of("total", cheques.total),
+        newcomer_ucr=credits_of("newcomer", cheques.newcomer),
+        newcomers_ucr=credits_of("newcomers", cheques.newcomers),
+        users_ucr=amounts("cheques.users", cheques.users),
+    )
+    # A limit that another makes void was meant otherwise.
+    if not terms.total_ucr and (terms.users_ucr or terms.newcomer_ucr):
+        raise ConfigError("config.bad_value", "cheques.total is 0, so none are taken")
+    if bool(terms.newcomer_ucr) != bool(terms.newcomers_ucr):
+        raise ConfigError("config.bad_value", "cheques.newcomer goes with cheques.newcomers")
+    return terms
 
 
 def _check_addresses(network: NetworkConfig) -> None:

@@ -18,6 +18,7 @@ from router import actions as act
 from router import events
 from router.actions import ModelOffer, ServeCheque
 from router.auction import NS_MILLI_TOKENS
+from router.cheque_book import ChequeAccount
 from router.cheque_job import ChequeJob, cost_max_ucr
 from router.context import Context
 from router.quoting import check_embeds
@@ -102,7 +103,7 @@ class Cheques:
             raise RemoteError("cheque.not_taken", penalize=False)
         context = self._context
         check_cheque(context.network, context.public_key, cheque, now_ns, context.verify)
-        if not self._limit_ucr(cheque.user):
+        if not self.limit_ucr(cheque.user):
             raise RemoteError("cheque.unknown_user", penalize=False)
         book = context.ledger.cheques
         if book.account(cheque.user).used(cheque.nonce):
@@ -119,14 +120,19 @@ class Cheques:
             raise RemoteError("engine.prompt_too_long", detail, penalize=False)
         return cost_max_ucr(offer, prompt, parameters)
 
-    def _limit_ucr(self, user: bytes) -> int:
+    def account(self, user: bytes) -> ChequeAccount:
+        """What a user owes."""
+        return self._context.ledger.cheques.account(user)
+
+    def limit_ucr(self, user: bytes) -> int:
+        """What a user may owe, 0 for one whose cheques are not taken."""
         return self.terms.users_ucr.get(user, self.terms.newcomer_ucr)
 
     def _check_limits(self, user: bytes, cost_ucr: int) -> None:
         """RemoteError `cheque.over_limit` when unpaid cheques leave no room for this one."""
         terms, book = self.terms, self._context.ledger.cheques
         rooms = [
-            ("yours", self._limit_ucr(user) - book.account(user).at_risk_ucr),
+            ("yours", self.limit_ucr(user) - book.account(user).at_risk_ucr),
             ("all users'", terms.total_ucr - book.at_risk_ucr),
         ]
         if user not in terms.users_ucr:

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from peer.cheque_headers import read_headers
+from peer.cheque_headers import has_cheque, read_headers
 from peer.config import RequesterConfig
 from peer.gateway.app import CHEQUES_PATH, EXCEPTIONS, read_body
 from peer.gateway.asks import Wanted, chat_asks, completion_asks, embedding_asks
@@ -23,6 +23,7 @@ from peer.gateway.bodies import ChatBody, CompletionBody, EmbeddingBody, parse_b
 from peer.gateway.exchange import Exchange, Market
 from peer.gateway.failures import ApiError
 from peer.identity import peer_id
+from protocol import signing
 from protocol.errors import RemoteError
 from protocol.fields import Cheque
 from protocol.units import format_credits
@@ -33,7 +34,12 @@ Json = dict[str, Any]
 
 
 class Till(Market, Protocol):
-    """What is needed of a node; `peer.daemon.Daemon` is one."""
+    """What is needed of a node; `peer.daemon.Daemon` is one.
+
+    It is not to stop in order before the `answering` are 0.
+    """
+
+    answering: int
 
     @property
     def cheques(self) -> Cheques:
@@ -100,7 +106,12 @@ class ChequeDesk:
     def _exchange(self, cheque: Cheque, wanted: Wanted) -> Exchange:
         _check_one(wanted)
         self._enter()
-        return Exchange(PaidByCheque(self._till, cheque), wanted, self._leave)
+        self._till.answering += 1
+        return Exchange(PaidByCheque(self._till, cheque), wanted, self._left)
+
+    def _left(self) -> None:
+        self._till.answering -= 1
+        self._leave()
 
     async def chat(self, request: Request) -> Any:
         """POST /v1/chat/completions"""
@@ -122,7 +133,7 @@ class ChequeDesk:
 
     async def quote(self, request: Request) -> JSONResponse:
         """POST /v1/quote: what a cheque for this body has to be for; this one is not used up."""
-        self._cheque(request.headers)
+        cheque = self._cheque(request.headers)
         data = await read_body(request)
         value = read_json(data)
         kinds = value.keys() if isinstance(value, dict) else ()
@@ -136,20 +147,28 @@ class ChequeDesk:
         (ask,) = wanted.asks
         cheques = self._till.cheques
         most_ucr = cheques.quote(ask.model, ask.prompt, ask.parameters)
+        bid = {"provider": peer_id(cheques.node), "cost_max_ucr": most_ucr, "score": 0}
         answer = {
             "object": "quote",
             "model": ask.model,
+            "request_id": signing.cheque_id(cheques.network, cheque).hex(),
+            "choices": 1,
             "cost_max_ucr": most_ucr,
             "cost_max": format_credits(most_ucr),
+            "bids": [bid],
         }
         return JSONResponse(answer)
 
     async def terms(self, request: Request) -> JSONResponse:
-        """GET /v1/cheques: who this node is, and its tariff; for anybody."""
+        """GET /v1/cheques: who this node is, and its tariff, for anybody; with a cheque, which is
+        not used up, what its user owes and may."""
         cheques = self._till.cheques
+        user = None
+        if has_cheque(request.headers):
+            user = self._cheque(request.headers).user
         if not cheques.terms.total_ucr:
             raise RemoteError("cheque.not_taken", penalize=False)
-        answer = {
+        answer: Json = {
             "object": "cheques",
             "node": peer_id(cheques.node),
             "network": cheques.network,
@@ -166,6 +185,13 @@ class ChequeDesk:
                 for offer in cheques.offers()
             ],
         }
+        if user is not None:
+            account = cheques.account(user)
+            answer["account"] = {
+                "owed_ucr": account.owed_ucr,
+                "running_ucr": account.at_risk_ucr - account.owed_ucr,
+                "limit_ucr": cheques.limit_ucr(user),
+            }
         return JSONResponse(answer)
 
     def app(self) -> ASGIApp:

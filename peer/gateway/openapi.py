@@ -104,6 +104,13 @@ _ANSWERS: Final[dict[str, Json]] = {
     "Explanation": _object(
         request_id=_TEXT, model=_TEXT, bids=_list(_OBJECT), awards=_list(_OBJECT), paid_ucr=_COUNT
     ),
+    "Cheques": _object(
+        object={"const": "cheques"},
+        node=_TEXT,
+        network=_TEXT,
+        newcomer_ucr=_COUNT,
+        models=_list(_object(id=_TEXT, context_length=_COUNT, pricing=_OBJECT)),
+    ),
     "Model": _MODEL,
     "Models": _object(object={"const": "list"}, data=_list(_MODEL)),
     "Status": _object(status=_TEXT),
@@ -207,6 +214,7 @@ def openapi_document() -> Json:
             ),
             "/v1/models": _get("What can be asked for", "Models"),
             "/v1/models/{name}": _get("One of them", "Model", "name", s404="Nobody offers it"),
+            "/v1/cheques": _get("Whom a cheque has to name, and the prices", "Cheques"),
             "/rpc": _post("JSON-RPC 2.0 calls", "Rpc", "RpcAnswer"),
             "/healthz": _get("Whether the process answers", "Status"),
             "/readyz": ready,

@@ -16,7 +16,7 @@ from peer.client import AsyncClient
 from peer.client.lines import DirectLine
 from peer.config import RequesterConfig
 from peer.control import Method
-from peer.gateway.app import Gateway, make_app
+from peer.gateway.app import CHEQUES_PATH, Gateway, make_app
 from peer.gateway.cheques import ChequeDesk, Till
 from peer.gateway.insight import Insight
 from peer.gateway.metrics import Counted, HttpCounts, watch_routes
@@ -100,7 +100,8 @@ async def serve_gateway(
             more += Insight(market, methods, defaults, gateway.place).routes()
             counts = HttpCounts()
             more += watch_routes(client, market, counts)
-            paths = (getattr(route, "path", "") for route in [*gateway.routes(), *more])
+            paths = [getattr(route, "path", "") for route in [*gateway.routes(), *more]]
+            paths.append(CHEQUES_PATH)
             once = partial(Once, start=nursery.start_soon, keys=keys)
             desk = ChequeDesk(market, defaults, gateway.enter, gateway.leave).app()
             app: Any = Counted(make_app(gateway, settings.token, more, once, desk), paths, counts)

@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 
+from peer import cheque_headers
 from peer.gateway.app import Guard
 from peer.gateway.server import ApiSettings, parse_listen
 from protocol.errors import ConfigError
+
+AT_THE_DESK = 299
 
 
 async def reached(token: str | None, path: str = "/v1/models", **headers: str) -> int | None:
@@ -27,7 +30,11 @@ async def reached(token: str | None, path: str = "/v1/models", **headers: str) -
 
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
     scope = {"type": "http", "method": "GET", "path": path, "headers": raw, "query_string": b""}
-    await Guard(app, token)(scope, receive, send)
+
+    async def desk(scope: Any, receive: Any, send: Any) -> None:
+        statuses.append(AT_THE_DESK)
+
+    await Guard(app, token, desk)(scope, receive, send)
     assert len(statuses) + len(inside) == 1
     return statuses[0] if statuses else None
 
@@ -67,6 +74,19 @@ async def test_without_the_header_nobody_is_let_in_but_probes() -> None:
     assert await reached("secret", path="/healthz") is None
     assert await reached("secret", path="/readyz") is None
     assert await reached("secret", path="/metrics") == 401
+
+
+@pytest.mark.parametrize("token", [None, "secret"])
+@pytest.mark.parametrize("name", cheque_headers.NAMES)
+async def test_a_cheque_opens_its_own_desk_alone(token: str | None, name: str) -> None:
+    """Any of its headers, on any path, from anywhere, and with the token too: what may spend this
+    node's credits is not reached."""
+    for path in ("/v1/chat/completions", "/rpc", "/mcp", "/metrics"):
+        for extra in ({}, {"authorization": "Bearer secret"}):
+            headers = {"host": "example.org", name: "x", **extra}
+            assert await reached(token, path=path, **headers) == AT_THE_DESK
+    assert await reached(token, path="/v1/cheques", host="example.org") == AT_THE_DESK
+    assert await reached(token, path="/v1/cheques/", host="example.org") != AT_THE_DESK
 
 
 @pytest.mark.parametrize(

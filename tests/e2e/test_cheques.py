@@ -1,0 +1,318 @@
+"""Who has a key and no node pays a provider's gateway by cheque: with OpenAI's client, and with
+plain HTTP, also when several race and when the provider is killed.
+
+Source: README, "Without a node"; peer/gateway/README.md, "Cheques".
+"""
+
+import json
+import re
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from peer.cli.identity import initialize
+from peer.client import Cheques
+from protocol.errors import RemoteError
+from tests.e2e.support import (
+    LONG_PROMPT,
+    NETWORK,
+    PROMPT,
+    Daemon,
+    Json,
+    provider_flags,
+    run,
+    run_json,
+)
+
+ROOT = Path(__file__).parent.parent.parent
+TOKEN = "the operator's own"
+LIMIT_UCR = 60_000
+
+
+class Shop:
+    """A provider with a token and a cheque desk, and a user that it knows."""
+
+    def __init__(self, home: Path, steps_per_s_max: int = 0) -> None:
+        self.user = home / "user"
+        self.user_id = initialize(self.user)
+        flags = provider_flags(steps_per_s_max=steps_per_s_max)
+        self.daemon = Daemon(home / "shop", *flags, "--api", "127.0.0.1:0")
+        self.daemon.settings = {"PEERD_API_TOKEN": TOKEN}
+        config = self.daemon.directory / "config.toml"
+        limit = f'[cheques]\ntotal = "1"\n[cheques.users]\n"{self.user_id}" = "0.06"\n'
+        config.write_text(limit)
+        self.open()
+
+    def open(self) -> None:
+        """Start it, again if need be."""
+        self.daemon.start()
+        self.url = str(self.daemon.ready["api"])
+        self.cheques = Cheques(self.daemon.peer_id, self.user, network=NETWORK)
+
+    def post(
+        self, headers: dict[str, str], path: str = "/chat/completions", **body: Any
+    ) -> httpx.Response:
+        """A request that is paid by these headers."""
+        return httpx.post(self.url + path, json=chat(**body), headers=headers, timeout=60)
+
+    def account(self) -> Json:
+        """What the user owes."""
+        users = {one["user"]: one for one in self.daemon.call("cheques")[0]["users"]}
+        return dict(users.get(self.user_id) or {"owed_ucr": 0, "answers": 0})
+
+
+def chat(**changes: Any) -> Json:
+    messages = [{"role": "user", "content": PROMPT}]
+    body = {"model": "embedded", "messages": messages, "max_tokens": 40, "temperature": 0}
+    return {name: value for name, value in {**body, **changes}.items() if value is not None}
+
+
+def code_of(answer: httpx.Response) -> tuple[int, str]:
+    """Status and code of an error, which was not charged and must not be tried again."""
+    assert answer.headers["x-should-retry"] == "false"
+    assert "x-peerd-cost-ucr" not in answer.headers
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return answer.status_code, error["code"]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    shop = Shop(tmp_path_factory.mktemp("cheques"))
+    yield shop
+    shop.daemon.end()
+
+
+def test_the_example_of_the_readme(shop: Shop) -> None:
+    page = (ROOT / "README.md").read_text().partition("## Without a node")[2]
+    source = page.partition("```python\n")[2].partition("```")[0]
+    replaced = {
+        '"12D3KooW..."': f'"{shop.daemon.peer_id}"',
+        '"~/.peerd"': f'"{shop.user}", network="{NETWORK}"',
+        "http://203.0.113.7:4180/v1": shop.url,
+    }
+    for written, real in replaced.items():
+        assert source.count(written) == 1
+        source = source.replace(written, real)
+    with redirect_stdout(StringIO()) as printed:
+        exec(compile(source, "README", "exec"), {})
+    assert re.search(r"Paris.* \d+ ucr$", printed.getvalue().strip(), re.S)
+
+
+def test_openai_s_client_pays_by_cheque(shop: Shop) -> None:
+    """Whole and streamed, embeddings and raw completions; each at its actual price, which the
+    receipt proves; without the token that all else needs."""
+    before_ucr = shop.account()["owed_ucr"]
+    costs = []
+    with openai.OpenAI(base_url=shop.url, api_key="none", max_retries=0) as client:
+        with pytest.raises(openai.AuthenticationError):
+            client.models.list()
+        ask: Any = chat()
+        raw = client.chat.completions.with_raw_response.create(
+            **ask, extra_headers=shop.cheques.headers("0.01")
+        )
+        answer: Any = raw.parse()
+        assert "Paris" in answer.choices[0].message.content
+        used = answer.usage
+        assert int(raw.headers["x-peerd-cost-ucr"]) == (
+            15 * used.prompt_tokens + 60 * used.completion_tokens
+        )
+        assert raw.headers["x-peerd-provider"] == shop.daemon.peer_id
+        costs.append(shop.cheques.check_receipt(answer.peerd[0]))
+        assert answer.peerd[0]["cost_ucr"] == costs[0]
+        assert raw.headers["x-peerd-receipt"] == answer.peerd[0]["receipt_id"]
+        parts: list[Any] = list(
+            client.chat.completions.create(
+                **ask, stream=True, extra_headers=shop.cheques.headers("0.01")
+            )
+        )
+        text = "".join(part.choices[0].delta.content or "" for part in parts)
+        assert text == answer.choices[0].message.content
+        costs.append(shop.cheques.check_receipt(parts[-1].peerd[0]))
+        vectors: Any = client.embeddings.create(
+            model="embedded", input=["a", "b"], extra_headers=shop.cheques.headers("0.01")
+        )
+        assert len(vectors.data) == 2
+        costs.append(shop.cheques.check_receipt(vectors.peerd[0]))
+        raw_text: Any = client.completions.create(
+            model="embedded", prompt="a", max_tokens=5, extra_headers=shop.cheques.headers("0.01")
+        )
+        costs.append(shop.cheques.check_receipt(raw_text.peerd[0]))
+    assert shop.account()["owed_ucr"] == before_ucr + sum(costs)
+    forged = {**answer.peerd[0], "signature": parts[-1].peerd[0]["signature"]}
+    with pytest.raises(RemoteError, match=r"receipt.bad_signature"):
+        shop.cheques.check_receipt(forged)
+    data = ("--data", str(shop.daemon.directory))
+    balance = run_json("balance", "--by", "peer", *data)
+    assert balance["cheques_ucr"] == balance["earned_ucr"] == shop.account()["earned_ucr"]
+    assert balance["by"][0]["earned_ucr"] == balance["cheques_ucr"]
+    assert run_json("cheques", "list", *data) == shop.daemon.call("cheques")[0]
+
+
+REFUSED: dict[str, tuple[int, str, Callable[[Shop], dict[str, str]]]] = {
+    "short": (402, "cheque.short", lambda shop: shop.cheques.headers("0.001")),
+    "forged": (
+        401,
+        "cheque.bad_signature",
+        lambda shop: {**shop.cheques.headers("0.01"), "X-Peerd-Amount": "10001"},
+    ),
+    "another node": (
+        400,
+        "cheque.wrong_node",
+        lambda shop: Cheques(shop.user_id, shop.user, network=NETWORK).headers("0.01"),
+    ),
+    "another network": (
+        401,
+        "cheque.bad_signature",
+        lambda shop: Cheques(shop.daemon.peer_id, shop.user).headers("0.01"),
+    ),
+    "unknown": (
+        403,
+        "cheque.unknown_user",
+        lambda shop: Cheques(shop.daemon.peer_id, shop.daemon.directory, network=NETWORK).headers(
+            "0.01"
+        ),
+    ),
+    "half a cheque": (400, "cheque.malformed", lambda shop: {"X-Peerd-User": shop.user_id}),
+    "old": (
+        400,
+        "cheque.expired",
+        lambda shop: {**shop.cheques.headers("0.01"), "X-Peerd-Nonce": "1"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_bad_cheque_has_its_status_and_costs_nothing(shop: Shop, case: str) -> None:
+    """In OpenAI's shape, whatever the body; and the token does not help."""
+    before = shop.account()
+    status, code, write = REFUSED[case]
+    headers = {**write(shop), "Authorization": f"Bearer {TOKEN}"}
+    assert code_of(shop.post(headers)) == (status, code)
+    assert shop.account() == before
+
+
+def test_the_price_can_be_known_before(shop: Shop) -> None:
+    """A quote says to the ucr what is short, and uses nothing up."""
+    headers = shop.cheques.headers("0")
+    quote = shop.post(headers, "/quote").json()
+    short = shop.post(headers)
+    most_ucr = quote["cost_max_ucr"]
+    assert code_of(short) == (402, "cheque.short")
+    said = short.json()["error"]["message"]
+    assert said.startswith(f"0 of {most_ucr} ucr, {most_ucr} short: ")
+    assert code_of(shop.post(shop.cheques.headers(f"{(most_ucr - 1) / 1e6:.6f}")))[0] == 402
+    exact = shop.cheques.headers(f"{most_ucr / 1e6:.6f}")
+    assert shop.post(exact).status_code == 200
+    terms = httpx.get(shop.url + "/cheques").json()
+    assert (terms["node"], terms["network"]) == (shop.daemon.peer_id, NETWORK)
+    assert terms["models"][0]["pricing"] == {
+        "prompt_ucr_per_million": 15_000_000,
+        "completion_ucr_per_million": 60_000_000,
+    }
+    known = httpx.get(shop.url + "/cheques", headers=shop.cheques.headers("0")).json()
+    owed_ucr = shop.account()["owed_ucr"]
+    assert known["account"] == {"owed_ucr": owed_ucr, "running_ucr": 0, "limit_ucr": LIMIT_UCR}
+
+
+def test_of_several_with_one_nonce_one_is_served(shop: Shop) -> None:
+    """However they race, and as often as they come."""
+    before = shop.account()
+    headers = shop.cheques.headers("0.01")
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda number: shop.post(headers, seed=number), range(8)))
+    assert Counter(answer.status_code for answer in answers) == {200: 1, 409: 7}
+    replayed = {code_of(answer) for answer in answers if answer.status_code == 409}
+    assert replayed == {(409, "cheque.replayed")}
+    (served,) = [answer for answer in answers if answer.status_code == 200]
+    after = shop.account()
+    cost_ucr = int(served.headers["x-peerd-cost-ucr"])
+    assert after["owed_ucr"] - before["owed_ucr"] == cost_ucr
+    assert after["answers"] - before["answers"] == 1
+
+
+def test_what_is_owed_is_bounded_until_it_is_paid(shop: Shop) -> None:
+    """Over the user's limit it is 402, until the operator notes a payment."""
+    data = ("--data", str(shop.daemon.directory))
+    while (answer := shop.post(shop.cheques.headers("1"), max_tokens=700)).status_code == 200:
+        assert shop.account()["owed_ucr"] <= LIMIT_UCR
+    assert code_of(answer) == (402, "cheque.over_limit")
+    owed_ucr = shop.account()["owed_ucr"]
+    assert f"yours has {LIMIT_UCR - owed_ucr} ucr left" in answer.json()["error"]["message"]
+    paid = run_json("cheques", "paid", shop.user_id, f"{owed_ucr / 1e6:.6f}", *data)
+    assert paid["owed_ucr"] == shop.account()["owed_ucr"] == 0
+    assert shop.post(shop.cheques.headers("1"), max_tokens=700).status_code == 200
+
+
+def test_a_kill_charges_nothing_and_forgets_no_nonce(tmp_path: Path) -> None:
+    """Of a stream that a kill -9 broke off, and of one that had ended before."""
+    shop = Shop(tmp_path, steps_per_s_max=30)
+    try:
+        ended, running = shop.cheques.headers("0.05"), shop.cheques.headers("0.05")
+        done = shop.post(ended, max_tokens=5)
+        body = chat(messages=[{"role": "user", "content": LONG_PROMPT}], max_tokens=200)
+        with httpx.stream(
+            "POST",
+            f"{shop.url}/chat/completions",
+            json={**body, "stream": True},
+            headers=running,
+            timeout=60,
+        ) as answer:
+            assert answer.status_code == 200
+            next(answer.iter_bytes())
+            shop.daemon.kill()
+        shop.open()
+        for headers in (ended, running):
+            assert code_of(shop.post(headers)) == (409, "cheque.replayed")
+        account = shop.account()
+        cost_ucr = int(done.headers["x-peerd-cost-ucr"])
+        assert (account["owed_ucr"], account["answers"]) == (cost_ucr, 1)
+        assert account["running_ucr"] == 0
+        exported = shop.daemon.directory / "cheques.json"
+        _exported(shop, exported)
+        first, second = json.loads(exported.read_text())["cheques"]
+        assert first["signature"] == ended["X-Peerd-Signature"]
+        assert (
+            shop.cheques.check_receipt(
+                {"receipt": first["receipt"], "signature": first["receipt_signature"]}
+            )
+            == cost_ucr
+        )
+        assert (second["cost_ucr"], second["error"]) == (0, "cheque.interrupted")
+        _drains(shop, body)
+    finally:
+        shop.daemon.end()
+
+
+def _exported(shop: Shop, file: Path) -> None:
+    done = run("cheques", "export", "-o", str(file), "--data", str(shop.daemon.directory))
+    assert done.returncode == 0, done.stderr
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def _drains(shop: Shop, body: Json) -> None:
+    """An orderly stop lets an answer end, and its client get all of it."""
+    headers = shop.cheques.headers("0.05")
+    with httpx.stream(
+        "POST",
+        f"{shop.url}/chat/completions",
+        json={**body, "stream": True, "max_tokens": 60},
+        headers=headers,
+        timeout=60,
+    ) as answer:
+        parts = answer.iter_bytes()
+        text = next(parts)
+        shop.daemon.signal(signal.SIGTERM)
+        text += b"".join(parts)
+    assert text.endswith(b"data: [DONE]\n\n")
+    assert b'"receipt_id"' in text
+    assert shop.daemon.wait_exit() == 0
