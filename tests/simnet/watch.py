@@ -160,14 +160,17 @@ class Watch:
             self._check_ends(paying, earning)
 
     def _check_ends(self, paying: Channel, earning: Channel) -> None:
-        """Agreed ends are equal. Alone, the payee may lack the payer's last voucher, if they
-        never spoke again; then it earns less than was paid, never more."""
+        """Agreed ends are equal. Alone, if they never spoke again, the payee may lack the payer's
+        last voucher, or the payer the payee's agreement to close at what was delivered; then less
+        is earned than was paid, never more."""
         if paying.settled_ucr is None or earning.settled_ucr is None:
             return
         if ChannelState.SETTLED not in (paying.state, earning.state):
             assert paying.settled_ucr == earning.settled_ucr, "conservation"
         assert earning.settled_ucr <= paying.settled_ucr, "conservation, alone"
-        assert paying.settled_ucr - earning.settled_ucr <= paying.total_ucr - earning.total_ucr
+        agreed = earning.state is ChannelState.CLOSED
+        known_ucr = paying.due_ucr if agreed else earning.total_ucr
+        assert paying.settled_ucr - earning.settled_ucr <= paying.total_ucr - known_ucr
 
     def _by_cid(self, role: Role) -> dict[bytes, Channel]:
         return {
