@@ -9,6 +9,7 @@ from typing import Any
 
 from protocol import wire
 from protocol.crypto import Signer, Verify, verify
+from protocol.errors import CODES
 from protocol.framing import frame
 from protocol.records import encode_record
 from router.actions import Action, Append, Deliver, Note, Penalize, Send, SessionKey
@@ -78,3 +79,8 @@ class Context:
     def note(self, event: str, **fields: Any) -> None:
         """One log line."""
         self._actions.append(Note(event, tuple(fields.items())))
+
+    def note_rolled_back(self, peer: bytes, **shown: Any) -> None:
+        """The peer holds a signature of ours that our log has lost: an old copy was restored."""
+        code = "head.rolled_back"
+        self.note("log.rolled_back", peer_id=peer, **shown, code=code, detail=CODES[code])

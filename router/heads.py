@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from protocol import limits, signing
 from protocol.channel import CHANNEL_TRANSITIONS as TRANSITIONS
 from protocol.channel import ChannelEvent
-from protocol.errors import CODES, RemoteError
+from protocol.errors import RemoteError
 from protocol.fields import SignedHead
 from protocol.messages import LogHead
 from protocol.records import (
@@ -164,14 +164,7 @@ class Heads:
         if heads.shown is not None and head.sequence <= heads.shown.sequence:
             return  # said before
         context.append(HeadSeen(context.public_key, head, None))
-        context.note(
-            "log.rolled_back",
-            peer_id=peer,
-            last_record=last,
-            shown_record=head.sequence,
-            code="head.rolled_back",
-            detail=CODES["head.rolled_back"],
-        )
+        context.note_rolled_back(peer, last_record=last, shown_record=head.sequence)
 
     def _take_theirs(self, peer: bytes, exchange: _Exchange, head: SignedHead) -> None:
         context = self._context

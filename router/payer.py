@@ -137,6 +137,7 @@ class Payer:
         """Log a voucher that we signed and forgot. We never sign over the deposit: one over what
         we know of shows that we forgot a top-up too."""
         cid, total_ucr = channel.cid, voucher.total_ucr
+        self._context.note_rolled_back(channel.peer, cid=cid, shown_ucr=total_ucr)
         if total_ucr > channel.deposit_ucr:
             self._context.append(DepositRaised(cid, total_ucr, voucher.signature))
         self._context.append(VoucherIssued(cid, total_ucr, voucher.lanes))

@@ -140,6 +140,7 @@ class PayeeReestablish:
         owed = claimed[0].due_ucr + sum(claim.due_ucr for claim in answer)
         settled = min(owed - unnamed, channel.deposit_ucr)
         if settled > channel.settled_due_ucr:
+            self._context.note_rolled_back(channel.peer, cid=channel.cid, shown_ucr=settled)
             self._agree(channel, settled, max(channel.lane_last, *claimed))
 
     def _agree(self, channel: Channel, settled_ucr: int, last: int) -> None:

@@ -114,7 +114,8 @@ def test_a_log_that_was_rolled_back_is_told_so_by_its_peer(index: int) -> None:
     heard = overheard(world)
     world.give(requester, make_ask(5))
     world.run(10 * NS_PER_S)
-    (note,) = noted(peer, "log.rolled_back")
+    note, *others = noted(peer, "log.rolled_back")
+    assert [set(other) & {"cid", "shown_ucr"} for other in others] == [{"cid", "shown_ucr"}]
     assert (note["last_record"], note["shown_record"]) == (len(old) - 1, held.sequence)
     assert "put the newest copy back" in note["detail"]
     assert peer.node.context.ledger.heads.shown == held

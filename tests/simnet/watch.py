@@ -99,6 +99,8 @@ class Watch:
 
     def _step(self, peer: Peer, actions: list[act.Action]) -> None:
         for action in actions:
+            if isinstance(action, act.Note) and not self._put_back:
+                assert action.event != "log.rolled_back", "a whole log is called an old copy"
             if isinstance(action, act.Send):
                 message = message_of(action.data)
                 voucher = message.voucher if isinstance(message, Award) else message
