@@ -65,6 +65,7 @@ _TYPES: Final[dict[int, str]] = {
     403: "permission_error",
     429: "rate_limit_error",
 }
+_NO_MODEL: Final = ("api.unknown_model", "engine.unknown_model")  # on the market, and here
 RETRY_AFTER_S: Final = 2
 
 
@@ -112,7 +113,7 @@ def error_json(code: str, detail: str, param: str | None = None) -> dict[str, An
             "message": f"{detail}: {meaning}" if detail else meaning,
             "type": _TYPES.get(status, default),
             "param": param,
-            "code": "model_not_found" if code == "api.unknown_model" else code,
+            "code": "model_not_found" if code in _NO_MODEL else code,
         }
     }
 

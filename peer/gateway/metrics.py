@@ -34,7 +34,8 @@ _STATUS = (
 )
 _MONEY = (
     ("spent_credits_total", "counter", "Paid or due to providers.", "spent_ucr"),
-    ("earned_credits_total", "counter", "Covered by vouchers of payers.", "earned_ucr"),
+    ("earned_credits_total", "counter", "Delivered to payers and users.", "earned_ucr"),
+    ("cheques_credits_total", "counter", "Of the earned, by cheques.", "cheques_ucr"),
     ("locked_credits", "gauge", "In open channels, not spent.", "locked_ucr"),
     ("unpaid_credits", "gauge", "Delivered, and no voucher yet.", "unpaid_ucr"),
 )

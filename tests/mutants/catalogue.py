@@ -22,6 +22,7 @@ class Mutant:
 _WINDOW = "tests/router/test_window.py"
 _MARKET = "tests/simnet/test_market_machine.py"
 _PAIR = "tests/simnet/test_pair_machine.py"
+_CHEQUES = ("tests/router/test_cheques.py", "tests/router/test_cheque_machine.py")
 _QUORUM = ("tests/router/test_quorum.py", "tests/router/test_quorum_machine.py")
 
 MUTANTS: Final = (
@@ -255,5 +256,45 @@ MUTANTS: Final = (
         "elif head.head != held.head:",
         "elif False:",
         ("tests/router/test_heads.py",),
+    ),
+    Mutant(
+        "a nonce pays twice",
+        "a cheque that comes again is served again",
+        "router/cheques.py",
+        "if book.account(cheque.user).used(cheque.nonce):",
+        "if False:",
+        _CHEQUES,
+    ),
+    Mutant(
+        "old nonces forgotten",
+        "a cheque is good again once enough others were taken",
+        "router/cheque_book.py",
+        "return nonce <= self.floor or",
+        "return False or",
+        _CHEQUES,
+    ),
+    Mutant(
+        "an answer's price in memory alone",
+        "the answer's end leaves, and a restart charges nothing for it",
+        "router/cheques.py",
+        "context.append(ChequeCharged(",
+        "context.ledger.apply(ChequeCharged(",
+        _CHEQUES,
+    ),
+    Mutant(
+        "over a user's limit",
+        "what runs does not count",
+        "router/cheque_book.py",
+        "return self.owed_ucr + sum(self.held.values())",
+        "return self.owed_ucr",
+        _CHEQUES,
+    ),
+    Mutant(
+        "charged over what was held",
+        "an engine that counts wrong makes an answer dearer than the cheque",
+        "router/cheque_job.py",
+        "return min(made, self.most_ucr)",
+        "return made",
+        _CHEQUES,
     ),
 )

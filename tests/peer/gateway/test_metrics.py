@@ -19,6 +19,7 @@ STATUS: dict[str, Any] = {
     "balance": {
         "spent_ucr": 1_500_000,
         "earned_ucr": 1,
+        "cheques_ucr": 7,
         "locked_ucr": 0,
         "unpaid_ucr": 0,
         "net_ucr": 0,
