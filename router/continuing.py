@@ -36,7 +36,7 @@ class Continuing:
         assert attempt is not None
         requester.delivery.abandon(attempt)
         try:
-            ask = self._rest(job)
+            ask = self._rest(job, code)
             request = published(self._context, ask)
         except LocalError as error:
             why = f"not continued elsewhere: {error.detail}"
@@ -66,7 +66,7 @@ class Continuing:
             job.explanation.continued_by.append(request.signed.digest)
         requester.begin(ask, request, progress, job.explanation)
 
-    def _rest(self, job: Job) -> Ask:
+    def _rest(self, job: Job, code: str) -> Ask:
         """What is left to ask for. LocalError `request.invalid` says why nothing is."""
         ask, progress, request = job.ask, job.progress, job.request.message
         attempt = job.attempt
@@ -83,6 +83,9 @@ class Continuing:
             raise _no("the tokens' scores would have a seam")
         if len(progress.broke_off) >= limits.CONTINUATIONS_MAX:
             raise _no(f"{len(progress.broke_off)} providers did so already")
+        named, gone = ask.filters.providers_only, [*progress.broke_off, attempt.provider]
+        if code == "provider.vanished" and named and all(one in gone for one in named):
+            raise _no("nobody else was asked for")
         if tokens_left < 1:
             raise _no("all its tokens came, only the receipt is missing")
         if price_left_ucr < 1:

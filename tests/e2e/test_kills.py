@@ -57,9 +57,11 @@ def begin_ask(requester: Daemon, provider: Daemon) -> subprocess.Popen[str]:
 
 
 def ask_long(requester: Daemon, provider: Daemon, max_tokens: int) -> Iterator[Json]:
-    """The events of a request of one provider whose answer takes a while."""
+    """The events of a request of one provider, alone, whose answer takes a while."""
     only = [provider.peer_id]
-    return requester.ask_stream(messages=LONG, max_tokens=max_tokens, providers_only=only)
+    return requester.ask_stream(
+        messages=LONG, max_tokens=max_tokens, providers_only=only, fallbacks=False
+    )
 
 
 def wait_delivered(requester: Daemon) -> None:

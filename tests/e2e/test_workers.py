@@ -50,7 +50,7 @@ def test_a_crash_loop_withdraws_the_model_and_nothing_else(market: Market) -> No
     assert 0 < first["resident_bytes"] < first["limit_bytes"]
 
     asking = market.requester.ask_stream(
-        messages=[["user", LONG_PROMPT]], max_tokens=100, providers_only=only
+        messages=[["user", LONG_PROMPT]], max_tokens=100, providers_only=only, fallbacks=False
     )
     events: list[Json] = []
     for event in asking:

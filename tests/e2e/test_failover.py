@@ -1,0 +1,83 @@
+"""A provider killed while a client reads its answer: another goes on, the client sees one text.
+
+Source: README, "When a provider dies".
+"""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import openai
+
+from tests.e2e.support import LONG_PROMPT, Daemon, Json, Market, provider_flags
+
+ASKED: Any = [{"role": "user", "content": LONG_PROMPT}]
+TOKENS = 80
+
+
+def ask(client: openai.OpenAI, routing: Json, **changes: Any) -> Any:
+    return client.chat.completions.create(
+        model="embedded",
+        messages=ASKED,
+        temperature=0,
+        max_tokens=TOKENS,
+        extra_body={"provider": routing, "peerd": {"window_ms": 300}},
+        **changes,
+    )
+
+
+def due_ucr(requester: Daemon) -> int:
+    return sum(int(channel["due_ucr"]) for channel in requester.channels())
+
+
+def awards_of(requester: Daemon, request_id: str) -> list[tuple[str, str, str]]:
+    (found,) = requester.call("explain", request_id=request_id)
+    return [(award["provider"], award["role"], award["outcome"]) for award in found["awards"]]
+
+
+def test_one_stream_over_a_kill_and_a_race_before_it(tmp_path: Path) -> None:
+    """What the client reads is what it reads when nothing happens; the bill has both parts."""
+    with ExitStack() as stack:
+        market = Market(tmp_path, stack, "--api", "127.0.0.1:0")
+        requester = market.requester
+        cheap, other = market.sell(
+            provider_flags(steps_per_s_max=30, output_price="20"), provider_flags()
+        )
+        url = requester.ready["api"]
+        client = stack.enter_context(openai.OpenAI(base_url=url, api_key="none", max_retries=0))
+
+        raced = ask(client, {"race": 2})
+        whole = raced.choices[0].message.content
+        assert raced.usage.completion_tokens >= TOKENS - 8
+        (report,) = raced.model_extra["peerd"]
+        awards = awards_of(requester, report["request_id"])
+        assert sorted(award[:2] for award in awards) == sorted(
+            [(cheap.peer_id, "race"), (other.peer_id, "race")]
+        )
+        assert sorted(award[2] for award in awards) == ["delivered", "withdrawn"]
+
+        before_ucr = due_ucr(requester)
+        stream = ask(
+            client, {"sort": "price"}, stream=True, stream_options={"include_usage": True}
+        )
+        assert stream.response.headers["x-peerd-provider"] == cheap.peer_id
+        parts = []
+        for part in stream:
+            parts.append(part)
+            if len(parts) == 12:
+                cheap.kill()
+        texts = [part.choices[0].delta.content or "" for part in parts if part.choices]
+        assert "".join(texts) == whole
+        assert [part for part in parts if part.choices and part.choices[0].delta.role][1:] == []
+        (report,) = parts[-2].model_extra["peerd"]
+        assert report["provider"] == other.peer_id
+        (part,) = report["parts"]
+        assert (part["provider"], part["code"]) == (cheap.peer_id, "provider.vanished")
+        assert part["cost_ucr"] > 0
+        assert part["receipt_id"] is None
+        assert report["cost_ucr"] == due_ucr(requester) - before_ucr
+        assert 0 < part["output_tokens"] < parts[-1].usage.completion_tokens <= TOKENS
+        assert awards_of(requester, report["request_id"]) == [
+            (cheap.peer_id, "award", "failed"),
+            (other.peer_id, "continue", "delivered"),
+        ]
