@@ -109,8 +109,8 @@ class RequesterConfig:
     completed_min: Count = 0
     market_factor_percent: Annotated[int, Meta(ge=0, le=100_000)] = 500
     race: Annotated[int, Meta(ge=1, le=limits.RACE_MAX)] = 1
-    hedge_percent: Annotated[int, Meta(ge=0, le=10_000)] = 0
-    hedge_floor_ms: Annotated[int, Meta(ge=0, le=60_000)] = 300
+    hedge_percent: Annotated[int, Meta(ge=0, le=10_000)] = 200
+    hedge_floor_ms: Annotated[int, Meta(ge=0, le=60_000)] = 1_000
     fallbacks: bool = True
     day_max: Credits = "0"
     standing_offers: bool = True

@@ -98,7 +98,7 @@ AWARDS_PER_REQUEST_MAX: Final = 4  # the first and three retries
 # Providers that may go on with an answer after one another, each at the price of reading it again.
 CONTINUATIONS_MAX: Final = 3
 # An award is not called late before this: jitter of a network is no reason to pay twice.
-HEDGE_FLOOR_NS: Final = 300 * NS_PER_MS
+HEDGE_FLOOR_NS: Final = NS_PER_S
 REDUNDANCY_MAX: Final = 4
 RACE_MAX: Final = AWARDS_PER_REQUEST_MAX
 # A provider starts (accepts) within this, or the next bid is tried.

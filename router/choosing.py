@@ -51,8 +51,8 @@ class Choice:
 
     @property
     def awards_max(self) -> int:
-        """How many awards a request may have, or how many one auction of it."""
-        return limits.AWARDS_PER_REQUEST_MAX if self.fallbacks else self.race
+        """How many awards its offers, or one auction, may lead to: the first ones, the retries."""
+        return self.race + (limits.AWARDS_PER_REQUEST_MAX - 1 if self.fallbacks else 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,11 @@ from router.timers import TimerKey
 if TYPE_CHECKING:
     from router.requester import Requester
 
+# One award in so many may get a second one for its lateness, and a few at once: where everybody is
+# late, twice the work makes all later still.
+HEDGE_EVERY: Final = 10
+HEDGES_SAVED: Final = 3
+
 KINDS: Final = ("accept", "stall", "resume")  # timers that each award of a request has
 
 
@@ -24,9 +29,11 @@ class Racing:
     def __init__(self, context: Context, requester: "Requester") -> None:
         self._context = context
         self._requester = requester
+        self._saved = HEDGE_EVERY * HEDGES_SAVED
 
     def start(self, job: Job) -> None:
         """Award the best bid; in a race, the best few."""
+        self._saved = min(self._saved + 1, HEDGE_EVERY * HEDGES_SAVED)
         self._requester.awarding.next(job)
         for _ in range(job.ask.choice.race - 1):
             if self._may_enter(job):
@@ -47,6 +54,9 @@ class Racing:
         contest = job.contest
         if contest.hedged or len(contest.runs) != 1 or not self._may_enter(job):
             return
+        if self._saved < HEDGE_EVERY:
+            return
+        self._saved -= HEDGE_EVERY
         contest.hedged = True
         self._context.note("award.hedged", request_id=job.id)
         self._requester.awarding.next(job.rival(Role.HEDGE))

@@ -179,6 +179,24 @@ class Requesters(Table, frozen=True, kw_only=True):
     use_offers: Annotated[
         bool, Meta(description="standing offers are tried before an auction")
     ] = False
+    race: Annotated[
+        int, Meta(ge=1, le=limits.RACE_MAX, description="awards at once; the first text wins")
+    ] = 1
+    hedge_percent: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10_000,
+            description="a second award when the first text is later than this much of what was "
+            "promised; 0: never",
+        ),
+    ] = 0
+    hedge_floor_ms: Annotated[
+        int, Meta(ge=0, le=60_000, description="and not before this time")
+    ] = 1_000
+    fallbacks: Annotated[
+        bool, Meta(description="others take over from a provider that fails, before and in a job")
+    ] = True
     bid_window_ms: Annotated[
         int, Meta(ge=10, le=10_000, description="how long bids are waited for")
     ] = 1_000

@@ -21,6 +21,7 @@ from protocol.fields import (
 )
 from protocol.units import NS_PER_MS, NS_PER_S, cost_ucr
 from router.actions import Ask
+from router.choosing import Choice
 from router.quoting import input_tokens_bucket
 from simnet.entropy import Entropy
 from simnet.inference import filler
@@ -109,6 +110,13 @@ class Asking:
         self._names = [name for name in self._models if not group.models or name in group.models]
         self._weights = [group.models.get(name, 0) if group.models else 1 for name in self._names]
         self._draw = Entropy(seed, f"asks {group.name}")
+        self._choice = Choice(
+            race=group.race,
+            hedge_factor_milli=10 * group.hedge_percent,
+            hedge_floor_ns=group.hedge_floor_ms * NS_PER_MS,
+            elsewhere=group.fallbacks,
+            fallbacks=group.fallbacks,
+        )
 
     def arrivals(self) -> Iterator[Arrival]:
         """The group's requests, in the order of time."""
@@ -142,6 +150,7 @@ class Asking:
             advance_max_ucr=group.advance_ucr,
             use_offers=group.use_offers,
             early_close_bids=group.early_close_bids,
+            choice=self._choice,
         )
         return ask, min(output_tokens, allowed)
 

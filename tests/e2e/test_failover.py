@@ -58,7 +58,10 @@ def test_one_stream_over_a_kill_and_a_race_before_it(tmp_path: Path) -> None:
 
         before_ucr = due_ucr(requester)
         stream = ask(
-            client, {"sort": "price"}, stream=True, stream_options={"include_usage": True}
+            client,
+            {"sort": "price", "hedge_percent": 0},
+            stream=True,
+            stream_options={"include_usage": True},
         )
         assert stream.response.headers["x-peerd-provider"] == cheap.peer_id
         parts = []

@@ -17,6 +17,7 @@ from router import actions as act
 from router import events
 from router.choosing import Choice
 from router.explaining import Role
+from router.racing import HEDGE_EVERY, HEDGES_SAVED
 from simnet.peer import Peer, WorldSettings
 from simnet.world import World
 from tests.router.support import (
@@ -246,6 +247,18 @@ def _lost(target: Peer) -> Any:
     return lose
 
 
+def test_hedges_are_few_where_everybody_is_late() -> None:
+    """A few at once, then one for ten awards: all would be later still with twice the work."""
+    world = racing_world({0: 500, 1: 500})
+    requester = world.peers[-1]
+    for number in range(1, 31):
+        world.give(requester, make_ask(number, 4, choice=HEDGE))
+        world.run(2 * NS_PER_S)
+        assert succeeded(requester, number)
+    hedges = [event.role for event in requester.heard(events.Awarded)].count("hedge")
+    assert hedges == HEDGES_SAVED + (30 - HEDGES_SAVED) // HEDGE_EVERY
+
+
 def test_a_hedge_may_win_and_lose_by_a_hair() -> None:
     """Both first chunks are on their way at once: one text, both bills, within the cap."""
     world = racing_world({1: 145})
@@ -261,11 +274,11 @@ def test_a_hedge_may_win_and_lose_by_a_hair() -> None:
 
 
 def test_awards_are_no_more_than_ever() -> None:
-    """Races and retries share AWARDS_PER_REQUEST_MAX."""
-    world = racing_world({}, 6)
+    """Behind a race of three there are three retries, as behind any award."""
+    world = racing_world({}, 7)
     world.frame_filter = lambda _source, _target, data: (
         None if isinstance(message_of(data), Chunk) else data
     )
     requester = run(world, Choice(race=3), 60)
-    assert len(awarded_to(requester)) == limits.AWARDS_PER_REQUEST_MAX
+    assert len(awarded_to(requester)) == limits.AWARDS_PER_REQUEST_MAX + 2
     assert failure(requester) == "request.all_failed"
