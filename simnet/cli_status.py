@@ -63,7 +63,7 @@ def _tier(summary: dict[str, Any]) -> str:
     told = f"tier {summary['tier']}"
     found = summary.get("decisions")
     if found is None:
-        return told
+        return f"{told}: libp2p on loopback, by the wall clock; all nodes share this machine"
     same = "as" if found["same_decisions"] else "not all as"
     logs = "equal to the byte"
     if not found["same_logs"]:

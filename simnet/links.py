@@ -65,7 +65,8 @@ class Links:
         ]
         self._lossy = any(self._loss) or bool(self._duplicates)
         self._free_ns = [0] * nodes
-        self._trips = [0] * nodes
+        self._nodes = nodes
+        self._trips: dict[int, int] = {}
         self.sent_bytes = 0
         self.copies_lost = 0
         self.penalties = Penalties()
@@ -140,8 +141,9 @@ class Links:
 
     def trip_ns(self, source: int, target: int, length: int) -> int:
         """One way of `length` bytes from now, with losses sent again."""
-        # Counted by sender: what others do at the same moment changes no draw.
-        self._trips[source] = n = self._trips[source] + 1
+        # Counted by pair: what others do at the same moment changes no draw.
+        pair = source * self._nodes + target
+        self._trips[pair] = n = self._trips.get(pair, 0) + 1
         length += HEADER_BYTES * (1 + length // PACKET_BYTES)
         self.sent_bytes += length
         now_ns = self._clock.now_ns

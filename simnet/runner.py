@@ -122,10 +122,11 @@ class Run:
     def _until(self, simulation: Simulation, until_ns: int) -> None:
         """Run to a moment in virtual time, unless stopped."""
         while not self.stop and not simulation.clock.run_some(until_ns, SLICE_EVENTS):
-            self._look(simulation)
-        self._look(simulation)
+            self.look(simulation)
+        self.look(simulation)
 
-    def _look(self, simulation: Simulation) -> None:
+    def look(self, simulation: Simulation) -> None:
+        """Show how far it is, and stop where memory ends."""
         if self.memory_max_bytes and memory_used_bytes() > self.memory_max_bytes:
             self.stop = self.stop or "memory"
         if self.watch is not None:

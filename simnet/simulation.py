@@ -120,7 +120,7 @@ class Simulation(Driver):
         self.gossip.start()
         for index in self.sellers:
             self.stir(self.peers[index])
-        start_ns = EPOCH_NS + self.scenario.warmup_s * NS_PER_S
+        start_ns = self.clock.now_ns + self.scenario.warmup_s * NS_PER_S
         for group in self.scenario.requesters:
             members = [self.peers[index] for index in self.roles.members[group.name]]
             asking = Asking(self.scenario, group, self.seed, self._beside)

@@ -207,6 +207,11 @@ class Network:
         """How many peers are subscribed to the network's topic and can be written to."""
         return int(self._pubsub.joined())
 
+    @property
+    def duplicates(self) -> int:
+        """Copies of gossip messages that came after the first."""
+        return int(self._pubsub.duplicates)
+
     async def wait_topic_peers(self, count: int) -> None:
         """Until `topic_peers()` is at least `count`."""
         while self.topic_peers() < count:

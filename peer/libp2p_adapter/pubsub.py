@@ -122,6 +122,7 @@ class TopicPubsub(Pubsub):  # type: ignore[misc]
         stock_seen: Any = self.seen_messages
         stock_seen.stop()
         self.seen_messages: Any = SeenIds()
+        self.duplicates = 0  # copies of messages that were known
         self._changed = trio.Event()
 
     # --- who listens ----------------------------------------------------------------------
@@ -240,7 +241,10 @@ class TopicPubsub(Pubsub):  # type: ignore[misc]
             return
         if any(map(msg.HasField, ("from_id", "seqno", "signature", "key"))):
             return
-        if len(msg.data) > limits.GOSSIP_BYTES_MAX or not self.seen_messages.add(message_id(msg)):
+        if len(msg.data) > limits.GOSSIP_BYTES_MAX:
+            return
+        if not self.seen_messages.add(message_id(msg)):
+            self.duplicates += 1
             return
         if self._judge(msg.data, msg_forwarder):
             await self.router.publish(msg_forwarder, msg)

@@ -94,7 +94,7 @@ class ShellSimulation(Simulation):
         self.disks: dict[int, VirtualDisk] = {}
         self.networks: dict[int, MemoryNetwork] = {}
         self.engines: dict[int, MachineEngine] = {}
-        self._nursery: trio.Nursery | None = None
+        self.asks: trio.Nursery | None = None  # where each request waits for its answer
         super().__init__(*arguments)
         self.gossip.admit = self._through_shell
         for index, machine in self.machines.items():
@@ -108,8 +108,7 @@ class ShellSimulation(Simulation):
     # --- daemons ----------------------------------------------------------------------------
 
     async def open(self, nursery: trio.Nursery) -> None:
-        """Start every node; they end with the nursery."""
-        self._nursery = nursery
+        """Start every node in a nursery."""
         for peer in self.peers:
             await nursery.start(self._keep_open, peer)
 
@@ -171,9 +170,13 @@ class ShellSimulation(Simulation):
         for peer in self.peers:
             await self.daemons[peer.index].driver.wait_idle()
             log = self.directory(peer) / LOG_DIRECTORY
-            entries = read_entries(log, disk=self.disks[peer.index])
+            entries = read_entries(log, disk=self.disks.get(peer.index))
             peer.log = [(entry.type, entry.payload) for entry in entries]
             peer.durable = len(peer.log)
+
+    def settled(self) -> bool:
+        """Whether no channel is open."""
+        return not any(peer.node.context.ledger.open_channels for peer in self.peers)
 
     # --- in ---------------------------------------------------------------------------------
 
@@ -181,8 +184,8 @@ class ShellSimulation(Simulation):
         """An input, by the way that it takes through the shell."""
         match item:
             case act.Ask():
-                assert self._nursery is not None
-                self._nursery.start_soon(self._ask, peer, item)
+                assert self.asks is not None, "nobody asks yet"
+                self.asks.start_soon(self._ask, peer, item)
             case act.JobStarted() | act.JobTokens() | act.JobFinished():
                 self.engines[peer.index].came(item)
             case act.SessionOpened() | act.SessionData() | act.SessionClosed() | act.BidReceived():

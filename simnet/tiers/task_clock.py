@@ -39,9 +39,9 @@ class TaskClock(EventHeap):
         """Time runs."""
         self._zero_s = trio.current_time()
 
-    def end(self) -> None:
-        """Time stands still."""
-        self._still_ns, self._zero_s = self.now_ns, None
+    def end(self, at_ns: int) -> None:
+        """Time stands still, at a moment that has been."""
+        self._still_ns, self._zero_s = at_ns, None
 
     def seconds(self, at_ns: int) -> float:
         """A moment by trio's clock."""

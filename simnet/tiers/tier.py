@@ -1,13 +1,12 @@
 """Which run a tier's name stands for."""
 
-from peer.logs import configure_logs
 from simnet.runner import Run
 from simnet.scenario import Scenario
-from simnet.tiers import trio_tier
+from simnet.tiers import live_tier, trio_tier
 
 
 def run_of(tier: str, scenario: Scenario) -> type[Run]:
-    """ConfigError `config.tier` when the scenario is not for it. Daemons log errors alone."""
-    trio_tier.check_fits(scenario)
-    configure_logs("error", "auto")
-    return trio_tier.TrioRun
+    """ConfigError `config.tier` when the scenario is not for it."""
+    module = live_tier if tier == "live" else trio_tier
+    module.check_fits(scenario)
+    return live_tier.LiveRun if tier == "live" else trio_tier.TrioRun

@@ -14,13 +14,13 @@ import trio._core._run as trio_scheduling
 import trio.testing
 
 from protocol.errors import ConfigError
-from protocol.units import NS_PER_S
-from simnet.runner import SETTLE_S, STEP_NS, Run
+from simnet.runner import Run
 from simnet.scenario import Scenario
 from simnet.scenario_faults import Churn, Crash, Skew
-from simnet.simulation import EPOCH_NS, Simulation
+from simnet.simulation import Simulation
 from simnet.tiers.decisions import compare, fingerprint
 from simnet.tiers.shell import ShellSimulation
+from simnet.tiers.shell_run import quiet_daemons, run_shell
 
 TRIO_NODES_MAX: Final = 200
 
@@ -67,25 +67,22 @@ class ReferenceRun(Run):
 
 
 class _InOrder:
-    """Instead of trio's chance: tasks that are due together run oldest first."""
-
-    def shuffle(self, batch: list[Any]) -> None:
-        """As it is."""
+    """Instead of trio's chance: always turn the batch, so that tasks run in the order of time."""
 
     def random(self) -> float:
-        """Never under a half."""
-        return 1.0
+        """Under a half."""
+        return 0.0
 
 
 def run_in_order(main: Callable[..., Any], *arguments: Any) -> None:
     """`trio.run` on virtual time, each time the same.
 
-    trio shuffles tasks lest programs rely on an order. Here an equal seed has to give an equal
-    run, so its own switch for that, which hypothesis uses too, is set for as long.
+    trio runs what is due together in its order or, by chance, the other way round, lest programs
+    rely on one. Here an equal seed has to give an equal run.
     """
     scheduling: Any = trio_scheduling
     before = scheduling._ALLOW_DETERMINISTIC_SCHEDULING, scheduling._r
-    scheduling._ALLOW_DETERMINISTIC_SCHEDULING, scheduling._r = True, _InOrder()
+    scheduling._ALLOW_DETERMINISTIC_SCHEDULING, scheduling._r = False, _InOrder()
     try:
         trio.run(main, *arguments, clock=trio.testing.MockClock(autojump_threshold=0))
     finally:
@@ -104,7 +101,8 @@ class TrioRun(Run):
         Checks after every step are made in the event heap's run.
         """
         check, self.check = self.check, "off" if self.check == "off" else "end"
-        summary = super().go() | {"tier": "trio"}
+        with quiet_daemons():
+            summary = super().go() | {"tier": "trio"}
         summary["trace_hash"] = fingerprint(self.simulation.peers)
         if self.stop:
             return summary
@@ -124,36 +122,4 @@ class TrioRun(Run):
         return self.simulation
 
     def _phases(self, simulation: Simulation) -> None:
-        run_in_order(self._all_phases)
-
-    async def _all_phases(self) -> None:
-        simulation, scenario = self.simulation, self.scenario
-        clock, market = simulation.clock, simulation.market
-        async with trio.open_nursery() as nursery:
-            clock.begin()
-            try:
-                nursery.start_soon(clock.keep_running)
-                await simulation.open(nursery)
-                simulation.begin()
-                end_ns = EPOCH_NS + (scenario.warmup_s + scenario.duration_s) * NS_PER_S
-                await self._wait(lambda: False, end_ns)
-                drained_ns = end_ns + scenario.drain_s * NS_PER_S
-                await self._wait(lambda: not market.open, drained_ns)
-                if not self.stop:
-                    simulation.close_channels()
-                    settled_ns = clock.now_ns + SETTLE_S * NS_PER_S
-                    await self._wait(self._settled, settled_ns)
-                await simulation.collect()
-            finally:
-                clock.end()
-            nursery.cancel_scope.cancel()
-
-    async def _wait(self, done: Callable[[], bool], until_ns: int) -> None:
-        clock = self.simulation.clock
-        while not self.stop and not done() and clock.now_ns < until_ns:
-            await trio.sleep_until(clock.seconds(min(clock.now_ns + STEP_NS, until_ns)))
-            self._look(self.simulation)
-
-    def _settled(self) -> bool:
-        peers = self.simulation.peers
-        return not any(peer.node.context.ledger.open_channels for peer in peers)
+        run_in_order(run_shell, self, self.simulation)

@@ -66,18 +66,22 @@ def test_what_differs_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "told"),
+    ("tier", "file", "told"),
     [
-        ("nodes = 201", "--tier trio takes 200 at most"),
-        ('nodes = 30\n[[adversaries]]\nkind = "censor"\nnodes = 3', "has adversaries"),
-        ('[[faults]]\nkind = "crash"', "has the fault 'crash'"),
+        ("trio", "nodes = 201", "--tier trio takes 200 at most"),
+        ("live", "nodes = 51", "--tier live takes 50 at most"),
+        ("live", '[[faults]]\nkind = "clog"', "has faults; --tier live runs honest daemons"),
+        ("trio", 'nodes = 30\n[[adversaries]]\nkind = "censor"\nnodes = 3', "has adversaries"),
+        ("trio", '[[faults]]\nkind = "crash"', "has the fault 'crash'"),
     ],
 )
-def test_what_the_tier_cannot_run_is_refused(tmp_path: Path, file: str, told: str) -> None:
+def test_what_a_tier_cannot_run_is_refused(
+    tmp_path: Path, tier: str, file: str, told: str
+) -> None:
     """In one line, with a code."""
     scenario = tmp_path / "mine.toml"
     scenario.write_text(f'name = "mine"\n{file}\n')
-    result = CliRunner().invoke(main, ["run", str(scenario), "--tier", "trio"])
+    result = CliRunner().invoke(main, ["run", str(scenario), "--tier", tier])
     assert result.exit_code == 2
     assert result.stderr.startswith("simnet: config.tier: mine has ")
     assert told in result.stderr
@@ -116,7 +120,7 @@ def test_an_event_that_comes_sooner_wakes_who_waits() -> None:
             assert seen == ["now", "soon"]
             await trio.sleep(1)
             nursery.cancel_scope.cancel()
-            clock.end()
+            clock.end(clock.now_ns)
 
     run_in_order(run)
     assert seen == ["now", "soon", "late"]
