@@ -19,19 +19,22 @@ NONCE: Final = "X-Peerd-Nonce"
 AMOUNT: Final = "X-Peerd-Amount"
 SIGNATURE: Final = "X-Peerd-Signature"
 NAMES: Final = (USER, NODE, NONCE, AMOUNT, SIGNATURE)
+BODY: Final = "X-Peerd-Body"  # of a cheque that is bound to one
 
 # A signature in hex; the rest is shorter.
 _CHARS_MAX: Final = 128
 
 
 def write_headers(cheque: Cheque) -> dict[str, str]:
-    """The five headers."""
+    """The five headers, and a sixth where the cheque is bound to a body."""
+    bound = {BODY: cheque.body.hex()} if cheque.body else {}
     return {
         USER: peer_id(cheque.user),
         NODE: peer_id(cheque.node),
         NONCE: str(cheque.nonce),
         AMOUNT: str(cheque.amount_ucr),
         SIGNATURE: cheque.signature.hex(),
+        **bound,
     }
 
 
@@ -43,8 +46,10 @@ def has_cheque(names: Mapping[str, str]) -> bool:
 def read_headers(headers: Mapping[str, str]) -> Cheque:
     """The cheque of headers, whose names are in lower case. RemoteError `cheque.malformed`."""
     said: dict[str, str] = {}
-    for name in NAMES:
+    for name in (*NAMES, BODY):
         text = headers.get(name.lower(), "").strip()
+        if name == BODY and BODY.lower() not in headers:
+            continue
         if not text or len(text) > _CHARS_MAX or not text.isascii():
             raise RemoteError("cheque.malformed", name, penalize=False)
         said[name] = text
@@ -56,6 +61,7 @@ def read_headers(headers: Mapping[str, str]) -> Cheque:
                 "nonce": _number(said[NONCE]),
                 "amount_ucr": _number(said[AMOUNT]),
                 "signature": bytes.fromhex(said[SIGNATURE]),
+                "body": bytes.fromhex(said.get(BODY, "")),
             },
             Cheque,
         )

@@ -124,6 +124,7 @@ CODES: Final[dict[str, str]] = {
         "the cheque's nonce, the time at which it was written, is too old or lies ahead: write"
         " a new one, and check both clocks"
     ),
+    "cheque.wrong_body": "the cheque is for a request with another body; write one for this",
     "cheque.bad_signature": "the cheque is not signed by its user, or for another network",
     "cheque.unknown_user": "this key has no limit here; ask the node's operator for one",
     "cheque.over_limit": "what unpaid cheques may cost has no room for it; pay, or ask for less",

@@ -252,7 +252,8 @@ WitnessSignatures = Annotated[tuple[WitnessSignature, ...], Meta(max_length=limi
 class Cheque:
     """A user's promise to pay `node` for one answer, `amount_ucr` at most.
 
-    `nonce` is the Unix time in ns at which it was written, and no other's of this user.
+    `nonce` is the Unix time in ns at which it was written, and no other's of this user. With
+    `body`, a digest, it is good for the request with that body alone.
     """
 
     user: Bytes32
@@ -260,6 +261,7 @@ class Cheque:
     nonce: U63
     amount_ucr: Price
     signature: Bytes64
+    body: Annotated[bytes, Meta(max_length=32)] = field(default=b"", metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, slots=True)

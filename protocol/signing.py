@@ -145,11 +145,23 @@ def cheque_bytes(network: str, user: bytes, node: bytes, nonce: int, amount_ucr:
     return crypto.domain_tag(network, "cheque") + user + node + _u64(nonce) + _u64(amount_ucr)
 
 
+def bound_cheque_bytes(
+    network: str, user: bytes, node: bytes, nonce: int, amount_ucr: int, body: bytes
+) -> bytes:
+    """tag16 ‖ user32 ‖ node32 ‖ nonce u64 ‖ amount u64 ‖ body32, by the user: for that body."""
+    tag = crypto.domain_tag(network, "bound cheque")
+    return tag + user + node + _u64(nonce) + _u64(amount_ucr) + body
+
+
+def signed_of_cheque(network: str, cheque: Cheque) -> bytes:
+    """What a cheque's signature is over."""
+    said = (network, cheque.user, cheque.node, cheque.nonce, cheque.amount_ucr)
+    return bound_cheque_bytes(*said, cheque.body) if cheque.body else cheque_bytes(*said)
+
+
 def cheque_id(network: str, cheque: Cheque) -> bytes:
     """The cheque's 32-byte name: the hash of what is signed."""
-    return crypto.digest(
-        cheque_bytes(network, cheque.user, cheque.node, cheque.nonce, cheque.amount_ucr)
-    )
+    return crypto.digest(signed_of_cheque(network, cheque))
 
 
 def order_bytes(network: str, cid: bytes, deposit_ucr: int, sequence: int) -> bytes:

@@ -4,9 +4,11 @@ Needs a key and no node. Rule: README.md, "Without a node".
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from peer.cheque_headers import write_headers
 from peer.config import credits_of
@@ -31,17 +33,28 @@ class Cheques:
         self._network = network
         self._nonce = 0
 
-    def headers(self, max_price: str) -> dict[str, str]:
+    def headers(self, max_price: str, body: bytes | None = None) -> dict[str, str]:
         """Headers for one call, which costs at most so many credits: the node can't show more.
 
-        For `extra_headers` of OpenAI's client. A call that is made again needs new ones.
+        For `extra_headers` of OpenAI's client. A call that is made again needs new ones. With the
+        `body` that will be sent, nobody who reads them can spend them on another.
         """
         amount_ucr = credits_of("max_price", max_price)
         self._nonce = max(self._nonce + 1, time.time_ns())
         cheque = write_cheque(
-            self._signer, self._network, self._node, nonce=self._nonce, amount_ucr=amount_ucr
+            self._signer,
+            self._network,
+            self._node,
+            nonce=self._nonce,
+            amount_ucr=amount_ucr,
+            body=digest(body) if body is not None else b"",
         )
         return write_headers(cheque)
+
+    def auth(self, max_price: str) -> httpx.Auth:
+        """Has an httpx client pay each of its calls, bound to its body; those that are tried again
+        too, so it is max_price for every try."""
+        return _EachCall(self, max_price)
 
     def check_receipt(self, report: Mapping[str, Any]) -> int:
         """What a call cost, in ucr, by the node's signed receipt: an item of the answer's
@@ -58,3 +71,16 @@ class Cheques:
         if not verify(self._node, signed, signature):
             raise RemoteError("receipt.bad_signature", penalize=False)
         return receipt.price_ucr
+
+
+class _EachCall(httpx.Auth):
+    requires_request_body = True
+
+    def __init__(self, cheques: Cheques, max_price: str) -> None:
+        self._cheques = cheques
+        self._max_price = max_price
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """A cheque for this request's body."""
+        request.headers.update(self._cheques.headers(self._max_price, request.content))
+        yield request

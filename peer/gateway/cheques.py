@@ -24,6 +24,7 @@ from peer.gateway.exchange import Exchange, Market
 from peer.gateway.failures import ApiError
 from peer.identity import peer_id
 from protocol import signing
+from protocol.cheque import check_body
 from protocol.errors import RemoteError
 from protocol.fields import Cheque
 from protocol.units import format_credits
@@ -116,25 +117,25 @@ class ChequeDesk:
     async def chat(self, request: Request) -> Any:
         """POST /v1/chat/completions"""
         cheque = self._cheque(request.headers)
-        body = parse_body(await read_body(request), ChatBody)
+        body = parse_body(await _read(request, cheque), ChatBody)
         return self._exchange(cheque, chat_asks(body, self._defaults))
 
     async def completion(self, request: Request) -> Any:
         """POST /v1/completions"""
         cheque = self._cheque(request.headers)
-        body = parse_body(await read_body(request), CompletionBody)
+        body = parse_body(await _read(request, cheque), CompletionBody)
         return self._exchange(cheque, completion_asks(body, self._defaults))
 
     async def embeddings(self, request: Request) -> Any:
         """POST /v1/embeddings"""
         cheque = self._cheque(request.headers)
-        body = parse_body(await read_body(request), EmbeddingBody)
+        body = parse_body(await _read(request, cheque), EmbeddingBody)
         return self._exchange(cheque, embedding_asks(body, self._defaults))
 
     async def quote(self, request: Request) -> JSONResponse:
         """POST /v1/quote: what a cheque for this body has to be for; this one is not used up."""
         cheque = self._cheque(request.headers)
-        data = await read_body(request)
+        data = await _read(request, cheque)
         value = read_json(data)
         kinds = value.keys() if isinstance(value, dict) else ()
         if "input" in kinds:
@@ -206,6 +207,13 @@ class ChequeDesk:
             ],
             exception_handlers=EXCEPTIONS,
         )
+
+
+async def _read(request: Request, cheque: Cheque) -> bytes:
+    """The body, which has to be the cheque's. ApiError; RemoteError `cheque.wrong_body`."""
+    data = await read_body(request)
+    check_body(cheque, data)
+    return data
 
 
 def _check_one(wanted: Wanted) -> None:

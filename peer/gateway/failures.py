@@ -25,6 +25,7 @@ _STATUS: Final[dict[str, int]] = {
     "cheque.malformed": 400,
     "cheque.wrong_node": 400,
     "cheque.expired": 400,
+    "cheque.wrong_body": 400,
     "cheque.bad_signature": 401,
     "cheque.not_taken": 403,
     "cheque.unknown_user": 403,

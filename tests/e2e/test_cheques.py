@@ -155,6 +155,30 @@ def test_openai_s_client_pays_by_cheque(shop: Shop) -> None:
     assert balance["cheques_ucr"] == balance["earned_ucr"] == shop.account()["earned_ucr"]
 
 
+def test_a_bound_cheque_pays_for_its_question_alone(shop: Shop) -> None:
+    """Every call of a client with one of its own; who took its headers gets nothing for them."""
+    seen: list[httpx.Request] = []
+    auth = shop.cheques.auth("0.01")
+    with (
+        httpx.Client(auth=auth, event_hooks={"request": [seen.append]}) as http,
+        openai.OpenAI(
+            base_url=shop.url, api_key="none", max_retries=0, http_client=http
+        ) as client,
+    ):
+        answers: list[Any] = [client.chat.completions.create(**chat()) for _ in range(2)]
+    assert {shop.cheques.check_receipt(answer.peerd[0]) for answer in answers}
+    body = b'{"model": "embedded", "prompt": "a", "max_tokens": 1}'
+    headers = {**shop.cheques.headers("0.01", body), "content-type": "application/json"}
+    url = shop.url + "/completions"
+    stolen = httpx.post(url, content=body.replace(b'"a"', b'"b"'), headers=headers)
+    assert code_of(stolen) == (400, "cheque.wrong_body")
+    unbound = {name: value for name, value in headers.items() if name != "X-Peerd-Body"}
+    assert code_of(httpx.post(url, content=body, headers=unbound)) == (401, "cheque.bad_signature")
+    assert httpx.post(url, content=body, headers=headers).status_code == 200
+    nonces = {request.headers["x-peerd-nonce"] for request in seen}
+    assert len(nonces) == len(seen) == 2
+
+
 REFUSED: dict[str, tuple[int, str, Callable[[Shop], dict[str, str]]]] = {
     "short": (402, "cheque.short", lambda shop: shop.cheques.headers("0.001")),
     "forged": (

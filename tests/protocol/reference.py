@@ -55,7 +55,7 @@ def pack(value: Any) -> bytes:
 def body(value: Any) -> tuple[Any, ...]:
     """A dataclass as an array; optional fields go from the end while they are empty."""
     items = [(getattr(value, field.name), field.metadata) for field in fields(value)]
-    while items and items[-1] in (((), {"optional": True}), (0, {"optional": True})):
+    while items and items[-1] in tuple((empty, {"optional": True}) for empty in ((), 0, b"")):
         items.pop()
     return tuple(item for item, _ in items)
 
@@ -218,9 +218,18 @@ def receipt_id(receipt: Any) -> bytes:
     return digest(message(45, receipt))
 
 
+def bound_cheque_bytes(
+    network: str, user: bytes, node: bytes, nonce: int, amount_ucr: int, body: bytes
+) -> bytes:
+    """A user promises to pay for a request with this body."""
+    said = user + node + struct.pack(">QQ", nonce, amount_ucr)
+    return tag(network, "bound cheque") + said + body
+
+
 def cheque_id(network: str, cheque: Any) -> bytes:
     """README, "Cheques"."""
-    return digest(cheque_bytes(network, cheque.user, cheque.node, cheque.nonce, cheque.amount_ucr))
+    said = (network, cheque.user, cheque.node, cheque.nonce, cheque.amount_ucr)
+    return digest(bound_cheque_bytes(*said, cheque.body) if cheque.body else cheque_bytes(*said))
 
 
 def prompt_commitment(prompt: Any, key: bytes) -> bytes:

@@ -45,6 +45,7 @@ FIXED_BYTES = {
     "deposit_bytes": 64,
     "settlement_bytes": 56,
     "cheque_bytes": 96,
+    "bound_cheque_bytes": 128,
 }
 DIGESTS = ["channel_id", "lanes_root", "transcript_start", "prompt_commitment", "transcript_next"]
 

@@ -51,6 +51,13 @@ REFUSED: dict[str, tuple[str, Callable[[], Cheque]]] = {
         "cheque.bad_signature",
         lambda: replace(cheque_of(), user=USERS[1].public_key),
     ),
+    "unbound": ("cheque.bad_signature", lambda: replace(cheque_of(body=bytes(32)), body=b"")),
+    "bound": ("cheque.bad_signature", lambda: replace(cheque_of(), body=bytes(32))),
+    "bound elsewhere": (
+        "cheque.bad_signature",
+        lambda: replace(cheque_of(body=bytes(32)), body=bytes([1]) * 32),
+    ),
+    "half a digest": ("cheque.malformed", lambda: cheque_of(body=bytes(16))),
     "short": ("cheque.short", lambda: cheque_of(amount_ucr=most_ucr(40) - 1)),
     "nothing": ("cheque.short", lambda: cheque_of(amount_ucr=0)),
 }

@@ -46,6 +46,7 @@ THINGS: Final = (
     "deposit",
     "settlement",
     "cheque",
+    "bound cheque",
 )
 PAYER: Final = crypto.Signer(s.PAYER_SEED)
 PAYEE: Final = crypto.Signer(s.PAYEE_SEED)
@@ -150,6 +151,16 @@ _SIGNED: Final[dict[str, tuple[str, Entry]]] = {
             "amount_ucr": 52_500,
         },
     ),
+    "bound_cheque_bytes": (
+        "payer",
+        {
+            "user": PAYER.public_key,
+            "node": PAYEE.public_key,
+            "nonce": s.NOW_NS,
+            "amount_ucr": 52_500,
+            "body": s.fill(0xA0),
+        },
+    ),
     "settlement_bytes": ("payee", {"cid": s.CID, "settled_ucr": 462_500}),
 }
 
@@ -183,11 +194,13 @@ def _digests() -> Section:
         "terms": s.TERMS,
     }
     cheque: Entry = {"network": s.NETWORK, "cheque": s.CHEQUE}
+    bound: Entry = {"network": s.NETWORK, "cheque": s.BOUND_CHEQUE}
     lanes: dict[str, tuple[LaneClaim, ...]] = {"lanes_root": s.CLAIMS, "lanes_root.none": ()}
     found: Section = {
         "channel_id": _digest("channel_id", channel, signing.channel_id(**channel)),
         "receipt_id": _digest("receipt_id", {"receipt": s.RECEIPT}, signing.receipt_id(s.RECEIPT)),
         "cheque_id": _digest("cheque_id", cheque, signing.cheque_id(**cheque)),
+        "cheque_id.bound": _digest("cheque_id", bound, signing.cheque_id(**bound)),
     }
     for name, claims in lanes.items():
         inputs: Entry = {"network": s.NETWORK, "lanes": claims}

@@ -101,6 +101,7 @@ RECEIPT = m.Receipt(
     profile=GenerationProfile("llama.cpp b6000", fill(0x90), fill(0x91), "threads=2"),
 )
 CHEQUE = Cheque(fill(0x01), fill(0x02), NOW_NS, 100_000, SIGNATURE)
+BOUND_CHEQUE = replace(CHEQUE, body=fill(0xA0))
 REQUEST = m.Request(
     model="tiny",
     inference_type=InferenceType.CHAT,
@@ -300,6 +301,7 @@ RECORDS: Final[dict[str, Any]] = {
     "FeedbackGiven": r.FeedbackGiven(fill(0xD0), 1, NOW_NS),
     "RequestKeyed": r.RequestKeyed(fill(0x33), fill(0x34), REQUEST_ID, NOW_NS),
     "ChequeTaken": r.ChequeTaken(CHEQUE, "embedded", 15_000_000, 60_000_000, 6_810, NOW_NS),
+    "ChequeTaken.bound": r.ChequeTaken(BOUND_CHEQUE, "embedded", 15, 60, 6_810, NOW_NS),
     "ChequeCharged": r.ChequeCharged(
         CHEQUE.user, CHEQUE.nonce, 52_500, "", RECEIPT, SIGNATURE, NOW_NS
     ),
