@@ -114,6 +114,8 @@ UNPAID_TIMEOUT_NS: Final = 10 * NS_PER_S
 # A requester whose stream broke goes on trying to reach the provider for this long.
 RESUME_TIMEOUT_NS: Final = 6 * NS_PER_S
 RESUME_RETRY_NS: Final = 500 * NS_PER_MS
+# One that knows other sellers, and could not reach this one again, goes to them after this.
+RESUME_ALONE_NS: Final = 2 * NS_PER_S
 # A provider keeps a job whose stream broke for this long: the other end may notice the break
 # only after KEEPALIVE_TIMEOUT_NS, and then takes RESUME_TIMEOUT_NS.
 RESUME_GRACE_NS: Final = 15 * NS_PER_S

@@ -25,7 +25,8 @@ class Attempt:
     flight are still checked and paid, their text is dropped. `away` while its stream is broken
     and may come back, `asked` once the next stream has brought the wish to go on. `needed_ucr` is
     the total that the provider waits for, 0 for none. `said` is what it is when the provider
-    itself ends it, `code` why it ended. `slot` is that of its Job."""
+    itself ends it, `code` why it ended. `slot` is that of its Job,
+    `away_until_ns` when a broken stream has had its time to come back."""
 
     request: bytes
     ask: Request
@@ -44,6 +45,7 @@ class Attempt:
     needed_ucr: int = 0
     said: Outcome | None = None
     slot: int = 0
+    away_until_ns: int = 0
     code: str = ""
     receipt_id: bytes = b""
     pace: Pace = field(default_factory=Pace)

@@ -11,6 +11,7 @@ from protocol.job import JobState
 from router.attempt import Attempt
 from router.context import Context
 from router.delivery import Delivery
+from router.job import Job
 from router.payer import Payer
 from router.timers import TimerKey
 
@@ -51,13 +52,26 @@ class Breaks:
             job = self._delivery.job_of(attempt)
             if may_resume and job is not None and job.state is JobState.STREAMING:
                 if not attempt.away:
+                    attempt.away_until_ns = context.now_ns + limits.RESUME_TIMEOUT_NS
                     timer = TimerKey("resume", attempt.request, attempt.slot)
-                    context.timers.set(timer, context.now_ns + limits.RESUME_TIMEOUT_NS)
+                    context.timers.set(timer, context.now_ns + limits.RESUME_ALONE_NS)
                 attempt.away = True
             else:
                 attempt.live = attempt.away = False
                 self._delivery.attempts.remove(attempt)
         self._payer.lost(provider)
+
+    def waited(self, job: Job) -> None:
+        """The stream did not come back in time, or in the time that it has where others sell."""
+        attempt, context = job.attempt, self._context
+        assert attempt is not None
+        left = context.now_ns < attempt.away_until_ns
+        if left and (attempt.asked or not self._requester.continuing.is_easy(job)):
+            timer = TimerKey("resume", attempt.request, attempt.slot)
+            context.timers.set(timer, attempt.away_until_ns)
+            return
+        vanished = "mid-stream; what arrived is paid"
+        self._requester.continuing.broke_off(job, "provider.vanished", vanished)
 
     def away(self, channel: Channel) -> list[Attempt]:
         """The lanes of a channel that wait for its stream."""

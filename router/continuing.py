@@ -66,6 +66,18 @@ class Continuing:
             job.explanation.continued_by.append(request.signed.digest)
         requester.begin(ask, request, progress, job.explanation)
 
+    def is_easy(self, job: Job) -> bool:
+        """Whether others are known who could go on, should the provider be gone."""
+        assert job.attempt is not None
+        filters, now_ns = job.ask.filters, self._context.now_ns
+        gone = [*job.progress.broke_off, job.attempt.provider, *filters.providers_ignored]
+        try:
+            self._rest(job, "provider.vanished")
+        except LocalError:
+            return False
+        offers = self._requester.offers
+        return offers.has_other(job.ask.model, filters.providers_only, gone, now_ns)
+
     def _rest(self, job: Job, code: str) -> Ask:
         """What is left to ask for. LocalError `request.invalid` says why nothing is."""
         ask, progress, request = job.ask, job.progress, job.request.message

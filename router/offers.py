@@ -66,6 +66,17 @@ class OfferBook:
             if not sellers:
                 del self._models[model]
 
+    def has_other(
+        self, model: str, only: tuple[bytes, ...], excluded: list[bytes], now_ns: int
+    ) -> bool:
+        """Whether a model is on offer now by somebody not `excluded`, and of `only` if any."""
+        return any(
+            signed.message.expires_at_ns > now_ns
+            and provider not in excluded
+            and (not only or provider in only)
+            for provider, signed in self._models.get(model, {}).items()
+        )
+
     def expire(self, now_ns: int) -> None:
         """Forget what has ended."""
         for model, sellers in list(self._models.items()):

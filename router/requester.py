@@ -284,8 +284,7 @@ class Requester:
         elif key.kind == "hedge":
             self.racing.late(job)
         elif key.kind == "resume":
-            vanished = "mid-stream; what arrived is paid"
-            self.continuing.broke_off(job, "provider.vanished", vanished)
+            self.breaks.waited(job)
         elif key.kind == "deadline":
             self.fail(job, "request.deadline", "")
         elif key.kind == "accept" and job.state is JobState.CONNECTING:

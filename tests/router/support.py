@@ -254,6 +254,16 @@ def close_all(world: World, requester: Peer) -> list[events.ChannelSettled]:
     return requester.heard(events.ChannelSettled)
 
 
+def text_of(requester: Peer) -> str:
+    """What its asker has read."""
+    return "".join(event.text for event in requester.heard(events.Text))
+
+
+def counted(tokens: int) -> str:
+    """The whole answer of an engine that counts, of so many tokens."""
+    return "".join(f"{number} " for number in range(1, tokens + 1))
+
+
 def refuse_once(world: World, requester: Peer, number: int, **changes: object) -> None:
     """An ask whose award comes when the provider's engine is gone for a moment."""
     (provider,) = [peer for peer in world.peers if peer.engine is not None]

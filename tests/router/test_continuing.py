@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from protocol import limits
-from protocol.fields import ChatMessage, InferenceType, Outcome, Prompt
+from protocol.fields import ChatMessage, InferenceType, Outcome, Prompt, RequestFilter
 from protocol.messages import Chunk
 from protocol.records import AwardJudged, decode_record
 from protocol.units import NS_PER_MS, NS_PER_S, cost_ucr
@@ -25,18 +25,22 @@ from tests.router.support import (
     awarded_to,
     break_engine,
     channels,
+    counted,
     engine,
     failure,
     key_of,
     last_end,
     make_ask,
+    make_world,
     offer,
     same_totals,
     succeeded,
     tamper,
+    text_of,
 )
 
 ELSEWHERE = Choice()
+FIRST = make_world().peers[0].signer.public_key  # as in every world
 SECOND_PRICE, BEST_PRICE = 60_000_000, 50_000_000
 
 
@@ -57,15 +61,6 @@ def ask(world: World, tokens: int = 40, seconds: int = 20, **changes: Any) -> Pe
     world.give(requester, make_ask(tokens=tokens, **changes))
     world.run(seconds * NS_PER_S)
     return requester
-
-
-def text_of(requester: Peer) -> str:
-    return "".join(event.text for event in requester.heard(events.Text))
-
-
-def counted(tokens: int) -> str:
-    """The whole of an answer of so many tokens."""
-    return "".join(f"{number} " for number in range(1, tokens + 1))
 
 
 def crash_engine(world: World, best: Peer) -> None:
@@ -129,6 +124,29 @@ def test_a_standing_offer_takes_over() -> None:
     assert text_of(requester) == counted(70)
     assert awarded_to(requester) == [key_of(world.peers[2]), key_of(world.peers[1])]
     assert not requester.heard(events.BidSeen)
+
+
+@pytest.mark.parametrize(
+    ("changes", "soon"),
+    [
+        ({}, True),
+        ({"choice": Choice(elsewhere=False)}, False),
+        ({"filters": RequestFilter(b"", (), (FIRST,))}, False),
+    ],
+)
+def test_a_dead_provider_is_not_waited_for_where_others_offer(
+    changes: dict[str, Any], soon: bool
+) -> None:
+    """It has RESUME_ALONE_NS to come back then, else RESUME_TIMEOUT_NS."""
+    world = counting_world(2, standing_offers=True)
+    assert key_of(world.peers[0]) == FIRST
+    world.run(limits.OFFER_REFRESH_NS + NS_PER_S)  # until the requester has heard of both
+    world.clock.after(800 * NS_PER_MS, world.crash, world.peers[1])
+    requester = ask(world, tokens=70, use_offers=True, **changes)
+    told = [*requester.heard(events.Continuing), *requester.heard(events.Failed)]
+    waited_ns = told[0].at_ns - 800 * NS_PER_MS
+    assert (waited_ns < limits.RESUME_TIMEOUT_NS // 2) is soon
+    assert succeeded(requester) is soon
 
 
 def test_three_providers_may_take_over_and_no_more() -> None:

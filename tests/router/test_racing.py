@@ -26,6 +26,7 @@ from tests.router.support import (
     awarded_to,
     channels,
     close_all,
+    counted,
     engine,
     failure,
     key_of,
@@ -36,6 +37,7 @@ from tests.router.support import (
     retried,
     same_totals,
     succeeded,
+    text_of,
 )
 
 # What 40 tokens behind a prompt of at most 512 may cost, at 60 and 50 credits per million.
@@ -61,14 +63,6 @@ def run(world: World, choice: Choice, seconds: int = 10, **changes: Any) -> Peer
     world.give(requester, make_ask(choice=choice, **changes))
     world.run(seconds * NS_PER_S)
     return requester
-
-
-def text_of(requester: Peer) -> str:
-    return "".join(event.text for event in requester.heard(events.Text))
-
-
-def counted(tokens: int) -> str:
-    return "".join(f"{number} " for number in range(1, tokens + 1))
 
 
 def tried(requester: Peer) -> list[tuple[bytes, Role, Outcome | None]]:
