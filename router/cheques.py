@@ -56,12 +56,7 @@ class Cheques:
 
     TIMER: Final = "cheque"
 
-    def __init__(
-        self,
-        context: Context,
-        terms: ChequeTerms,
-        seller: Seller,
-    ) -> None:
+    def __init__(self, context: Context, terms: ChequeTerms, seller: Seller) -> None:
         self._context = context
         self.terms = terms
         self._seller = seller
@@ -132,17 +127,17 @@ class Cheques:
         """RemoteError `cheque.over_limit` when unpaid cheques leave no room for this one."""
         terms, book = self.terms, self._context.ledger.cheques
         rooms = [
-            ("yours", self.limit_ucr(user) - book.account(user).at_risk_ucr),
-            ("all users'", terms.total_ucr - book.at_risk_ucr),
+            ("you", self.limit_ucr(user) - book.account(user).at_risk_ucr),
+            ("all users together", terms.total_ucr - book.at_risk_ucr),
         ]
         if user not in terms.users_ucr:
             listed = sum(book.account(one).at_risk_ucr for one in terms.users_ucr)
-            rooms.append(("newcomers'", terms.newcomers_ucr - (book.at_risk_ucr - listed)))
+            rooms.append(("newcomers together", terms.newcomers_ucr - (book.at_risk_ucr - listed)))
             if user not in book.accounts and len(book.accounts) >= limits.CHEQUE_NEWCOMERS_MAX:
-                rooms.append(("newcomers'", 0))
-        for whose, room_ucr in rooms:
+                rooms.append(("newcomers together", 0))
+        for who, room_ucr in rooms:
             if cost_ucr > room_ucr:
-                said = f"{whose} has {max(0, room_ucr)} ucr left, this may cost {cost_ucr}"
+                said = f"{who} have {max(0, room_ucr)} ucr left, this may cost {cost_ucr}"
                 raise RemoteError("cheque.over_limit", said, penalize=False)
 
     # --- inputs ----------------------------------------------------------------------------

@@ -268,7 +268,7 @@ def test_what_is_owed_is_bounded_until_it_is_paid(shop: Shop) -> None:
         assert shop.account()["owed_ucr"] <= LIMIT_UCR
     assert code_of(answer) == (402, "cheque.over_limit")
     owed_ucr = shop.account()["owed_ucr"]
-    assert f"yours has {LIMIT_UCR - owed_ucr} ucr left" in answer.json()["error"]["message"]
+    assert f"you have {LIMIT_UCR - owed_ucr} ucr left" in answer.json()["error"]["message"]
     paid = run_json("cheques", "paid", shop.user_id, f"{owed_ucr / 1e6:.6f}", *data)
     assert paid["owed_ucr"] == shop.account()["owed_ucr"] == 0
     assert shop.post(shop.cheques.headers("1"), max_tokens=700).status_code == 200

@@ -16,13 +16,17 @@ from peer.cheque_headers import read_headers
 from peer.cli import peerd
 from peer.cli.identity import initialize
 from peer.client import Cheques
+from peer.config import load_config
 from peer.daemon import LOG_DIRECTORY
 from peer.identity import load_key, peer_id
 from peer.journal import Journal
+from peer.settings import daemon_settings
 from protocol import signing
 from protocol.cheque import check_cheque, write_cheque
 from protocol.crypto import Signer, verify
+from protocol.errors import ConfigError
 from protocol.records import ChequeCharged, ChequesPaid, ChequeTaken, encode_record
+from router.cheques import ChequeTerms
 from tests.vectors.samples import RECEIPT
 
 Invoke = Callable[..., Result]
@@ -113,6 +117,26 @@ def test_a_cheque_from_the_command_line(shop: Path, invoke: Invoke) -> None:
     assert (cheque.user, cheque.amount_ucr) == (node, 500_000)
     wrong = invoke("cheques", "write", peer_id(node), "a lot", "--data", shop)
     assert "config.bad_value" in f"{wrong.exception}"
+
+
+@pytest.mark.parametrize(
+    ("cheques", "said"),
+    [
+        ({"newcomer": "1", "newcomers": "1"}, r"cheques\.total is 0"),
+        ({"users": {peer_id(USER.public_key): "1"}}, r"cheques\.total is 0"),
+        ({"total": "1", "newcomer": "1"}, r"goes with cheques\.newcomers"),
+        ({"total": "1", "newcomers": "1"}, r"goes with cheques\.newcomers"),
+        ({"total": "1", "users": {"me": "1"}}, "no.* ed25519 peer id"),
+        ({"total": "1", "users": {peer_id(USER.public_key): "x"}}, "amount in credits"),
+    ],
+)
+def test_limits_that_can_t_be_meant_are_refused(
+    tmp_path: Path, cheques: dict[str, object], said: str
+) -> None:
+    """Before anything starts; no limits at all are how a node is by itself."""
+    assert daemon_settings(tmp_path, load_config(None, {}, {})).cheques == ChequeTerms()
+    with pytest.raises(ConfigError, match=said):
+        daemon_settings(tmp_path, load_config(None, {"cheques": cheques}, {}))
 
 
 def test_no_two_cheques_have_one_nonce(shop: Path) -> None:

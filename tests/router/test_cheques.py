@@ -214,15 +214,15 @@ def test_limits_hold_for_what_is_owed_and_what_runs() -> None:
     each_ucr = most_ucr(200)  # 15,990
     desk.serve(cheque_of(NEWCOMER), 200)
     code, detail = refusal(desk.serve(cheque_of(NEWCOMER, nonce=NOW_NS + 1), 200))
-    assert (code, detail.partition(" ")[0]) == ("cheque.over_limit", "yours")
+    assert (code, detail.partition(" ")[0]) == ("cheque.over_limit", "you")
     code, detail = refusal(desk.serve(cheque_of(USERS[3]), 200))
-    assert (code, detail.partition(" ")[0]) == ("cheque.over_limit", "newcomers'")
+    assert (code, detail.partition(" ")[0]) == ("cheque.over_limit", "newcomers")
     for number in range(3):
         desk.serve(cheque_of(LISTED, nonce=NOW_NS + number), 200)
     code, detail = refusal(desk.serve(cheque_of(LISTED, nonce=NOW_NS + 9), 200))
     assert (code, detail) == (
         "cheque.over_limit",
-        f"yours has {60_000 - 3 * each_ucr} ucr left, this may cost {each_ucr}",
+        f"you have {60_000 - 3 * each_ucr} ucr left, this may cost {each_ucr}",
     )
     desk = Desk(total_ucr=each_ucr)
     job = job_of(desk.serve(cheque_of(LISTED), 200))
