@@ -3,7 +3,7 @@
 Explanations of this run are complete; of earlier ones the log has the awards and their outcomes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,27 +98,43 @@ def _tried_json(one: Tried) -> Json:
 
 
 def explain_from_log(directory: Path, wanted: bytes) -> Json:
-    """The awards of a request, by the log: what lasts. LocalError `request.unknown`;
-    StorageError."""
-    awards: list[records.AwardJudged] = []
-    if (directory / LOG_DIRECTORY).exists():
-        reader = log_reader(directory / LOG_DIRECTORY)
-        for entry in reader.entries():
-            if entry.type == records.NUMBERS[records.AwardJudged]:
-                record = records.decode_record(entry.type, entry.payload)
-                if record.request_id.startswith(wanted):
-                    awards.append(record)
-        if reader.replay.outcome is ScanOutcome.CORRUPT:
-            raise StorageError("storage.corrupt", reader.replay.detail)
-    if len({award.request_id for award in awards}) != 1:
+    """The awards of a request, and of those that went on with it, by the log: what lasts.
+    LocalError `request.unknown`; StorageError."""
+    if not (directory / LOG_DIRECTORY).exists():
         raise LocalError("request.unknown", wanted.hex())
-    return _awards_json(awards)
+    named, first = set[bytes](), dict[bytes, bytes]()  # request -> where its answer began
+    for record in _records(directory):
+        if record.request_id.startswith(wanted):
+            named.add(record.request_id)
+        if isinstance(record, records.RequestContinued):
+            first[record.by] = first.get(record.request_id, record.request_id)
+    begun = {first.get(request, request) for request in named}
+    if len(begun) != 1:
+        raise LocalError("request.unknown", wanted.hex())
+    parts = begun | {request for request, root in first.items() if root in begun}
+    every = [record for record in _records(directory) if record.request_id in parts]
+    awards = [record for record in every if isinstance(record, records.AwardJudged)]
+    if not awards:
+        raise LocalError("request.unknown", wanted.hex())
+    return _awards_json(awards, begun.pop())
 
 
-def _awards_json(awards: Iterable[records.AwardJudged]) -> Json:
-    *_, last = listed = list(awards)
+def _records(directory: Path) -> Iterator[Any]:
+    """The records that say what became of requests. StorageError `storage.corrupt`."""
+    kinds = [records.NUMBERS[kind] for kind in (records.AwardJudged, records.RequestContinued)]
+    reader = log_reader(directory / LOG_DIRECTORY)
+    for entry in reader.entries():
+        if entry.type in kinds:
+            yield records.decode_record(entry.type, entry.payload)
+    if reader.replay.outcome is ScanOutcome.CORRUPT:
+        raise StorageError("storage.corrupt", reader.replay.detail)
+
+
+def _awards_json(listed: list[records.AwardJudged], request_id: bytes) -> Json:
+    last, continued = listed[-1], [award.request_id for award in listed]
     return {
-        "request_id": last.request_id.hex(),
+        "request_id": request_id.hex(),
+        "continued_by": [one.hex() for one in dict.fromkeys(continued) if one != request_id],
         "model": last.model,
         "bids": [],
         "awards": [

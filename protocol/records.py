@@ -488,6 +488,18 @@ class ChequesPaid:
     paid_at_ns: U63
 
 
+@record(48)
+@dataclass(frozen=True, slots=True)
+class RequestContinued:
+    """Payer, before it publishes or awards `by`: a request for the rest of the answer to
+    `request_id`, whose provider broke off for the reason `code`."""
+
+    request_id: Bytes32
+    by: Bytes32
+    code: Annotated[str, Meta(max_length=limits.CODE_CHARS_MAX)]
+    continued_at_ns: U63
+
+
 def encode_record(value: Any) -> tuple[int, bytes]:
     """The frame's type and payload. LocalError `wire.unencodable`."""
     return NUMBERS[type(value)], wire.encode_fields(value)

@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from protocol import limits
-from protocol.errors import LocalError
+from protocol.errors import CODES, LocalError
 from protocol.fields import ChatMessage, InferenceType, Outcome
+from protocol.records import RequestContinued
 from router import events
 from router.actions import Ask
 from router.context import Context
@@ -42,6 +43,8 @@ class Continuing:
             why = f"not continued elsewhere: {error.detail}"
             requester.fail(job, code, f"{detail}; {why}" if detail else why)
             return
+        context, by = self._context, request.signed.digest
+        context.append(RequestContinued(job.id, by, code if code in CODES else "", context.now_ns))
         requester.judging.failed(job, code)
         requester.offers.drop(attempt.provider, job.ask.model)
         requester.forget(job)
@@ -53,17 +56,15 @@ class Continuing:
         continuing = events.Continuing(
             provider=attempt.provider,
             code=code,
-            request_id=request.signed.digest,
+            request_id=by,
             output_tokens=progress.output_tokens,
             paid_ucr=progress.paid_ucr,
-            at_ns=job.elapsed_ns(self._context.now_ns),
+            at_ns=job.elapsed_ns(context.now_ns),
         )
-        self._context.deliver(ask.ask_id, continuing)
-        self._context.note(
-            "request.continued", request_id=job.id, by=request.signed.digest, code=code
-        )
+        context.deliver(ask.ask_id, continuing)
+        context.note("request.continued", request_id=job.id, by=by, code=code)
         if job.explanation is not None:
-            job.explanation.continued_by.append(request.signed.digest)
+            job.explanation.continued_by.append(by)
         requester.begin(ask, request, progress, job.explanation)
 
     def is_easy(self, job: Job) -> bool:

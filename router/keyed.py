@@ -26,13 +26,15 @@ class KeyedLane:
 
 @dataclass(slots=True)
 class Keyed:
-    """One request of a key; `body` stands for what was asked, both are keyed hashes."""
+    """One request of a key; `body` stands for what was asked, both are keyed hashes. Where it is
+    `continued`, another one has the rest of its answer, and the receipt."""
 
     name: bytes
     body: bytes
     request_id: bytes
     keyed_at_ns: int
     lanes: list[KeyedLane] = field(default_factory=list)
+    continued: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,10 @@ class KeyedRequests:
 
     def apply(self, record: Any) -> bool:
         """Fold one record in; False when it is not this book's."""
+        if isinstance(record, records.RequestContinued):
+            if keyed := self.requests.get(record.request_id):
+                keyed.continued = True
+            return True
         if not isinstance(record, records.RequestKeyed):
             return False
         at_ns = record.keyed_at_ns
@@ -115,7 +121,7 @@ class KeyedRequests:
             found[-1].body,
             sum(_due_ucr(lane, channels) for keyed in found for lane in keyed.lanes),
             tuple(receipt for listed in receipts for receipt in listed),
-            all(receipts),
+            all(got or keyed.continued for keyed, got in zip(found, receipts, strict=True)),
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import openai
 
+from peer.insight import explain_from_log
 from tests.e2e.support import LONG_PROMPT, Daemon, Json, Market, provider_flags
 
 ASKED: Any = [{"role": "user", "content": LONG_PROMPT}]
@@ -84,3 +85,7 @@ def test_one_stream_over_a_kill_and_a_race_before_it(tmp_path: Path) -> None:
             (cheap.peer_id, "award", "failed"),
             (other.peer_id, "continue", "delivered"),
         ]
+        logged = explain_from_log(requester.directory, bytes.fromhex(report["request_id"]))
+        assert [award["outcome"] for award in logged["awards"]] == ["failed", "delivered"]
+        assert logged["paid_ucr"] == report["cost_ucr"]
+        assert len(logged["continued_by"]) == 1

@@ -4,6 +4,7 @@ Source: router/README.md, "Choosing" and "Reputation".
 """
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -109,13 +110,25 @@ def test_a_node_that_never_ran_knows_no_request(tmp_path: Any) -> None:
             Strategy(500, 500),
             Choice(600, 0, 0, 0),
         ),
+        ({"strategy": "race"}, {}, Strategy(500, 500), Choice(0, 0, 0, 5_000, race=2)),
+        ({}, {"strategy": "race", "race": 3}, Strategy(500, 500), Choice(0, 0, 0, 5_000, race=3)),
+        (
+            {"race": 4, "fallbacks": True},
+            {"strategy": "fastest", "fallbacks": False},
+            Strategy(0, 1_000),
+            Choice(0, 0, 0, 5_000, race=4, elsewhere=False, fallbacks=False),
+        ),
     ],
 )
 def test_what_is_said_goes_before_what_is_configured(
     configured: dict[str, Any], said: dict[str, Any], strategy: Strategy, choice: Choice
 ) -> None:
     """Weights mean `weighted`, whatever is configured."""
-    assert choice_of(**choosing(RequesterConfig(**configured), said)) == (strategy, choice)
+    hedged = replace(choice, hedge_factor_milli=2_000, hedge_floor_ns=10**9)
+    assert choice_of(**choosing(RequesterConfig(**configured), said)) == (strategy, hedged)
+    said = {**said, "hedge_percent": 0}
+    plain = replace(hedged, hedge_factor_milli=0)
+    assert choice_of(**choosing(RequesterConfig(**configured), said)) == (strategy, plain)
 
 
 def test_weights_over_the_whole_are_refused() -> None:

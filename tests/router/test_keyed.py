@@ -8,6 +8,7 @@ from protocol.units import NS_PER_MS, NS_PER_S
 from router import actions as act
 from router import events
 from router.actions import RequestKey
+from router.choosing import Choice
 from router.keyed import Bought, KeyedRequests
 from simnet.peer import Peer
 from simnet.world import World
@@ -50,6 +51,22 @@ def test_an_answer_is_known_by_its_receipt_also_after_a_restart() -> None:
     assert found is not None
     assert (found.body, found.answered) == (KEY.body, True)
     assert found.paid_ucr == done.receipt.price_ucr
+    world.crash(requester)
+    world.restart(requester)
+    assert bought(requester, world, orphaned=True) == found
+
+
+def test_an_answer_in_parts_is_known_by_the_last_one_s_receipt() -> None:
+    """Both requests are the key's; the bill has both, and the first needs no receipt."""
+    world = make_world(2)
+    best, requester = world.peers[1:]
+    break_engine(world, best, 510 * NS_PER_MS)
+    complete(world, requester, 1, key=KEY, choice=Choice())
+    done = last_end(requester)
+    assert isinstance(done, events.Done)
+    found = bought(requester, world)
+    assert found == Bought(KEY.body, done.cost_ucr, (done.receipt_id,), True)
+    assert done.cost_ucr > done.receipt.price_ucr
     world.crash(requester)
     world.restart(requester)
     assert bought(requester, world, orphaned=True) == found
