@@ -87,7 +87,8 @@ class PayeeReestablish:
         What a voucher covers or states as received stays due, or a payer could prepay a job,
         take it, and claim it back; beyond that, at most W, the payer's word is taken.
         """
-        uncovered = max(0, channel.due_ucr - channel.total_ucr)
+        due_ucr = channel.due_ucr + _forgotten_ucr(channel, claimed, going_on)
+        uncovered = max(0, due_ucr - channel.total_ucr)
         settling = _Settling(uncovered, _awaiting_ucr(channel, claimed))
         vouched = channel.voucher.lanes if channel.voucher else ()
         stated = {c.lane: c.due_ucr for c in vouched if c.lane not in going_on}
@@ -165,6 +166,18 @@ def _check_claims(channel: Channel, claims: tuple[LaneClaim, ...]) -> dict[int, 
         if due is not None and certain and claim.due_ucr > due:
             raise RemoteError("channel.bad_lanes", "more than was sent")
     return {claim.lane: claim for claim in claims}
+
+
+def _forgotten_ucr(channel: Channel, claimed: dict[int, LaneClaim], going_on: list[int]) -> int:
+    """What the payer owns up to, of the lanes that end, beyond what our log knows: it was put
+    back. The voucher that covers other lanes' reservations covers this too, and first."""
+    forgotten = 0
+    for number, claim in claimed.items():
+        if number and number not in going_on:
+            lane = channel.lanes.get(number)
+            known = lane.due_ucr if lane else channel.closed.get(number, 0)
+            forgotten += max(0, claim.due_ucr - known)
+    return forgotten
 
 
 def _counts_receipts(channel: Channel, claimed: dict[int, LaneClaim]) -> bool:

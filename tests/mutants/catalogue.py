@@ -296,6 +296,8 @@ MUTANTS: Final = (
         "return min(made, self.most_ucr)",
         "return made",
         _CHEQUES,
+    ),
+    Mutant(
         "spends what never arrived",
         "a channel that the payee never took is settled at what was signed in advance",
         "router/challenges.py",

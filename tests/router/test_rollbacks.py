@@ -9,6 +9,7 @@ from protocol.messages import ReceiptAck, Reestablish, Voucher
 from protocol.records import (
     DepositRaised,
     LaneOpened,
+    Reserved,
     VoucherAccepted,
     VoucherIssued,
     decode_record,
@@ -112,6 +113,23 @@ def test_a_payee_rolled_back_is_paid_by_the_voucher_that_comes_again() -> None:
     world.run(10 * NS_PER_S)
     assert succeeded(requester, 3)
     assert again[0] == lost
+    assert_whole(world)
+
+
+def test_what_the_payer_owns_up_to_comes_before_what_a_payee_guesses() -> None:
+    """Put back to before it reserved the second of two lanes, a payee knows of the first only what
+    it reserved; one voucher covers both, and no more than it is asked for."""
+    world = make_world()
+    provider, requester = world.peers
+    complete(world, requester, 1, 1)
+    for number, tokens in ((2, 10), (3, 33)):
+        world.give(requester, make_ask(number, tokens, deposit_ucr=1_000_000))
+    world.run(320 * NS_PER_MS)
+    kinds = [type(decode_record(*entry)) for entry in provider.log]
+    assert [lane.due_ucr > 0 for lane in channels(requester)[0].lanes.values()] == [True, True]
+    roll_back(world, provider, len(kinds) - 1 - kinds[::-1].index(Reserved))
+    world.run(NS_PER_S)
+    complete(world, requester, 4)
     assert_whole(world)
 
 

@@ -207,8 +207,12 @@ class WholePair(Pair):
 
     @rule(who=ENDS)
     def close_alone(self, who: int) -> None:
-        """Either end closes its newest channel, whatever the other says."""
-        cids = list(self.world.peers[who].node.context.ledger.channels)
+        """Either end closes its newest channel, whatever the other says; not so many that no new
+        one could be opened for a day."""
+        ledger = self.world.peers[who].node.context.ledger
+        cids = list(ledger.channels)
+        if ledger.open_channels > limits.CHANNELS_PER_PEER_MAX // 2:
+            return
         self.world.give(self.world.peers[who], act.ForceClose(tuple(cids[-1:])))
 
     @rule(days=st.sampled_from([1, 3, 31]))
