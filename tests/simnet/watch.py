@@ -193,7 +193,8 @@ class Watch:
         for cid, channel in payers.items():
             earned_ucr = (payees[cid].settled_ucr or 0) if cid in payees else 0
             lost_ucr = (channel.settled_ucr or 0) - earned_ucr
-            assert not lost_ucr or channel.state is ChannelState.SETTLED, "conservation"
+            alone = channel.state is ChannelState.SETTLED or channel.payee in self._put_back
+            assert not lost_ucr or alone, "conservation"
             assert lost_ucr <= ADVANCE_UCR or self._put_back, "conservation, alone"
             unshown += lost_ucr
         if not self._put_back:
