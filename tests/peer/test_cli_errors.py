@@ -239,6 +239,7 @@ def test_ask_without_anybody_to_ask(
         (("--deposit", "1e3"), "--deposit: '1e3'"),
         (("--advance", "0.0000001"), "such as 0.25"),
         (("--price-weight", "1001"), "price_weight"),
+        (("--strategy", "race", "--race", "5"), "race"),
         (("--window-ms", "1"), "bid_window_ms"),
         (("--timeout", "0"), "timeout_ms"),
         (("--only", "nobody"), "nobody is"),

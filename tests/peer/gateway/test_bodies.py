@@ -51,6 +51,8 @@ def chat(**changes: Any) -> Any:
         ({"logit_bias": {"a": 1}}, "logit_bias"),
         ({"logit_bias": {"1": 101}}, "logit_bias"),
         ({"provider": {"sort": "beauty"}}, "provider.sort"),
+        ({"provider": {"race": 5}}, "provider.race"),
+        ({"provider": {"hedge_percent": -1}}, "provider.hedge_percent"),
         ({"provider": {"only": ["nobody"]}}, "provider"),
         ({"provider": {"onyl": []}}, "provider"),
         ({"peerd": {"max_price": "much"}}, "peerd.max_price"),
@@ -106,6 +108,17 @@ def test_every_choice_has_its_own_seed() -> None:
 
 def test_without_a_seed_answers_differ() -> None:
     assert chat().asks[0].parameters.seed != chat().asks[0].parameters.seed
+
+
+def test_how_many_may_work_on_it_is_in_the_routing_object() -> None:
+    """Races, hedges, and whether others take over; what is not said is as configured."""
+    routing = {"race": 2, "hedge_percent": 150, "allow_fallbacks": False}
+    choice = chat(provider=routing).asks[0].choice
+    assert (choice.race, choice.hedge_factor_milli) == (2, 1_500)
+    assert not choice.fallbacks
+    assert not choice.elsewhere
+    assert chat(provider={}).asks[0].choice == chat().asks[0].choice
+    assert chat().asks[0].choice.fallbacks
 
 
 def test_prices_a_token_cap_the_whole_job() -> None:
