@@ -159,7 +159,9 @@ class ScriptedEngine:
         submitted_at: float,
     ) -> None:
         queue_ns = _since(submitted_at)
-        await trio.sleep(script.ttft_ns / NS_PER_S)
+        # Times from the beginning, not pauses: what waking up late costs must not add up.
+        at_s = trio.current_time() + script.ttft_ns / NS_PER_S
+        await trio.sleep_until(at_s)
         ttft_ns = _since(submitted_at)
         made = 0
         reason = FinishReason.STOP
@@ -168,7 +170,8 @@ class ScriptedEngine:
                 break
             count = min(tokens, spec.parameters.output_tokens_max - made)
             if made:
-                await trio.sleep(count * script.token_ns / NS_PER_S)
+                at_s += count * script.token_ns / NS_PER_S
+                await trio.sleep_until(at_s)
             made += count
             emit(Tokens(text, count, (), _logprobs(text, count, spec.parameters.logprobs)))
             if made >= spec.parameters.output_tokens_max:

@@ -10,6 +10,7 @@ import types
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from enum import IntEnum
+from operator import attrgetter
 from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
 
 import msgpack  # type: ignore[import-untyped]
@@ -36,22 +37,25 @@ def _plan_dataclass(cls: type) -> _Plan:
     hints = get_type_hints(cls, include_extras=True)
     names = [field.name for field in fields(cls)]
     plans = [_plan(hints[name]) for name in names]
-    getters = list(zip(names, [plan.to_wire for plan in plans], strict=True))
-    builders = [plan.from_wire for plan in plans]
+    # All fields at once, then those few that do not travel as they are.
+    read = attrgetter(*names)
+    converters = [(at, plan.to_wire) for at, plan in enumerate(plans) if plan.to_wire]
+    builders = [(at, plan.from_wire) for at, plan in enumerate(plans) if plan.from_wire]
 
     def to_wire(value: Any) -> tuple[Any, ...]:
-        return tuple(
-            getattr(value, name) if convert is None else convert(getattr(value, name))
-            for name, convert in getters
-        )
+        items: tuple[Any, ...] = read(value) if len(names) > 1 else (read(value),)
+        if not converters:
+            return items
+        changed = list(items)
+        for at, convert in converters:
+            changed[at] = convert(changed[at])
+        return tuple(changed)
 
-    def from_wire(items: Any) -> Any:
-        return cls(
-            *(
-                item if build is None else build(item)
-                for item, build in zip(items, builders, strict=True)
-            )
-        )
+    def from_wire(items: tuple[Any, ...]) -> Any:
+        built = list(items)
+        for at, build in builders:
+            built[at] = build(built[at])
+        return cls(*built)
 
     # A Struct rather than a tuple type: msgspec knows it once, and not anew each time.
     defaults = [field.default for field in fields(cls) if field.metadata == OPTIONAL]

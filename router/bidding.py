@@ -60,25 +60,24 @@ class Bidding:
             self._keep_bid(job, scored)
 
     def _keep_bid(self, job: Job, scored: ScoredBid) -> None:
+        now_ns, enough = self._context.now_ns, job.ask.early_close_bids
         job.bids.append(scored)
         if job.best is None or scored.order < job.best.order:
-            job.best = scored
-            if job.ask.early_close_bids:
+            job.best, job.best_at_ns = scored, now_ns
+            if enough:
                 early = TimerKey("early", job.id)
-                self._context.timers.set(early, self._context.now_ns + EARLY_CLOSE_GAP_NS)
+                self._context.timers.set(early, now_ns + EARLY_CLOSE_GAP_NS)
+        waited = now_ns - job.best_at_ns >= EARLY_CLOSE_GAP_NS
         only = job.ask.filters.providers_only
-        if only and all(provider in job.bidders for provider in only):
+        all_bid = bool(only) and all(provider in job.bidders for provider in only)
+        if all_bid or (enough and waited and len(job.bids) >= enough):
             self._close(job)
 
     def early_close(self, job: Job) -> None:
-        """No better bid for a while: close, if there are bids enough to choose from."""
-        if job.state is not JobState.BIDDING:
-            return
-        if len(job.bids) >= job.ask.early_close_bids:
+        """No better bid for a while: close, if there are bids enough to choose from; else the
+        one that makes them enough does."""
+        if job.state is JobState.BIDDING and len(job.bids) >= job.ask.early_close_bids:
             self._close(job)
-        else:
-            early = TimerKey("early", job.id)
-            self._context.timers.set(early, self._context.now_ns + EARLY_CLOSE_GAP_NS)
 
 
 def bid_seen(scored: ScoredBid, at_ns: int, code: str) -> events.BidSeen:

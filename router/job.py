@@ -46,6 +46,7 @@ class Job:
     bids: list[ScoredBid] = field(default_factory=list)
     bidders: dict[bytes, str] = field(default_factory=dict)  # provider -> "" or why not
     best: ScoredBid | None = None
+    best_at_ns: int = 0
     queue: list[ScoredBid] = field(default_factory=list)
     candidate: ScoredBid | None = None
     attempt: Attempt | None = None

@@ -6,6 +6,7 @@ would cost money. Rule: peer/gateway/README.md, "Parameters".
 
 import difflib
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
@@ -219,8 +220,14 @@ def parse_body(data: bytes, kind: type[T]) -> T:
         raise ApiError("api.bad_request", f"{where}{said}", param=param) from error
 
 
+@cache
+def _names(kind: type[Struct]) -> tuple[str, ...]:
+    """A body's fields. msgspec reads all annotations anew at each call."""
+    return tuple(item.encode_name for item in msgspec.structs.fields(kind))
+
+
 def _check_names(value: Mapping[str, Any], kind: type[Struct]) -> None:
-    known = [item.encode_name for item in msgspec.structs.fields(kind)]
+    known = _names(kind)
     for name in sorted(value.keys() - set(known)):
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""

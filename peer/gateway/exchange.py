@@ -6,7 +6,7 @@ client that leaves, or takes nothing for too long, cancels its jobs and stops pa
 
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import partial
@@ -77,16 +77,23 @@ class Exchange:
             self._leave()
 
     async def _run(self, sender: "_Sender") -> None:
-        merged, receive = trio.open_memory_channel[Event](0)
+        answer = self._stream if self._wanted.stream else self._collect
+        key = current_key.get()
+        asks = [
+            replace(ask, ask_id=self._market.new_ask_id(), key=key) for ask in self._wanted.asks
+        ]
         try:
+            if len(asks) == 1:  # nothing to merge
+                async with self._market.ask(asks[0]) as stream:
+                    await answer(((0, event) async for event in stream), sender)
+                return
+            merged, receive = trio.open_memory_channel[Event](0)
             # A choice that nobody takes from any more is cancelled, not broken.
             async with receive, trio.open_nursery() as nursery:
                 async with merged:
-                    for index, ask in enumerate(self._wanted.asks):
-                        ask_id = self._market.new_ask_id()
-                        ask = replace(ask, ask_id=ask_id, key=current_key.get())
+                    for index, ask in enumerate(asks):
                         nursery.start_soon(self._follow, index, ask, merged.clone())
-                await (self._stream if self._wanted.stream else self._collect)(receive, sender)
+                await answer(receive, sender)
                 nursery.cancel_scope.cancel()
         except* PeerdError as group:
             error = first_error(group)
@@ -109,12 +116,12 @@ class Exchange:
             raise failure(event)
         return choice
 
-    async def _collect(self, receive: trio.MemoryReceiveChannel[Event], sender: "_Sender") -> None:
+    async def _collect(self, receive: AsyncIterator[Event], sender: "_Sender") -> None:
         async for index, event in receive:
             self._take(index, event)
         await sender.whole(self._shape.whole(self._choices), self._headers(final=True))
 
-    async def _stream(self, receive: trio.MemoryReceiveChannel[Event], sender: "_Sender") -> None:
+    async def _stream(self, receive: AsyncIterator[Event], sender: "_Sender") -> None:
         opened: set[int] = set()
         async for index, event in receive:
             choice = self._take(index, event)

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -49,6 +49,8 @@ TTFT_MS = 20
 TOKEN_MS = 20
 WINDOW_MS = 500
 PLACES = 16
+IDLE_S = 3.0
+SETTLE_S = 0.05  # for receipts, before the next request
 PATIENCE_S = 60.0
 MARK = "bench."  # models: their scripts differ
 
@@ -72,7 +74,7 @@ def scripts(tokens: int) -> dict[str, Script]:
 
 async def daemon_side(role: str, profiled: bool, bootstrap: str, tokens: int) -> None:
     """A daemon that runs until its input ends; its last line has its profile."""
-    profile = cProfile.Profile()
+    profile = cProfile.Profile(time.thread_time)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         signer = create_key(directory)
@@ -100,6 +102,8 @@ async def daemon_side(role: str, profiled: bool, bootstrap: str, tokens: int) ->
                     profile.enable()
                 await trio.to_thread.run_sync(sys.stdin.readline)
                 profile.disable()
+                if os.environ.get("PROF"):
+                    profile.dump_stats(os.environ["PROF"] + role)
             nursery.cancel_scope.cancel()
     print(json.dumps(stages(profile) if profiled else {}), flush=True)
 
@@ -183,9 +187,12 @@ async def open_client(requester: Side) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def request(client: httpx.AsyncClient, model: str, tokens: int) -> list[float]:
-    """When each piece of text of a streamed answer came, in s from the request on; nothing when
-    no bid came in time, as on a machine that has more to do than processors."""
+async def request(
+    client: httpx.AsyncClient, model: str, tokens: int, came: Callable[[], None] = lambda: None
+) -> list[float]:
+    """When each piece of text of a streamed answer came, in s from the request on, each told to
+    `came`; nothing when no bid came in time, as on a machine that has more to do than
+    processors."""
     body = {
         "model": f"{MARK}{model}",
         "messages": [{"role": "user", "content": "Go on."}],
@@ -202,35 +209,62 @@ async def request(client: httpx.AsyncClient, model: str, tokens: int) -> list[fl
                 raise RuntimeError(line)
             if '" word' in line:
                 times.append(time.perf_counter() - begin_s)
+                came()
     return times
 
 
+async def idle_ns_per_s(sides: tuple["Side", "Side"]) -> list[float]:
+    """What each side computes while nothing is asked."""
+    begin_s, before = time.perf_counter(), [side.cpu_ns() for side in sides]
+    await trio.sleep(IDLE_S)
+    elapsed_s = time.perf_counter() - begin_s
+    return [(side.cpu_ns() - was) / elapsed_s for side, was in zip(sides, before, strict=True)]
+
+
 async def first_tokens(role: str, requests: int, tokens: int) -> Json:
-    """One request after the other: what comes on top of the engine's own time."""
+    """One request after the other: what comes on top of the engine's own time.
+
+    The engine waits before its first token and after it, so that what was computed by then is
+    what the first token took. What a side computes anyway is taken off.
+    """
+    spent_ms: tuple[list[float], list[float]] = [], []
+    waits: list[float] = []
     with market(role, tokens) as (requester, provider, _):
+        sides = requester, provider
         async with open_client(requester) as client:
-            before = requester.cpu_ns(), provider.cpu_ns()
+            idle = await idle_ns_per_s(sides)
             for _ in range(requests):
-                await request(client, "short", 1)
-            spent = requester.cpu_ns() - before[0], provider.cpu_ns() - before[1]
-            came = [await request(client, "paced", 1) for _ in range(requests)]
-    waits = [times[0] for times in came if times]
+                before, at_first = [side.cpu_ns() for side in sides], []
+
+                def came() -> None:
+                    at_first.append([side.cpu_ns() for side in sides])  # noqa: B023
+
+                times = await request(client, "paced", 2, came)
+                if times:
+                    waits.append(times[0])
+                    for side, spent in enumerate(spent_ms):
+                        own_ns = at_first[0][side] - before[side] - idle[side] * times[0]
+                        spent.append(own_ns / NS_PER_MS)
+                await trio.sleep(SETTLE_S)
     known_ms = TTFT_MS + (0 if role == "offers" else WINDOW_MS)
     return {
         "engine_ttft_ms": TTFT_MS,
         "window_ms": 0 if role == "offers" else WINDOW_MS,
         "without_bids": requests - len(waits),
         "ttft_added_ms": round(statistics.median(waits) * 1_000 - known_ms, 2),
-        "requester_cpu_ms": round(spent[0] / requests / NS_PER_MS, 2),
-        "provider_cpu_ms": round(spent[1] / requests / NS_PER_MS, 2),
+        "requester_cpu_ms": round(statistics.median(spent_ms[0]), 2),
+        "provider_cpu_ms": round(statistics.median(spent_ms[1]), 2),
+        "cpu_ms": round(sum(map(statistics.median, spent_ms)), 2),
+        "idle_cpu_ms_per_s": [round(each / NS_PER_MS, 1) for each in idle],
     }
 
 
 async def streaming(streams: int, tokens: int) -> Json:
     """Streams side by side: their rate against the engine's."""
-    with market("offers", tokens) as (requester, _, _):
+    with market("offers", tokens) as (requester, provider, _):
         async with open_client(requester) as client:
             rates: list[float] = []
+            before, begin_s = (requester.cpu_ns(), provider.cpu_ns()), time.perf_counter()
 
             async def one() -> None:
                 times = await request(client, "paced", tokens)
@@ -240,9 +274,19 @@ async def streaming(streams: int, tokens: int) -> Json:
             async with trio.open_nursery() as nursery:
                 for _ in range(streams):
                     nursery.start_soon(one)
+            elapsed_s = time.perf_counter() - begin_s
+            spent = requester.cpu_ns() - before[0], provider.cpu_ns() - before[1]
     engine_rate = 1_000 / TOKEN_MS
     ratio = statistics.median(rates) / engine_rate
-    return {"streams": streams, "tokens": tokens, "rate_to_engine": round(ratio, 4)}
+    made = streams * tokens * NS_PER_MS
+    return {
+        "streams": streams,
+        "tokens": tokens,
+        "rate_to_engine": round(ratio, 4),
+        "requester_cpu_ms_per_token": round(spent[0] / made, 3),
+        "provider_cpu_ms_per_token": round(spent[1] / made, 3),
+        "busiest_core_share": round(max(spent) / (elapsed_s * 1e9), 3),
+    }
 
 
 async def throughput(requests: int, streams: int, tokens: int, *, profiled: bool) -> Json:

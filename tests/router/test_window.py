@@ -174,8 +174,9 @@ def test_a_better_bid_restarts_the_early_close() -> None:
 
 
 def test_the_early_close_waits_for_the_third_bid() -> None:
-    """The gap is checked again until there are enough bids."""
-    assert run_bids([(10, 50), (20, 60), (95, 70)]) == 100
+    """Which ends it at once when the gap is over by then."""
+    assert run_bids([(10, 50), (20, 60), (95, 70)]) == 95
+    assert run_bids([(10, 50), (20, 60), (25, 70)]) == 40
 
 
 @pytest.mark.parametrize(("bids", "closed_ms"), [(0, 1_000), (1, 40), (2, 40), (3, 1_000)])
