@@ -178,6 +178,8 @@ class Awarding:
 
     def dispatch(self, provider: bytes) -> None:
         """Send the awards that waited for this provider's stream or channel."""
+        if not self.is_up(provider):
+            return  # `session_opened` dispatches again, once the peer knows what is detached
         for job in list(self._jobs()):
             scored = job.candidate
             waiting = job.state is JobState.CONNECTING and scored is not None

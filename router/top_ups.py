@@ -63,6 +63,8 @@ class TopUps:
             if not channel.is_open:
                 del self._asked[cid]
                 self._tell(cid, "channel.unknown")
+            elif channel.offered_ucr > channel.deposit_ucr:
+                continue  # one at a time: a refusal would be of either, and the other might stand
             elif channel.peer == session.peer and channel.allows(ChannelEvent.TOP_UP):
                 self.offer(session, channel, self._asked.pop(cid))
 

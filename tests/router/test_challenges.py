@@ -26,6 +26,7 @@ from tests.router.support import (
     failure,
     make_ask,
     make_world,
+    only,
     tamper,
 )
 from tests.simnet.watch import check_replay
@@ -207,6 +208,25 @@ def test_closed_alone_a_channel_that_the_payee_never_took_costs_nothing(notice_m
     assert (mine.state, mine.settled_ucr) == (ChannelState.CLOSED, 0)
     (settled,) = requester.heard(events.ChannelSettled)
     assert (settled.settled_ucr, settled.refund_ucr) == (0, mine.deposit_ucr)
+
+
+def test_an_award_never_overtakes_the_stream_that_carries_it() -> None:
+    """Jobs wait for a stream while their channel is closed alone: they need another channel, and
+    that is opened when the stream is up."""
+    world = make_world()
+    provider, requester = world.peers
+    complete(world, requester, 1, 1)
+    for number in (2, 3):
+        world.give(requester, make_ask(number, 1, filters=only(provider)))
+    world.cut(provider, requester)
+    while not requester.heard(events.BidSeen)[1:]:
+        world.run(NS_PER_MS)
+    streams: list[int] = []
+    tamper(world, requester, Award, lambda m: streams.append(len(requester.node.sessions)) or m)
+    force(world, requester)
+    assert streams == [1]
+    complete(world, requester, 4, 1)
+    assert codes_against(requester, provider) == codes_against(provider, requester) == []
 
 
 @pytest.mark.parametrize("vouchers", [False, True])

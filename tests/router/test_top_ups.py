@@ -71,6 +71,23 @@ def test_the_next_job_tops_up_the_channel_that_it_lacks() -> None:
     assert settled.refund_ucr == 2 * MOST - settled.settled_ucr
 
 
+def test_a_wish_waits_for_the_answer_to_the_offer_before_it() -> None:
+    """The answer was lost, and the wish is refused: what the payee took is not forgotten."""
+    world = make_world()
+    provider, requester = world.peers
+    complete(world, requester, 1, 1)
+    (before, _) = deposits(world)
+    tamper(world, provider, TopUpAck, lambda _: None)
+    ask_for(world, before + 5_000)
+    world.give(requester, act.TopUpChannel(channels(requester)[0].cid, before + CREDIT_UCR))
+    world.cut(provider, requester)
+    complete(world, requester, 2, 1)
+    assert told(requester) == [(before + 5_000, ""), (before + 5_000, "channel.over_limit")]
+    assert deposits(world) == [before + 5_000] * 2
+    complete(world, requester, 3, 1)
+    assert codes_against(requester, provider) == []
+
+
 def test_two_jobs_at_once_that_one_deposit_does_not_carry() -> None:
     """Lanes side by side, one top-up for both, or one after the other."""
     world = make_world()
