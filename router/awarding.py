@@ -74,12 +74,24 @@ class Awarding:
         self._judging.failed(job, code)
         if job.direct:
             self._offers.drop(provider, job.ask.model)
+        self.drop_opening(job)
         job.candidate = job.attempt = None
         job.step(JobEvent.NEXT_BID)
         retrying = events.Retrying(provider, code, job.elapsed_ns(self._context.now_ns))
         context.deliver(job.ask.ask_id, retrying)
         context.note("award.failed", request_id=job.id, peer_id=provider, code=code)
         self.next(job)
+
+    def drop_opening(self, job: Job) -> None:
+        """The award is off: a channel that was to be opened by it never will be, and its deposit
+        is wanted back. Else it would stand in the way of the next job's."""
+        scored = job.candidate
+        if scored is None or job.attempt is not None:
+            return
+        for channel in self._payer.open_for(scored, 0):
+            opening = channel.state is ChannelState.OPENING
+            if opening and self._payer.unsent(channel, scored) is not None:
+                self._payer.refused(channel)
 
     def next(self, job: Job) -> None:
         """Try the best bid that is left, or give up."""

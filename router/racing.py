@@ -78,6 +78,7 @@ class Racing:
 
     def out(self, job: Job) -> None:
         """An award came to nothing, and others of the request still run."""
+        self._requester.awarding.drop_opening(job)
         job.step(JobEvent.FAIL)
         job.candidate = None
         for kind in KINDS:

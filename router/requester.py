@@ -252,6 +252,7 @@ class Requester:
             self.judging.failed(run, code)
         self.judging.ended(job, told, why)
         for run in runs:
+            self.awarding.drop_opening(run)
             run.step(JobEvent.FAIL)
         self._context.note("request.failed", request_id=job.id, code=told, paid_ucr=paid)
         self.forget(job)

@@ -9,7 +9,7 @@ import pytest
 
 from protocol import limits
 from protocol.channel import Role
-from protocol.units import NS_PER_S
+from protocol.units import NS_PER_MS, NS_PER_S
 from router import actions as act
 from router.anchoring import AnchorSettings
 from router.witness import Quorum
@@ -180,3 +180,22 @@ def test_either_end_closes_alone(alone: int) -> None:
     assert (channel.is_open, channel.settled_ucr) == (False, voucher)
     assert world.free(world.provider) == [voucher] * WITNESSES
     assert world.free(world.requester) == [GRANT - voucher] * WITNESSES
+
+
+def test_an_award_that_is_off_while_its_deposit_is_locked() -> None:
+    """The channel that it was to open is closed, and the next job opens another; found: it stood
+    in the way of every later one, as an opening that waits for an award that never comes."""
+    world = Witnessed()
+    world.give(world.requester, make_ask(1))
+    while not channels(world.requester):
+        world.run(NS_PER_MS)
+    world.give(world.requester, act.CancelAsk(1))
+    world.run(NS_PER_S)
+    assert [channel.is_open for channel in channels(world.requester)] == [False]
+    world.give(world.requester, make_ask(2))
+    world.run(10 * NS_PER_S)
+    assert succeeded(world.requester, 2)
+    world.give(world.requester, act.CloseChannels(()))
+    world.run(limits.CHALLENGE_NS + 60 * NS_PER_S)
+    (channel,) = channels(world.provider)
+    assert world.free(world.requester) == [GRANT - (channel.settled_ucr or 0)] * WITNESSES

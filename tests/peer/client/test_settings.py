@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from peer.asking import parse_options
+from peer.asking import parse_options, to_ask
 from peer.client.settings import ask_params
 from peer.config import RequesterConfig
 from protocol.errors import ConfigError
@@ -35,6 +35,14 @@ def test_a_chat_keeps_its_order_behind_the_system_message() -> None:
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     params = ask_params(turns, {"system": "Be brief."}, DEFAULTS)
     assert [role for role, _ in params["messages"]] == ["system", "user", "assistant"]
+
+
+def test_races_hedges_and_fallbacks_are_settings_of_a_request() -> None:
+    """As in [requester] where nothing is said; a race is of two if no number is."""
+    assert ask_params("Why?", {}, DEFAULTS)["fallbacks"] is DEFAULTS.fallbacks is True
+    given = {"strategy": "race", "hedge_percent": 0, "fallbacks": False}
+    ask = to_ask(parse_options(ask_params("Why?", given, DEFAULTS)), 1)
+    assert (ask.choice.race, ask.choice.hedge_factor_milli, ask.choice.awards_max) == (2, 0, 2)
 
 
 @pytest.mark.parametrize(
