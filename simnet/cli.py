@@ -27,6 +27,7 @@ from simnet.scenario import Scenario
 from simnet.shrink import shrink
 from simnet.simulation import EPOCH_NS, Simulation
 from simnet.tables_read import RunTables
+from simnet.tiers.command import calibrate_command
 
 LONG_CPU_S = 60.0
 
@@ -40,6 +41,7 @@ def main() -> None:
 main.add_command(report_command)
 main.add_command(compare_command)
 main.add_command(sweep_command)
+main.add_command(calibrate_command)
 
 
 # --- run -----------------------------------------------------------------------------------------

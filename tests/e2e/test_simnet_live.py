@@ -8,6 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from protocol.units import NS_PER_S
+from simnet.scenario import Scenario
+from simnet.tiers.calibration import line
+from simnet.tiers.stacks import measure
+
 SMALL = """
 name = "small"
 nodes = 4
@@ -46,3 +51,14 @@ def test_a_market_runs_on_libp2p(tmp_path: Path) -> None:
     assert gossip["deliveries"] == 3 * gossip["messages"] > 0
     assert summary["groups"]["providers"]["tokens_sold"] > 0
     assert (out / "deliveries.parquet").exists()
+
+
+def test_stacks_are_measured_as_they_are_linked() -> None:
+    """On a line of three every message comes to each once, over the hops that there are, and
+    both reading and writing cost something."""
+    found = measure(line(3), Scenario(name="three"), 12)
+    assert found.ratio == 1.0
+    assert found.duplicates == 0
+    assert found.hops == 12 // 3 * (1 + 2 + 1 + 1 + 2 + 1)
+    assert 0 < found.write_ns < 12 * 2 * NS_PER_S / 100
+    assert 0 < found.read_ns < 12 * 2 * NS_PER_S / 100
