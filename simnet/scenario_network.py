@@ -147,13 +147,16 @@ class Gossip(Table, frozen=True, kw_only=True):
 class Costs(Table, frozen=True, kw_only=True):
     """CPU time of the daemon's work; a node does one thing after the other."""
 
+    # Those of gossip and of a connection are what `simnet calibrate` found on py-libp2p.
+    # Rule: simnet/README.md, "Calibration".
+
     hop_us: Annotated[
         int, Meta(ge=0, le=10**6, description="a gossip message: stack, decode, verify")
-    ] = 400
+    ] = 330
     duplicate_us: Annotated[int, Meta(ge=0, le=10**6, description="a copy of a known message")] = (
-        150
+        165
     )
-    forward_us: Annotated[int, Meta(ge=0, le=10**6, description="each copy sent on")] = 100
+    forward_us: Annotated[int, Meta(ge=0, le=10**6, description="each copy sent on")] = 130
     bid_us: Annotated[int, Meta(ge=0, le=10**6, description="quoting, signing, sealing")] = 400
     bid_taken_us: Annotated[
         int, Meta(ge=0, le=10**6, description="a bid: unsealing, verifying, scoring")
@@ -161,7 +164,7 @@ class Costs(Table, frozen=True, kw_only=True):
     frame_us: Annotated[
         int, Meta(ge=0, le=10**6, description="a frame of a job stream, signature included")
     ] = 450
-    dial_us: Annotated[int, Meta(ge=0, le=10**6, description="a connection, at each end")] = 8_000
+    dial_us: Annotated[int, Meta(ge=0, le=10**6, description="a connection, at each end")] = 4_700
 
 
 class Disk(Table, frozen=True, kw_only=True):
