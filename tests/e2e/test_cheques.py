@@ -41,15 +41,15 @@ LIMIT_UCR = 60_000
 class Shop:
     """A provider with a token and a cheque desk, and a user that it knows."""
 
-    def __init__(self, home: Path, steps_per_s_max: int = 0) -> None:
+    def __init__(self, home: Path, steps_per_s_max: int = 0, limit: str = "0.06") -> None:
         self.user = home / "user"
         self.user_id = initialize(self.user)
         flags = provider_flags(steps_per_s_max=steps_per_s_max)
         self.daemon = Daemon(home / "shop", *flags, "--api", "127.0.0.1:0")
         self.daemon.settings = {"PEERD_API_TOKEN": TOKEN}
         config = self.daemon.directory / "config.toml"
-        limit = f'[cheques]\ntotal = "1"\n[cheques.users]\n"{self.user_id}" = "0.06"\n'
-        config.write_text(limit)
+        users = f'[cheques.users]\n"{self.user_id}" = "{limit}"\n'
+        config.write_text(f'[cheques]\ntotal = "100"\n{users}')
         self.open()
 
     def open(self) -> None:
