@@ -119,6 +119,7 @@ class Daemon:
             on_peer=lambda peer, connected: None,
             now_ns=self.now_ns,
             rng=random.Random(self._around.entropy(16)),
+            standing=lambda: self.node.offers_for_newcomer(self.now_ns()),
         )
 
     # --- effects ---------------------------------------------------------------------------

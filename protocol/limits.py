@@ -87,6 +87,8 @@ BID_LIFETIME_NS: Final = 30 * NS_PER_S
 OFFER_LIFETIME_NS: Final = 45 * NS_PER_S
 OFFER_REFRESH_NS: Final = 20 * NS_PER_S
 OFFER_INTERVAL_NS: Final = 5 * NS_PER_S
+# What a neighbour tells a peer that joins: ~0.6 KB each, of every model some.
+OFFERS_SHOWN_MAX: Final = 64
 # What a requester remembers: ~1.5 KB each.
 OFFERS_KEPT_MAX: Final = 4_096
 OFFERS_PER_SENDER_MAX: Final = 16

@@ -51,6 +51,7 @@ class Job:
     candidate: ScoredBid | None = None
     attempt: Attempt | None = None
     last_code: str = ""
+    input_tokens_least: int = 0
     median_ucr: int = 0  # what such a job usually costs; 0 when that is not known
     over_cap_ucr: int = 0  # the least that was asked over the cap; 0 for nothing
     explanation: Explanation | None = None

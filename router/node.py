@@ -103,6 +103,13 @@ class Node:
         """Whether gossip may be forwarded: the verified message, else RemoteError."""
         return self.admission.admit(data, now_ns)
 
+    def offers_for_newcomer(self, now_ns: int) -> list[bytes]:
+        """Gossip that a peer which has just joined the topic missed: the offers that stand."""
+        self.context.now_ns = now_ns
+        own = self.provider.standing.fresh() if not self.provider.draining else []
+        room = max(0, limits.OFFERS_SHOWN_MAX - len(own))
+        return own + self.requester.offers.fresh(now_ns, room)
+
     @property
     def sessions(self) -> tuple[SessionKey, ...]:
         """The job streams that are up."""

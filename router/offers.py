@@ -6,6 +6,7 @@ it is given. Rule: router/README.md, "Standing offers".
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice, zip_longest
 
 from protocol import limits
 from protocol.envelope import Signed
@@ -77,6 +78,11 @@ class OfferBook:
             for provider, signed in self._models.get(model, {}).items()
         )
 
+    def context_tokens(self, provider: bytes, model: str) -> int:
+        """The context that a provider offered of a model; 0 when it is not known."""
+        signed = self._models.get(model, {}).get(provider)
+        return signed.message.context_tokens if signed is not None else 0
+
     def expire(self, now_ns: int) -> None:
         """Forget what has ended."""
         for model, sellers in list(self._models.items()):
@@ -103,6 +109,21 @@ class OfferBook:
         limit = fitting[0].score + fitting[0].score * _AS_GOOD_MILLI // 1_000
         near = [scored for scored in fitting if scored.score <= limit]
         return sorted(near, key=lambda scored: scored.tie) + fitting[len(near) :]
+
+    def fresh(self, now_ns: int, most: int) -> list[bytes]:
+        """Enveloped offers that last for a while yet, at most so many: of each model the first
+        seller, then of each the second, and so on."""
+        wanted_ns = now_ns + limits.OFFER_INTERVAL_NS
+        models = [
+            [
+                signed.data
+                for signed in sellers.values()
+                if signed.message.expires_at_ns > wanted_ns
+            ]
+            for sellers in self._models.values()
+        ]
+        rounds = zip_longest(*models)
+        return [data for told in islice(rounds, most) for data in told if data][:most]
 
     def listed(self, now_ns: int) -> list[Listed]:
         """Every model on fresh offer, by name, at its lowest prices."""

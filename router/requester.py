@@ -66,7 +66,7 @@ class Requester:
         self.breaks = Breaks(context, self.payer, self.delivery, self)
         self.reestablish = PayerReestablish(context, self.payer, self.top_ups, self.breaks)
         self.judging = Judging(context)
-        self._selection = Selection(context, self.judging.breakers)
+        self._selection = Selection(context, self.judging.breakers, self.offers)
         self.bidding = Bidding(context, self._selection, self.close_window)
         self.awarding = Awarding(
             context,

@@ -15,6 +15,8 @@ from router.context import Context
 from router.explaining import Considered
 from router.job import Job
 from router.market_prices import MarketPrices
+from router.offers import OfferBook
+from router.quoting import input_tokens_least
 from router.reputation import UNIT, Standing
 
 # One request in so many ranks newcomers as if they were known to be good, or nobody would ever
@@ -25,8 +27,9 @@ NEWCOMERS_EVERY = 8
 class Selection:
     """What this requester makes of bids and offers."""
 
-    def __init__(self, context: Context, breakers: Breakers) -> None:
+    def __init__(self, context: Context, breakers: Breakers, offers: OfferBook) -> None:
         self._context = context
+        self._offers = offers
         self._breakers = breakers
         self._prices = MarketPrices()
 
@@ -36,6 +39,7 @@ class Selection:
         sizes = (ask.input_tokens_max, ask.output_tokens_max)
         job.median_ucr = self._prices.median_ucr(ask.model, *sizes, self._context.now_ns)
         least_ucr = self._prices.least_ucr(ask.model, *sizes, self._context.now_ns)
+        job.input_tokens_least = input_tokens_least(job.ask.prompt)
         # Who would ask more than the cap stays silent: this says why nobody answers.
         job.over_cap_ucr = least_ucr if least_ucr > ask.price_max_ucr else 0
         if job.explanation is not None:
@@ -95,7 +99,12 @@ class Selection:
         return replace(scored, score=points, reputation=reputation, suspended=suspended)
 
     def _check(self, job: Job, scored: ScoredBid, standing: Standing) -> None:
-        """RemoteError, no offence: `bid.low_reputation`, `bid.off_market`."""
+        """RemoteError, no offence: `bid.low_reputation`, `bid.off_market`, `bid.short_context`."""
+        # Bids state no context; the offer of the same provider does.
+        context_tokens = self._offers.context_tokens(scored.signed.sender, job.ask.model)
+        if 0 < context_tokens <= job.input_tokens_least:
+            detail = f"{context_tokens} tokens, the prompt has {job.input_tokens_least} at least"
+            raise RemoteError("bid.short_context", detail, penalize=False)
         choice, now_ns = job.ask.choice, self._context.now_ns
         if scored.signed.sender in job.progress.lied:
             raise RemoteError("bid.low_reputation", "it lied in this answer", penalize=False)

@@ -78,6 +78,12 @@ class Standing:
         context.act(Publish(signed.data))
         context.note("offer.published", model=offer.name, places=places)
 
+    def fresh(self) -> list[bytes]:
+        """What was said last of each model, enveloped, and has not ended."""
+        self._expire()
+        said = {signed.message.model: signed.data for signed in self._given.values()}
+        return [said[model] for model in said if model in self._said]
+
     def _expire(self) -> None:
         while self._given:
             digest, signed = next(iter(self._given.items()))

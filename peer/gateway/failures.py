@@ -40,6 +40,7 @@ _STATUS: Final[dict[str, int]] = {
     "request.unknown": 404,
     "bid.low_reputation": 503,
     "bid.off_market": 402,
+    "bid.short_context": 400,
     "request.too_many": 429,
     "request.no_bids": 503,
     "request.not_connected": 503,

@@ -4,7 +4,7 @@ The daemon's only door to libp2p. Must not know what messages mean, save for pee
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -62,7 +62,8 @@ class Network:
     `validate(data, forwarder)` is called once for each new gossip message, our own included
     (forwarder b""), and says whether it is passed on. `on_session`: a peer opened a job
     stream. `on_bid(peer, data)`: one bid came. `on_peer(peer, connected)`. An exception of a
-    callback ends `run` with it. `rng` chooses peers.
+    callback ends `run` with it. `rng` chooses peers. `standing` are gossip messages that a peer
+    which joins the topic should have.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Network:
         on_peer: Callable[[bytes, bool], None],
         now_ns: Callable[[], int],
         rng: random.Random,
+        standing: Callable[[], Sequence[bytes]] = tuple,
     ) -> None:
         hardening.apply()
         self.settings: Final = settings
@@ -93,7 +95,7 @@ class Network:
         self.peer_id: Final = str(self._host.get_id())
         topic = f"/peerd/{settings.network}/requests/1"
         self._topic = topic
-        self._router = TopicRouter(topic, rng)
+        self._router = TopicRouter(topic, rng, lambda: self._call(standing) or ())
         self._pubsub = TopicPubsub(self._host, self._router, topic, self._judge)
         self._links = Links(self._host, self._peer_changed, now_ns)
         self._streams = Streams(self._host, settings.network)

@@ -5,7 +5,7 @@ reasons, beside each method. Must not know what the messages mean.
 """
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
@@ -69,9 +69,15 @@ class EncodedRpc:
 
 
 class TopicRouter(GossipSub):  # type: ignore[misc]
-    """The mesh of one topic. `rng` chooses among peers."""
+    """The mesh of one topic. `rng` chooses among peers; `standing` are messages that a newcomer
+    should have, however long ago they were said."""
 
-    def __init__(self, topic: str, rng: random.Random) -> None:
+    def __init__(
+        self,
+        topic: str,
+        rng: random.Random,
+        standing: Callable[[], Sequence[bytes]] = tuple,
+    ) -> None:
         super().__init__(
             protocols=PROTOCOLS,
             degree=limits.GOSSIP_DEGREE,
@@ -102,6 +108,8 @@ class TopicRouter(GossipSub):  # type: ignore[misc]
         )
         self._topic = topic
         self._rng = rng
+        self._standing = standing
+        self._shown: set[ID] = set()  # who got them, while connected
         self.mcache = ContentCache(HISTORY_OFFERED, HISTORY)
         # Its penalties are for guesses; the application knows who broke the protocol.
         self.scorer = None
@@ -153,6 +161,17 @@ class TopicRouter(GossipSub):  # type: ignore[misc]
         recent = self.mcache.window(self._topic)
         if topic == self._topic and recent:
             await self.emit_ihave(topic, recent[: limits.GOSSIP_IDS_PER_RPC_MAX], peer_id)
+        if topic != self._topic or peer_id in self._shown:
+            return
+        self._shown.add(peer_id)
+        for data in self._standing():
+            message = rpc_pb2.Message(data=data, topicIDs=[topic])
+            self._push(peer_id, EncodedRpc(rpc_pb2.RPC(publish=[message])))
+
+    def remove_peer(self, peer_id: ID) -> None:
+        """A peer is gone."""
+        self._shown.discard(peer_id)
+        super().remove_peer(peer_id)
 
     # --- control messages -----------------------------------------------------------------
 

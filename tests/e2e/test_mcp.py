@@ -6,13 +6,25 @@ Source: peer/gateway/README.md, "MCP".
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import trio
 from mcp import Client, StdioServerParameters
 
-from tests.e2e.support import PROMPT, Daemon, Market, command, environment, provider_flags, until
+from tests.e2e.support import (
+    NETWORK,
+    PATIENCE_S,
+    PROMPT,
+    Daemon,
+    Market,
+    command,
+    environment,
+    provider_flags,
+    until,
+)
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +83,16 @@ async def test_over_http(api: Daemon) -> None:
 
 async def test_over_stdin_and_stdout(api: Daemon) -> None:
     async with Client(stdio("--data", str(api.directory))) as client:
+        await use(client)
+
+
+async def test_as_a_node_of_its_own(api: Daemon, tmp_path: Path) -> None:
+    """Without a key and a daemon; a neighbour tells it at once what is offered."""
+    flags = ("--data", str(tmp_path), "--bootstrap", api.address, "--network", NETWORK)
+    async with Client(stdio(*flags)) as client:
+        with trio.fail_after(PATIENCE_S):
+            while not value(await client.call_tool("list_models", {}))["models"]:  # noqa: ASYNC110
+                await trio.sleep(0.05)
         await use(client)
 
 

@@ -32,6 +32,7 @@ from router.explaining import Explanations
 from router.job import Job
 from router.ledger import Ledger
 from router.market_prices import RECENT_NS, SELLERS_MIN, MarketPrices
+from router.offers import OfferBook
 from router.progress import Progress
 from router.selection import NEWCOMERS_EVERY, Selection
 from simnet.entropy import Entropy
@@ -57,7 +58,7 @@ def selection() -> tuple[Selection, Context]:
     ledger = Ledger("net", stranger(0).public_key)
     context = Context(stranger(0), "net", ledger, Entropy(1, b"choosing").bytes)
     context.now_ns = NOW_NS
-    return Selection(context, Breakers()), context
+    return Selection(context, Breakers(), OfferBook()), context
 
 
 def job_for(choice: Choice, strategy: Strategy, salt: int = 0, **changes: Any) -> Job:

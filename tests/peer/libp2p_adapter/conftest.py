@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 import trio
@@ -16,7 +16,7 @@ DEADLINE_S = 20.0  # generous: the machine is shared; nothing here waits for it 
 class Node:
     """A network and what its callbacks were told."""
 
-    def __init__(self, seed: int, **settings: object) -> None:
+    def __init__(self, seed: int, standing: Sequence[bytes] = (), **settings: object) -> None:
         self.heard: list[tuple[bytes, bytes]] = []
         self.bids: list[tuple[bytes, bytes]] = []
         self.sessions: list[Session] = []
@@ -37,6 +37,7 @@ class Node:
             on_peer=lambda peer, connected: self._note(self.peer_events, (peer, connected)),
             now_ns=time.time_ns,
             rng=random.Random(seed),
+            standing=lambda: standing,
         )
 
     def _note(self, items: list, item: object) -> None:
@@ -88,7 +89,7 @@ def start(nursery: trio.Nursery) -> Start:
     """Start a node with this seed and these settings."""
 
     async def start_node(seed: int, **settings: object) -> Node:
-        node = Node(seed, **settings)
+        node = Node(seed, **settings)  # type: ignore[arg-type]
         with trio.fail_after(DEADLINE_S):
             await nursery.start(node.run)
         return node

@@ -249,3 +249,18 @@ async def test_nodes_stop_quickly(start, join) -> None:
     assert trio.current_time() - before < 3
     for other in others:
         await other.until(lambda node=other: (one.key, False) in node.peer_events)
+
+
+async def test_a_newcomer_gets_what_stands_once(start, join) -> None:
+    """Though nobody says it now; coming and going on the topic does not get it again."""
+    old, new = await start(1, standing=[b"stands", b"stands too"]), await start(2)
+    await join(new, old)
+    await new.until(lambda: set(new.messages) == {b"stands", b"stands too"})
+    assert {forwarder for _, forwarder in new.heard} == {old.key}
+    pubsub, router = old.network._pubsub, old.network._router
+    sent = []
+    router._push = lambda peer, rpc: sent.append(rpc)
+    (peer,) = pubsub.peers
+    pubsub._replayed_recent_topics.clear()
+    await router.send_recent_messages(peer, old.network._topic)
+    assert not sent
