@@ -26,15 +26,15 @@ class KeyedLane:
 
 @dataclass(slots=True)
 class Keyed:
-    """One request of a key; `body` stands for what was asked, both are keyed hashes. Where it is
-    `continued`, another one has the rest of its answer, and the receipt."""
+    """One request of a key; `body` stands for what was asked, both are keyed hashes. One that
+    is `continued_by` another has the rest of its answer there, and the receipt."""
 
     name: bytes
     body: bytes
     request_id: bytes
     keyed_at_ns: int
     lanes: list[KeyedLane] = field(default_factory=list)
-    continued: bool = False
+    continued_by: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class KeyedRequests:
         """Fold one record in; False when it is not this book's."""
         if isinstance(record, records.RequestContinued):
             if keyed := self.requests.get(record.request_id):
-                keyed.continued = True
+                keyed.continued_by = record.by
             return True
         if not isinstance(record, records.RequestKeyed):
             return False
@@ -121,8 +121,16 @@ class KeyedRequests:
             found[-1].body,
             sum(_due_ucr(lane, channels) for keyed in found for lane in keyed.lanes),
             tuple(receipt for listed in receipts for receipt in listed),
-            all(got or keyed.continued for keyed, got in zip(found, receipts, strict=True)),
+            all(map(self._answered, found)),
         )
+
+    def _answered(self, keyed: Keyed | None) -> bool:
+        """Whether a request has a receipt, or who went on with it."""
+        for _ in range(limits.CONTINUATIONS_MAX + 1):
+            if keyed is None or any(lane.receipt_id for lane in keyed.lanes):
+                break
+            keyed = self.requests.get(keyed.continued_by)
+        return keyed is not None and any(lane.receipt_id for lane in keyed.lanes)
 
 
 def _costs(keyed: Keyed, channels: dict[bytes, Channel], orphan: bool) -> bool:

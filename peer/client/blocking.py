@@ -10,7 +10,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from peer.client.answer import Answer
 from peer.client.client import AsyncClient, AsyncTextStream
-from peer.client.settings import OUTPUT_TOKENS_DEFAULT, AskSettings, Prompt
+from peer.client.settings import AskSettings, Prompt
 
 Json = dict[str, Any]
 
@@ -151,14 +151,12 @@ class Client:
         portal, client = self._open()
         return portal.call(client.models)
 
-    def quote(
-        self, prompt: Prompt, *, model: str | None = None, max_tokens: int = OUTPUT_TOKENS_DEFAULT
-    ) -> Json:
-        """What an answer may cost at the lowest prices on offer."""
+    def quote(self, prompt: Prompt, **settings: Unpack[AskSettings]) -> Json:
+        """What an answer would cost, and the bids."""
         portal, client = self._open()
 
         async def quoted() -> Json:
-            return await client.quote(prompt, model=model, max_tokens=max_tokens)
+            return await client.quote(prompt, **settings)
 
         return portal.call(quoted)
 

@@ -10,7 +10,7 @@ from peer.asking import parse_options, to_ask
 from peer.client.answer import Answer
 from peer.client.ephemeral import open_line
 from peer.client.lines import Line, SocketLine
-from peer.client.settings import OUTPUT_TOKENS_DEFAULT, AskSettings, Prompt, ask_params
+from peer.client.settings import AskSettings, Prompt, ask_params
 from peer.config import CONFIG_FILE, RequesterConfig, load_config
 from peer.embedding_jobs import read_vectors
 from protocol.errors import NetworkError
@@ -113,26 +113,29 @@ class AsyncClient:
         """What is on offer now: providers, context, lowest prices a million tokens."""
         return list((await self._one("models"))["models"])
 
-    async def quote(
-        self, prompt: Prompt, *, model: str | None = None, max_tokens: int = OUTPUT_TOKENS_DEFAULT
-    ) -> Json:
-        """What an answer may cost at the lowest prices on offer, in ucr: at most, and likely
-        when all `max_tokens` are used. NetworkError `request.no_bids` when nobody offers it."""
-        params = ask_params(prompt, {"model": model, "max_tokens": max_tokens}, self.defaults)
-        asked = to_ask(parse_options(params), 0)
-        for offered in await self.models():
-            if offered["name"] == asked.model:
-                prices = offered["input_price_ucr"], offered["output_price_ucr"]
-                most = input_tokens_bucket(asked.prompt)
-                likely = input_tokens_estimate(asked.prompt)
-                return {
-                    "model": asked.model,
-                    "providers": offered["providers"],
-                    "input_tokens_max": most,
-                    "cost_max_ucr": cost_ucr(most, max_tokens, *prices),
-                    "cost_likely_ucr": cost_ucr(likely, max_tokens, *prices),
-                }
-        raise NetworkError("request.no_bids", f"no offer of {asked.model} stands")
+    async def quote(self, prompt: Prompt, **settings: Unpack[AskSettings]) -> Json:
+        """What an answer would cost, in ucr: by the best bid at most, and likely when all
+        `max_tokens` are used; with all `bids`, or the offers that stand, best first. Nobody is
+        awarded, and the prompt stays here. AskFailed `request.no_bids` when nobody sells it."""
+        params = {**ask_params(prompt, settings, self.defaults), "quote": True}
+        asked, told = to_ask(parse_options(params), 0), Answer()
+        async with self._line.call("ask", params) as events:
+            async for event in events:
+                told.add(event)
+                if event["event"] == "quote":
+                    best, likely = event["bids"][0], input_tokens_estimate(asked.prompt)
+                    prices = best["input_price_ucr"], best["output_price_ucr"]
+                    made = asked.parameters.output_tokens_max
+                    return {
+                        "model": asked.model,
+                        "request_id": told.request_id,
+                        "providers": len(event["bids"]),
+                        "input_tokens_max": input_tokens_bucket(asked.prompt),
+                        "cost_max_ucr": best["cost_max_ucr"],
+                        "cost_likely_ucr": cost_ucr(likely, made, *prices),
+                        "bids": [_bid(bid) for bid in event["bids"]],
+                    }
+        raise NetworkError("control.unavailable", "the daemon said nothing")
 
     async def history(self, last: int = 100) -> list[Json]:
         """The last jobs that were bought and sold, oldest first."""
@@ -159,3 +162,8 @@ class AsyncClient:
             async for value in answers:
                 return value
         raise NetworkError("control.unavailable", "the daemon said nothing")
+
+
+def _bid(told: Json) -> Json:
+    """A bid that can be taken: without what only the events of a request need."""
+    return {name: value for name, value in told.items() if name not in ("event", "refused")}

@@ -70,8 +70,9 @@ def mcp_server(
 
     @server.tool(annotations=_READS)
     async def quote(prompt: Prompt, model: Model = None, max_tokens: MaxTokens = 256) -> Json:
-        """Say what an answer may cost by the offers that stand, without asking anybody."""
-        return await _told(client.quote(prompt, model=model, max_tokens=max_tokens))
+        """Say what an answer may cost, with the bids for it; nothing is bought."""
+        named: Any = {"model": model}
+        return await _told(client.quote(prompt, max_tokens=max_tokens, **named))
 
     @server.tool(annotations=_READS)
     async def history(last: Last = 20) -> Json:

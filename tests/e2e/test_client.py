@@ -54,6 +54,21 @@ def test_a_stream_and_leaving_it(node: Daemon) -> None:
             market.ask(PROMPT, model="no-such-model", window_ms=50)
 
 
+def test_a_quote_has_the_bids_and_buys_nothing(node: Daemon) -> None:
+    """By offers that stand and by auction alike; what is then bought costs no more."""
+    with Client(node.directory) as market:
+        spent_ucr = market.balance()["spent_ucr"]
+        for auction in (False, True):
+            quote = market.quote(PROMPT, max_tokens=40, auction=auction, window_ms=500)
+            assert quote["cost_max_ucr"] == quote["bids"][0]["cost_max_ucr"]
+            assert 0 < quote["cost_likely_ucr"] <= quote["cost_max_ucr"]
+            assert quote["providers"] == len(quote["bids"]) == 1
+        assert market.balance()["spent_ucr"] == spent_ucr
+        assert market.ask(PROMPT, max_tokens=40).cost_ucr <= quote["cost_max_ucr"]
+        with pytest.raises(AskFailed, match=r"request\.price_too_low"):
+            market.quote(PROMPT, max_price="0.000001", window_ms=50)
+
+
 def test_vectors(node: Daemon) -> None:
     with Client(node.directory) as market:
         (one, other), answer = market.embed(["Paris", "London"])

@@ -1,9 +1,12 @@
 """What a key bought is known from the log alone. Source: router/README.md, "Keys"."""
 
+from dataclasses import replace
+
 import pytest
 
 from protocol import limits, records
 from protocol.records import RequestKeyed
+from protocol.signing import receipt_id
 from protocol.units import NS_PER_MS, NS_PER_S
 from router import actions as act
 from router import events
@@ -13,6 +16,7 @@ from router.keyed import Bought, KeyedRequests
 from simnet.peer import Peer
 from simnet.world import World
 from tests.router.support import break_engine, channels, complete, last_end, make_ask, make_world
+from tests.vectors.samples import RECEIPT
 
 KEY = RequestKey(bytes([3]) * 32, bytes([4]) * 32)
 
@@ -109,6 +113,24 @@ def test_what_cost_nothing_may_be_tried_again() -> None:
     complete(world, requester, 2, key=KEY)
     assert (found := bought(requester, world)) is not None
     assert found.answered
+
+
+def test_one_that_broke_off_is_answered_when_who_went_on_with_it_has_a_receipt() -> None:
+    """Not before: the node may die between the two."""
+    book, cid = KeyedRequests(), bytes(32)
+    first, second = bytes([1]) * 32, bytes([2]) * 32
+    opened = records.LaneOpened(cid, 1, first, cid, "m", 0, 0, 1, b"")
+    book.apply(RequestKeyed(*KEY, first, 1))
+    book.watch(opened)
+    book.apply(RequestKeyed(*KEY, second, 2))
+    book.apply(records.RequestContinued(first, second, "engine.crashed", 2))
+    book.watch(records.LaneClosed(cid, 1, 3, 5, "engine.crashed", 3))
+    assert book.bought(KEY.name, {}, frozenset(), 3) == Bought(KEY.body, 5, (), answered=False)
+    book.watch(replace(opened, lane=2, request_id=second))
+    receipt = replace(RECEIPT, cid=cid, lane=2, price_ucr=7)
+    book.watch(records.ReceiptAcknowledged(receipt, bytes(64), bytes(64)))
+    whole = Bought(KEY.body, 12, (receipt_id(receipt),), answered=True)
+    assert book.bought(KEY.name, {}, frozenset(), 3) == whole
 
 
 def test_the_book_is_bounded_by_count_and_age() -> None:
