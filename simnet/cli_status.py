@@ -62,6 +62,8 @@ def _tier(summary: dict[str, Any]) -> str:
     """Of a run in another tier: what it has in common with the event heap's."""
     told = f"tier {summary['tier']}"
     found = summary.get("decisions")
+    if summary["tier"] == "trio" and found is None:
+        return f"{told}: stopped, and not compared with des"
     if found is None:
         return f"{told}: libp2p on loopback, by the wall clock; all nodes share this machine"
     same = "as" if found["same_decisions"] else "not all as"

@@ -8,7 +8,7 @@ up to the subclass: `World` for tests, `Simulation` for scenarios.
 from collections.abc import Callable
 from hashlib import blake2b
 from struct import Struct
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
 from protocol.crypto import Signer
 from router.actions import (
@@ -168,6 +168,17 @@ class Driver:
         self._arm(peer)
         if self.after_step is not None:
             self.after_step(peer, actions)
+
+    def soon(self, peer: Peer, perform: Callable[..., None], *arguments: Any) -> None:
+        """Behind what this moment does at once, if the node still lives then: what a daemon has
+        tasks for (dialling, bids, gossip) comes after what it does itself (sending)."""
+        self.clock.after(0, self._if_alive, peer, peer.incarnation, perform, arguments)
+
+    def _if_alive(
+        self, peer: Peer, life: int, perform: Callable[..., None], arguments: tuple[Any, ...]
+    ) -> None:
+        if peer.alive and peer.incarnation == life:
+            perform(*arguments)
 
     def _forget(self, peer: Peer, ended: SessionKey) -> None:
         """A stream is new or gone: what waits for the disk was made for the one before it."""

@@ -204,13 +204,13 @@ class Simulation(Driver):
                     self.before_send(peer, action.data)
                 self.streams.send(peer, action.session, action.data)
             case act.SendBid():
-                self.clock.after(0, self._send_bid, peer, action)  # behind the message
+                self.soon(peer, self._send_bid, peer, action)
             case act.Publish():
-                self._publish(peer, action)
+                self.soon(peer, self._publish, peer, action)
             case act.OpenSession():
-                self.streams.open(peer, action.session)
+                self.soon(peer, self.streams.open, peer, action.session)
             case act.CloseSession():
-                self.streams.hang_up(peer, action.session)
+                self.soon(peer, self.streams.hang_up, peer, action.session)
             case act.StartJob():
                 self.start_job(peer, action)
             case act.CancelJob():

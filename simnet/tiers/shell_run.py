@@ -28,14 +28,16 @@ def quiet_daemons() -> Iterator[None]:
         structlog.configure(**before)
 
 
-async def run_shell(run: Run, simulation: ShellSimulation) -> None:
+async def run_shell(
+    run: Run, simulation: ShellSimulation, jump: Callable[[float], None] | None = None
+) -> None:
     """All phases of a run, as `Run` has them; whatever its clock is."""
     clock = simulation.clock
     async with trio.open_nursery() as pumping:
         clock.begin()
         ended_ns = clock.now_ns
         try:
-            pumping.start_soon(clock.keep_running)
+            pumping.start_soon(clock.keep_running, jump)
             async with trio.open_nursery() as nodes:
                 await simulation.open(nodes)
                 async with trio.open_nursery() as asks:

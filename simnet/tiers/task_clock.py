@@ -4,9 +4,11 @@ On trio's MockClock time moves on when every task has come to rest, so that what
 sets off happens at the event's time.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import trio
+import trio.testing
 
 from protocol.units import NS_PER_S
 from simnet.clock import EventHeap
@@ -63,8 +65,8 @@ class TaskClock(EventHeap):
         if self._scope is not None and at_ns < self._waits_for_ns:
             self._scope.cancel()
 
-    async def keep_running(self) -> None:
-        """Run events when they are due, for ever."""
+    async def keep_running(self, jump: Callable[[float], None] | None = None) -> None:
+        """Run events when they are due, for ever; `jump` moves a clock that is not real."""
         while True:
             at_ns = self.next_ns()
             self._waits_for_ns = _ALL if at_ns is None else at_ns
@@ -72,4 +74,20 @@ class TaskClock(EventHeap):
             with trio.CancelScope(deadline=deadline) as self._scope:
                 await trio.sleep_forever()
             self._scope = None
+            self.run_some(self.now_ns, _ALL)
+            if jump is not None:
+                # Who is due together with this task can't be seen from within its turn.
+                await trio.testing.wait_all_tasks_blocked()
+                self._run_ahead(jump)
+
+    def _run_ahead(self, jump: Callable[[float], None]) -> None:
+        """Most events are the models' own: while no task has anything to do, go from one to the
+        next without a turn of trio's loop, which costs five times as much."""
+        while (at_ns := self.next_ns()) is not None:
+            tasks = trio.lowlevel.current_statistics()
+            ahead_s = self.seconds(at_ns) - trio.current_time()
+            if tasks.tasks_runnable or tasks.seconds_to_next_deadline <= ahead_s:
+                return
+            if ahead_s > 0:
+                jump(ahead_s)
             self.run_some(self.now_ns, _ALL)

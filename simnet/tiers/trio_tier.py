@@ -75,7 +75,7 @@ class _InOrder:
 
 
 def run_in_order(main: Callable[..., Any], *arguments: Any) -> None:
-    """`trio.run` on virtual time, each time the same.
+    """`trio.run` on virtual time, each time the same; the last argument moves the clock.
 
     trio runs what is due together in its order or, by chance, the other way round, lest programs
     rely on one. Here an equal seed has to give an equal run.
@@ -84,7 +84,8 @@ def run_in_order(main: Callable[..., Any], *arguments: Any) -> None:
     before = scheduling._ALLOW_DETERMINISTIC_SCHEDULING, scheduling._r
     scheduling._ALLOW_DETERMINISTIC_SCHEDULING, scheduling._r = False, _InOrder()
     try:
-        trio.run(main, *arguments, clock=trio.testing.MockClock(autojump_threshold=0))
+        clock = trio.testing.MockClock(autojump_threshold=0)
+        trio.run(main, *arguments, clock.jump, clock=clock)
     finally:
         scheduling._ALLOW_DETERMINISTIC_SCHEDULING, scheduling._r = before
 

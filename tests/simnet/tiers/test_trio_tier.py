@@ -4,6 +4,7 @@ Source: simnet/README.md, "Tiers".
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,10 +108,10 @@ def test_an_event_that_comes_sooner_wakes_who_waits() -> None:
     """The queue runs in the order of time, also for what tasks put there meanwhile."""
     clock, seen = TaskClock(5), []
 
-    async def run() -> None:
+    async def run(jump: Callable[[float], None]) -> None:
         async with trio.open_nursery() as nursery:
             clock.begin()
-            nursery.start_soon(clock.keep_running)
+            nursery.start_soon(clock.keep_running, jump)
             clock.after(9 * NS_PER_MS, seen.append, "late")
             await trio.sleep(0.004)
             assert clock.now_ns == 5 + 4 * NS_PER_MS
@@ -125,3 +126,24 @@ def test_an_event_that_comes_sooner_wakes_who_waits() -> None:
     run_in_order(run)
     assert seen == ["now", "soon", "late"]
     assert clock.now_ns == 5 + 1_006 * NS_PER_MS
+
+
+def test_time_waits_for_tasks_that_are_due_with_an_event() -> None:
+    """The queue runs ahead while nobody has anything to do, and no further: who sleeps to a
+    moment that events share wakes up then, though there are events on either side of it."""
+    clock, woken = TaskClock(0), []
+
+    async def run(jump: Callable[[float], None]) -> None:
+        async with trio.open_nursery() as nursery:
+            clock.begin()
+            nursery.start_soon(clock.keep_running, jump)
+            for number in range(1, 200):
+                clock.after(number * NS_PER_MS // 2, list)
+            for number in range(1, 50):
+                await trio.sleep_until(clock.seconds(number * NS_PER_MS))
+                woken.append(clock.now_ns)
+            nursery.cancel_scope.cancel()
+            clock.end(clock.now_ns)
+
+    run_in_order(run)
+    assert woken == [number * NS_PER_MS for number in range(1, 50)]
