@@ -149,7 +149,7 @@ def run_command(
     made = Run if tier == "des" else _shell(tier, loaded)
     run = made(loaded, seed, source.parent, recorder, bound, watch, check=check)
     with _stoppable(run):
-        run_directory.begin(directory, loaded, seed, source)
+        run_directory.begin(directory, loaded, seed, source, tier)
         summary = run.go()
         recorder.close()
     progress.done()
@@ -194,6 +194,9 @@ def replay_command(run: str, step: int | None, node: int | None) -> None:
     """Run it again to just before a check failed, and show what led there."""
     path = Path(run)
     began, ended = run_directory.read(path)
+    if began.get("tier", "des") != "des":
+        what = f"{run} is a run of --tier {began['tier']}, which has no steps; run it in des"
+        raise ConfigError("config.tier", what)
     failure = ended.get("failure", {})
     if not failure and (step is None or node is None):
         raise ConfigError("config.bad_value", f"no check failed in {run}; give --step and --node")

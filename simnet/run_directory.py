@@ -66,13 +66,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def begin(path: Path, scenario: Scenario, seed: int, source: Path) -> None:
+def begin(path: Path, scenario: Scenario, seed: int, source: Path, tier: str = "des") -> None:
     """Write what is known before the run."""
     (path / SCENARIO_FILE).write_text(write(scenario, comments=False), "utf-8")
     told = {
         "scenario": scenario.name,
         "source": str(source),
         "seed": seed,
+        "tier": tier,
         "commit": commit(),
         "versions": versions(),
     }

@@ -102,6 +102,9 @@ def test_the_command_runs_it(tmp_path: Path) -> None:
     assert summary["decisions"]["same_logs"]
     assert summary["awarded"] == summary["requests"] > 0
     assert (out / "settlements.parquet").exists()
+    again = CliRunner().invoke(main, ["replay", str(out)])
+    assert again.exit_code == 2
+    assert "is a run of --tier trio, which has no steps" in again.stderr
 
 
 def test_an_event_that_comes_sooner_wakes_who_waits() -> None:
