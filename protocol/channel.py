@@ -116,7 +116,8 @@ class Channel:
     `open_signature`, the payer's, are kept as evidence for others.
     `offered_ucr` is the deposit that the payer last offered, `deadline_ns` the end of the
     challenge period, `disputed_ucr` what the payer keeps back for good, `agreed_signature` the
-    payee's under a close by agreement. `replayed_last` is the highest lane that this process
+    payee's under a close by agreement, `raised_by` the other end's under the last top-up that
+    counts. `replayed_last` is the highest lane that this process
     knows from its log alone, which may be an old copy.
     """
 
@@ -146,6 +147,7 @@ class Channel:
     deadline_ns: int = 0
     disputed_ucr: int = 0
     agreed_signature: bytes = b""
+    raised_by: bytes = b""
 
     def step(self, event: ChannelEvent) -> None:
         """Move by the table. RemoteError `channel.wrong_state`."""
@@ -233,6 +235,10 @@ class Channel:
             oldest = next(iter(self.closed))
             del self.closed[oldest]
             self.receipts.pop(oldest, None)
+
+    def raise_deposit(self, deposit_ucr: int, signature: bytes) -> None:
+        """A top-up counts; the signature is the other end's."""
+        self.deposit_ucr, self.raised_by = deposit_ucr, signature
 
     def settle(self, settled_ucr: int, agreed_signature: bytes) -> None:
         """The end of the channel, and of the lanes that a crash between its records left open:

@@ -88,6 +88,8 @@ class Frames:
             case messages.Reestablish():
                 self._requester.reestablish.take(session, message)
                 self._requester.awarding.dispatch(session.peer)
+            case messages.TopUp():
+                self._requester.top_ups.take_shown(session, message)
             case messages.TopUpAck():
                 delivery.take_top_up_ack(session, message)
             case messages.CloseAck():

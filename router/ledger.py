@@ -111,7 +111,7 @@ class Ledger:
             case records.TopUpOffered():
                 self._channel(record.cid).offered_ucr = record.deposit_ucr
             case records.DepositRaised():
-                self._channel(record.cid).deposit_ucr = record.deposit_ucr
+                self._channel(record.cid).raise_deposit(record.deposit_ucr, record.signature)
             case records.Denied():
                 self.denials.add(self._channel(record.cid).payer, record.denied_ucr)
             case records.HeadSigned() | records.SnapshotSigned():

@@ -139,9 +139,20 @@ class Payee:
             self._anchor.verify_deposit(ledger, channel.cid, channel.payer, deposit, held)
             context.append(DepositRaised(channel.cid, deposit, message.signature))
             self._anchor.keep_proof(context, channel.cid)
-        signed = signing.top_up_ack_bytes(context.network, channel.cid, deposit)
-        context.send(session, TopUpAck(channel.cid, deposit, context.signer.sign(signed)))
+        self._send_ack(session, channel.cid, deposit)
         context.note("channel.topped_up", cid=channel.cid, deposit_ucr=deposit)
+
+    def _send_ack(self, session: SessionKey, cid: bytes, deposit_ucr: int) -> None:
+        context = self._context
+        signed = signing.top_up_ack_bytes(context.network, cid, deposit_ucr)
+        context.send(session, TopUpAck(cid, deposit_ucr, context.signer.sign(signed)))
+
+    def show_deposit(self, session: SessionKey, channel: Channel) -> None:
+        """After a re-establish: a payer whose log was put back may have lost its last top-up."""
+        if channel.raised_by:
+            deposit_ucr = channel.deposit_ucr
+            self._context.send(session, TopUp(channel.cid, deposit_ucr, channel.raised_by))
+            self._send_ack(session, channel.cid, deposit_ucr)
 
     def reserve(self, channel: Channel, lane: Lane, due_ucr: int, ahead_ucr: int) -> bool:
         """Make sure that `lane` may have sent up to `due_ucr`; False when W forbids it.

@@ -76,6 +76,7 @@ class PayeeReestablish:
             last = channel.lane_last
             lanes = (*lanes, LaneClaim(last, 0, channel.closed.get(last, 0)))
         context.send(session, Reestablish(channel.cid, channel.total_ucr, lanes, channel.voucher))
+        self._payee.show_deposit(session, channel)
         done = [channel.lanes[number] for number in going_on if number not in claimed]
         self._serving.go_on(session, channel, [*resumed, *(lane.claim() for lane in done)])
 

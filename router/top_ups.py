@@ -128,17 +128,31 @@ class TopUps:
         signed = signing.top_up_bytes(context.network, channel.cid, deposit_ucr)
         context.send(session, TopUp(channel.cid, deposit_ucr, context.signer.sign(signed)))
 
-    def take_ack(self, session: SessionKey, message: TopUpAck) -> Channel | None:
-        """The payee counts on the larger deposit; None for a repeat.
+    def take_shown(self, session: SessionKey, message: TopUp) -> None:
+        """The payee shows our last offer that it took: our log may have been put back.
 
-        RemoteError `channel.unknown`, `channel.wrong_state`, `channel.bad_terms`,
-        `channel.bad_signature`.
+        RemoteError `channel.unknown`, `channel.bad_signature`.
         """
         context = self._context
         channel = self._payer.find(session, message.cid)
-        if message.deposit_ucr <= channel.deposit_ucr:
+        known_ucr = max(channel.deposit_ucr, channel.offered_ucr)
+        if message.deposit_ucr <= known_ucr or not channel.allows(ChannelEvent.TOP_UP):
+            return
+        signed = signing.top_up_bytes(context.network, channel.cid, message.deposit_ucr)
+        if not context.verify(context.public_key, signed, message.signature):
+            raise RemoteError("channel.bad_signature", "top-up that is not ours")
+        context.note_rolled_back(channel.peer, cid=channel.cid, shown_ucr=message.deposit_ucr)
+        context.append(TopUpOffered(channel.cid, message.deposit_ucr))
+
+    def take_ack(self, session: SessionKey, message: TopUpAck) -> Channel | None:
+        """The payee counts on the larger deposit; None for a repeat, or when the channel closes.
+
+        RemoteError `channel.unknown`, `channel.bad_terms`, `channel.bad_signature`.
+        """
+        context = self._context
+        channel = self._payer.find(session, message.cid)
+        if message.deposit_ucr <= channel.deposit_ucr or not channel.allows(ChannelEvent.TOP_UP):
             return None
-        channel.check(ChannelEvent.TOP_UP)
         if message.deposit_ucr > channel.offered_ucr:
             raise RemoteError("channel.bad_terms", "a deposit that we did not offer")
         signed = signing.top_up_ack_bytes(context.network, channel.cid, message.deposit_ucr)

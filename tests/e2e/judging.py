@@ -67,7 +67,8 @@ def check_windows(ends: Ends) -> None:
     payer, payee = ends.payer, ends.payee
     bound = payee.terms.window_ucr + LANE_AHEAD_UCR * max(1, len(payer.lanes))
     assert abs(payer.due_ucr - payee.reserved_ucr) <= bound, (payer, payee)
-    assert payee.total_ucr <= payer.total_ucr <= payer.deposit_ucr == payee.deposit_ucr
+    assert payee.total_ucr <= payer.total_ucr <= payer.deposit_ucr
+    assert payer.deposit_ucr <= payee.deposit_ucr, "the payer counts on a top-up behind the payee"
     assert payee.reserved_ucr <= payee.total_ucr + payee.terms.window_ucr
 
 

@@ -94,6 +94,22 @@ def test_a_payer_rolled_back_knows_its_debt_again() -> None:
     assert VoucherIssued(lost.cid, lost.total_ucr, lost.lanes) in kept
 
 
+def test_a_payer_put_back_to_before_its_top_ups_is_shown_the_last() -> None:
+    """Its own signature under it: both count on the same deposit again, and nobody is blamed."""
+    world = make_world()
+    _, requester = world.peers
+    complete(world, requester, 1, 1)
+    kept = len(requester.log)
+    for deposit in (2_000_000, 3_000_000):
+        world.give(requester, act.TopUpChannel(channels(requester)[0].cid, deposit))
+        world.run(NS_PER_S)
+    roll_back(world, requester, kept)
+    assert channels(requester)[0].deposit_ucr < 2_000_000
+    complete(world, requester, 2, 1)
+    assert [channels(peer)[0].deposit_ucr for peer in world.peers] == [3_000_000, 3_000_000]
+    assert_whole(world)
+
+
 def test_a_payee_rolled_back_is_paid_by_the_voucher_that_comes_again() -> None:
     """The payer sends its last voucher again, the same bytes; the payee's due follows its word."""
     world, lengths = two_jobs()

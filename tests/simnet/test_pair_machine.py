@@ -36,7 +36,6 @@ def chooser(seed: int) -> Choose:
 class Pair(RuleBasedStateMachine):
     """A provider (0) and a requester (1)."""
 
-    deposit_ucr_min = 0
     held_ucr = 0
 
     def __init__(self) -> None:
@@ -67,7 +66,7 @@ class Pair(RuleBasedStateMachine):
             self.asks,
             tokens,
             advance_max_ucr=self.watch.advance_ucr,
-            deposit_ucr=max(deposit, self.deposit_ucr_min),
+            deposit_ucr=deposit,
             timeout_ns=20 * NS_PER_S,
             bid_window_ns=100 * NS_PER_MS,
             filters=only(self.provider),  # whatever its reputation

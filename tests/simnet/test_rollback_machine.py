@@ -7,7 +7,6 @@ What a log has forgotten no rule can keep, so these are weaker here than in test
   then can't tell what it sent: so often the payer may lose A, and the payee W, on a channel.
 - A payee that forgot a channel, or its close, has nothing to settle yet; its claim is at most what
   was signed. All other channels settle alike at both ends.
-- The payer is not put back to before a top-up (router/README.md, "Not yet"): it makes none.
 
 What stays: nobody honest is blamed, I1, I6, liveness. Source: router/README.md, "Money".
 """
@@ -94,8 +93,6 @@ class Rollbacks(Pair):
         self.watch = self.seen = Seen(self.world)  # type: ignore[assignment]
         self.watch.advance_ucr = advance
         self.victim = self.world.peers[seed % 2]
-        if self.victim is self.requester:
-            self.deposit_ucr_min = 1_000_000  # it never tops up
 
     @rule(how=st.sampled_from(Loss), seed=SEEDS, commits=st.integers(0, 12))
     def put_back(self, how: Loss, seed: int, commits: int) -> None:

@@ -114,7 +114,9 @@ class Watch:
         assert total <= channel.deposit_ucr, "I1: signed <= deposit"
         if self._is_whole(channel.payer, channel.payee):
             assert total - channel.due_ucr <= self.advance_ucr, "I4: signed - received due <= A"
-            assert sum(claim.due_ucr for claim in voucher.lanes) <= channel.due_ucr
+            # One that is sent again states what was received, also of what is disputed since.
+            received_ucr = channel.due_ucr + channel.disputed_ucr
+            assert sum(claim.due_ucr for claim in voucher.lanes) <= received_ucr
         self._signed[voucher.cid] = max(total, self._signed.get(voucher.cid, 0))
 
     def _frame(self, source: Peer, target: Peer, data: bytes) -> bytes | None:
@@ -239,6 +241,7 @@ def check_replay(peer: Peer) -> None:
             "closed",
             "settled_ucr",
             "agreed_signature",
+            "raised_by",
         ):
             assert getattr(replayed, name) == getattr(channel, name), name
         assert replayed.lanes.keys() == channel.lanes.keys()
