@@ -122,6 +122,7 @@ class World:
             SimpleNamespace(  # type: ignore[arg-type]
                 read=lambda prompt: [ord(each) - 48 for each in prompt.messages[0].content],
                 stop_strings=lambda prompt: (),
+                begun_tokens=lambda prompt: 0,
             ),
             Speedometer(PLACES),
             self.events.append,
