@@ -184,7 +184,11 @@ CODES: Final[dict[str, str]] = {
     "config.key_bad": "the key file is not an ed25519 seed in hex; put a copy back or init anew",
     "config.too_large": "the scenario needs more memory than there is; take fewer nodes",
     "config.tier": "the scenario has what this tier of the simulator can't run",
-    "config.missing_library": "a library of an optional part is missing; install peerd[sim]",
+    "config.missing_library": "a library of an optional part is missing; install what is named",
+    # a sweep of the simulator on other processes or machines
+    "sweep.unreachable": "no cluster answers there; check --cluster, and that it runs",
+    "sweep.other_code": "a worker would not give the same bytes; install the same there as here",
+    "sweep.worker_lost": "a worker died or was lost; check its memory, the same command goes on",
     # network and control socket
     "network.listen": "the listen address can't be used; is the port busy? change --listen",
     "network.bad_address": "no usable address; write /ip4/HOST/tcp/PORT, with /p2p/ID to dial",

@@ -1,17 +1,22 @@
 """`simnet sweep` (floor F5): many runs, and what differs between them."""
 
 import json
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
+from protocol.errors import NetworkError
 from simnet import plots_sweep, sweep, sweep_plan
 from simnet.cli_status import plainly
 from simnet.drawing import to_png, to_svg
 from simnet.page import card, page, table
 from simnet.report import standalone, write_page
+from simnet.workers.work import Place, Work
 
 PAGE_FILE = "sweep.html"
 
@@ -23,6 +28,7 @@ PAGE_FILE = "sweep.html"
 @click.option("--out", metavar="DIR", help="Where  [default: simnet-runs/sweep-NAME]")
 @click.option("--jobs", type=click.IntRange(1, 1_024), help="Processes  [default: all cores]")
 @click.option("--engine", type=click.Choice([*sweep.ENGINES]), default="pool", show_default=True)
+@click.option("--cluster", metavar="ADDRESS", help="Ray's or Dask's  [default: one begun here]")
 @click.option("--tables", is_flag=True, help="Keep each run's Parquet tables.")
 @click.option("--check", type=click.Choice(["every", "end", "off"]), default="end")
 @click.option("--plots", type=click.Choice(["png", "svg"]), help="Each plot as a file too.")
@@ -36,6 +42,7 @@ def sweep_command(
     out: str | None,
     jobs: int | None,
     engine: str,
+    cluster: str | None,
     tables: bool,
     check: str,
     plots: str | None,
@@ -47,7 +54,7 @@ def sweep_command(
     folder = Path(out or f"simnet-runs/sweep-{Path(scenario).stem}")
     total, done = len(plan.points) * len(plan.seeds), 0
 
-    def told(item: sweep.Work, summary: dict[str, Any]) -> None:
+    def told(item: Work, summary: dict[str, Any]) -> None:
         nonlocal done
         done += 1
         if not quiet:
@@ -55,11 +62,19 @@ def sweep_command(
             say = f"{name}, seed {item.seed}: {summary['done']}/{summary['requests']} done"
             click.echo(f"[{done} new of {total}] {say}", err=True)
 
+    def hear(line: str) -> None:
+        if not quiet:
+            click.echo(f"simnet: {line}", err=True)
+
+    place = Place(jobs or 0, cluster or "", hear)
     try:
-        rows = sweep.run(
-            plan, folder, jobs=jobs or 0, engine=engine, tables=tables, check=check, told=told
-        )
-    except KeyboardInterrupt:
+        with _stoppable():
+            rows = sweep.run(
+                plan, folder, engine=engine, place=place, tables=tables, check=check, told=told
+            )
+    except (KeyboardInterrupt, NetworkError) as error:
+        if isinstance(error, NetworkError):
+            click.echo(f"simnet: {error.code}: {error.detail}", err=True)
         click.echo(f"simnet: stopped after {done} runs; the same command goes on", err=True)
         sys.exit(1)
     names = [point.name for point in plan.points]
@@ -81,6 +96,20 @@ def sweep_command(
             click.echo(f"CHECKS FAILED in {path}")
     if failed:
         sys.exit(1)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM does what Ctrl-C does."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _rows(names: list[str], found: list[dict[str, plots_sweep.Interval]]) -> list[list[str]]:

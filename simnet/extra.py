@@ -6,7 +6,7 @@ from typing import Any
 from protocol.errors import ConfigError
 
 
-def need(name: str) -> Any:
+def need(name: str, extra: str = "sim") -> Any:
     """The module, or ConfigError with the command that installs it."""
     try:
         return importlib.import_module(name)
@@ -14,5 +14,5 @@ def need(name: str) -> Any:
         package = name.partition(".")[0]
         raise ConfigError(
             "config.missing_library",
-            f"{package} is not installed; install it with: pip install 'peerd[sim]'",
+            f"{package} is not installed; install it with: pip install 'peerd[{extra}]'",
         ) from error

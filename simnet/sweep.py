@@ -1,4 +1,4 @@
-"""Runs a plan on a pool of processes, and goes on where an earlier one was stopped.
+"""Runs a plan on workers here or elsewhere, and goes on where an earlier one was stopped.
 
 A run that is there, of the same scenario, seed and commit, is not run again. What a worker gives
 back is the summary; who started it writes it, so a directory with a summary is a whole run.
@@ -6,79 +6,42 @@ back is the summary; who started it writes it, so a directory with a summary is 
 
 import csv
 import json
-import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
-from multiprocessing import get_context
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from protocol.errors import ConfigError
 from simnet import run_directory, scenario_file
-from simnet.recorder import Recorder
-from simnet.runner import Run
-from simnet.sweep_plan import Plan, Point
+from simnet.sweep_plan import Plan
+from simnet.workers.on_dask import on_dask
+from simnet.workers.on_ray import on_ray
+from simnet.workers.processes import pool
+from simnet.workers.work import Engine, Place, Work
 
 SWEEP_FILE: Final = "sweep.json"
 RESULTS_FILE: Final = "results.csv"
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """One run, as it is handed to a worker."""
-
-    point: int
-    seed: int
-    scenario: bytes  # TOML, resolved
-    beside: str
-    directory: str
-    tables: bool
-    check: str
-
-
 Done = Callable[[Work, dict[str, Any]], None]
-Engine = Callable[[Sequence[Work], int], Iterator[tuple[Work, dict[str, Any]]]]
+Rows = dict[tuple[int, int], dict[str, Any]]  # by point and seed
 
-
-def work(item: Work) -> dict[str, Any]:
-    """Do one run; its summary. Runs in a process of its own."""
-    scenario = scenario_file.parse(item.scenario)
-    recorder = Recorder(Path(item.directory) if item.tables else None)
-    check: Any = item.check
-    summary = Run(scenario, item.seed, Path(item.beside), recorder, check=check).go()
-    recorder.close()
-    return summary
-
-
-def pool(items: Sequence[Work], jobs: int) -> Iterator[tuple[Work, dict[str, Any]]]:
-    """All of it on processes of this machine, in the order in which they end."""
-    executor = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
-    try:
-        waiting: dict[Future[dict[str, Any]], Work] = {}
-        queue = list(reversed(items))
-        while queue or waiting:
-            while queue and len(waiting) < jobs:
-                item = queue.pop()
-                waiting[executor.submit(work, item)] = item
-            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                yield waiting.pop(future), future.result()
-    finally:
-        executor.shutdown(wait=False, cancel_futures=True)
-
-
-ENGINES: Final[Mapping[str, Engine]] = {"pool": pool}
+ENGINES: Final[Mapping[str, Engine]] = {"pool": pool, "ray": on_ray, "dask": on_dask}
 
 
 def run(
-    plan: Plan, out: Path, *, jobs: int, engine: str, tables: bool, check: str, told: Done
+    plan: Plan, out: Path, *, engine: str, place: Place, tables: bool, check: str, told: Done
 ) -> list[dict[str, Any]]:
-    """Run what is missing of a plan; every run's row, by point and seed. ConfigError."""
+    """Run what is missing of a plan; every run's row, by point and seed.
+
+    ConfigError: what is wrong with the plan or the place; NetworkError: workers were lost.
+    """
     items = _items(plan, out, tables, check)
     commit = run_directory.commit()
-    rows: dict[tuple[int, int], dict[str, Any]] = {}
+    rows: Rows = {}
     missing = []
     for item in items:
         summary = _kept(item, commit)
@@ -86,16 +49,18 @@ def run(
             missing.append(item)
         else:
             rows[item.point, item.seed] = summary
-    for item in missing:
-        _begin(item, plan.points[item.point], commit)
-    for item, summary in ENGINES[engine](missing, jobs or os.cpu_count() or 1):
-        summary["run_dir"] = item.directory
-        run_directory.end(Path(item.directory), summary)
-        rows[item.point, item.seed] = summary
-        told(item, summary)
-    ordered = [rows[item.point, item.seed] for item in items]
-    _write(plan, out, items, ordered)
-    return ordered
+    place = replace(place, starts=lambda item: _begin(plan, item))
+    try:
+        with closing(ENGINES[engine](missing, place)) as ended:
+            for item, summary in ended if missing else ():
+                summary["run_dir"] = item.directory
+                run_directory.end(Path(item.directory), summary)
+                rows[item.point, item.seed] = summary
+                told(item, summary)
+    finally:
+        if rows:
+            _write(plan, out, items, rows)
+    return [rows[item.point, item.seed] for item in items]
 
 
 def _items(plan: Plan, out: Path, tables: bool, check: str) -> list[Work]:
@@ -124,25 +89,29 @@ def _kept(item: Work, commit: str) -> dict[str, Any] | None:
     return summary if same and summary["complete"] else None
 
 
-def _begin(item: Work, point: Point, commit: str) -> None:
-    folder = Path(item.directory)
+def _begin(plan: Plan, item: Work) -> None:
+    """The directory of a run that is about to start."""
+    folder, source = Path(item.directory), plan.beside / f"{plan.name}.toml"
     try:
         if (folder / run_directory.RUN_FILE).exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        run_directory.begin(folder, point.scenario, item.seed, Path(item.beside))
+        run_directory.begin(folder, plan.points[item.point].scenario, item.seed, source)
     except OSError as error:
         raise ConfigError("config.unreadable", f"{folder}: {error}") from error
 
 
-def _write(plan: Plan, out: Path, items: list[Work], rows: list[dict[str, Any]]) -> None:
-    """`sweep.json`: points and summaries; `results.csv`: a row a run."""
+def _write(plan: Plan, out: Path, items: list[Work], found: Rows) -> None:
+    """`sweep.json`: points and summaries; `results.csv`: a row a run. Of the runs that ended."""
+    ended = [item for item in items if (item.point, item.seed) in found]
+    rows = [found[item.point, item.seed] for item in ended]
     told = {
         "scenario": plan.name,
+        "complete": len(ended) == len(items),
         "seeds": plan.seeds,
         "points": [{"name": point.name, "set": point.changes} for point in plan.points],
         "runs": [
-            {"point": item.point, "summary": row} for item, row in zip(items, rows, strict=True)
+            {"point": item.point, "summary": row} for item, row in zip(ended, rows, strict=True)
         ],
     }
     (out / SWEEP_FILE).write_text(json.dumps(told, indent=1) + "\n", "utf-8")
@@ -152,7 +121,7 @@ def _write(plan: Plan, out: Path, items: list[Work], rows: list[dict[str, Any]])
     with (out / RESULTS_FILE).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["point", *keys, *measures])
-        for item, row in zip(items, flat, strict=True):
+        for item, row in zip(ended, flat, strict=True):
             point = plan.points[item.point]
             cells = [point.changes.get(key, "") for key in keys]
             writer.writerow([point.name, *cells, *(row.get(name, "") for name in measures)])

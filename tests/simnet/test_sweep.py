@@ -78,6 +78,7 @@ def test_a_sweep_is_its_runs_and_goes_on_where_it_stopped(tiny: Path, tmp_path: 
     # As after a stop: one run has no end, another was of another seed.
     (Path(rows[1]["run_dir"]) / "summary.json").unlink()
     origin = Path(rows[2]["run_dir"]) / "run.json"
+    assert json.loads(origin.read_text())["source"] == str(tiny)
     origin.write_text(origin.read_text().replace('"seed": 1', '"seed": 9'))
     first = (out / "sweep.html").read_bytes()
     assert json.loads(simnet(*sweep)[1])["new"] == 2
