@@ -1,5 +1,6 @@
 """What a run leaves behind: its resolved scenario, where it came from, tables, summary."""
 
+import hashlib
 import json
 import platform
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from protocol.errors import ConfigError
-from simnet.scenario import Scenario
+from simnet.scenario import Scenario, files_of
 from simnet.scenario_file import write
 
 SCENARIO_FILE: Final = "scenario.toml"
@@ -66,12 +67,24 @@ def versions() -> dict[str, str]:
     return found
 
 
+def digests(scenario: Scenario, beside: Path) -> dict[str, str]:
+    """SHA-256 of the files that a scenario names; empty for one that can't be read."""
+    found = {}
+    for name in files_of(scenario):
+        try:
+            found[name] = hashlib.sha256((beside / name).read_bytes()).hexdigest()
+        except OSError:
+            found[name] = ""
+    return found
+
+
 def begin(path: Path, scenario: Scenario, seed: int, source: Path, tier: str = "des") -> None:
     """Write what is known before the run."""
     (path / SCENARIO_FILE).write_text(write(scenario, comments=False), "utf-8")
     told = {
         "scenario": scenario.name,
         "source": str(source),
+        "files": digests(scenario, source.parent),
         "seed": seed,
         "tier": tier,
         "commit": commit(),

@@ -81,3 +81,11 @@ class Scenario(Table, frozen=True, kw_only=True):
     )
     faults: Annotated[tuple[AnyFault, ...], Meta(max_length=64)] = ()
     adversaries: Annotated[tuple[AnyAdversary, ...], Meta(max_length=64)] = ()
+
+
+def files_of(scenario: Scenario) -> list[str]:
+    """The files that a scenario names, as it names them."""
+    names = [scenario.topology.path] if scenario.topology.kind in ("edges", "gml") else []
+    names += [scenario.latency.matrix] if scenario.latency.matrix else []
+    names += [group.trace for group in scenario.requesters if group.arrivals == "trace"]
+    return list(dict.fromkeys(names))

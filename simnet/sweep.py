@@ -44,7 +44,7 @@ def run(
     rows: Rows = {}
     missing = []
     for item in items:
-        summary = _kept(item, commit)
+        summary = _kept(plan, item, commit)
         if summary is None:
             missing.append(item)
         else:
@@ -75,7 +75,7 @@ def _items(plan: Plan, out: Path, tables: bool, check: str) -> list[Work]:
     return items
 
 
-def _kept(item: Work, commit: str) -> dict[str, Any] | None:
+def _kept(plan: Plan, item: Work, commit: str) -> dict[str, Any] | None:
     """The summary of a run that need not be run again."""
     folder = Path(item.directory)
     try:
@@ -83,7 +83,9 @@ def _kept(item: Work, commit: str) -> dict[str, Any] | None:
         same = (folder / run_directory.SCENARIO_FILE).read_bytes() == item.scenario
     except (ConfigError, OSError):
         return None
-    same = same and (origin["seed"], origin["commit"]) == (item.seed, commit)
+    files = run_directory.digests(plan.points[item.point].scenario, plan.beside)
+    told = (origin["seed"], origin["commit"], origin.get("files", {}))
+    same = same and told == (item.seed, commit, files)
     if item.tables and not (folder / "jobs.parquet").exists():
         return None
     return summary if same and summary["complete"] else None

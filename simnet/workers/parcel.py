@@ -19,7 +19,7 @@ from protocol.errors import CODES, ConfigError, NetworkError
 from simnet import run_directory, scenario_file
 from simnet.recorder import Recorder
 from simnet.runner import Run
-from simnet.scenario import Scenario
+from simnet.scenario import Scenario, files_of
 from simnet.tables import TABLES
 from simnet.workers.work import Work
 
@@ -69,7 +69,7 @@ def install() -> dict[str, str]:
 def pack(item: Work, folder: str = "") -> bytes:
     """The parcel of a run. ConfigError when a file can't be read, or is too large."""
     files: dict[str, bytes] = {}
-    for name in _reads(scenario_file.parse(item.scenario)):
+    for name in files_of(scenario_file.parse(item.scenario)):
         path = Path(item.beside) / name
         try:
             files[name] = path.read_bytes()
@@ -150,14 +150,6 @@ def _differs(name: str, theirs: str | None, ours: str) -> str:
     if name == "code":
         return "other code of peerd"
     return f"{name} {theirs or 'not at all'}, here {ours or 'not at all'}"
-
-
-def _reads(scenario: Scenario) -> list[str]:
-    """The files that a scenario names, as it names them."""
-    names = [scenario.topology.path] if scenario.topology.kind in ("edges", "gml") else []
-    names += [scenario.latency.matrix] if scenario.latency.matrix else []
-    names += [group.trace for group in scenario.requesters if group.arrivals == "trace"]
-    return list(dict.fromkeys(names))
 
 
 def _reading(scenario: Scenario, names: dict[str, str]) -> Scenario:

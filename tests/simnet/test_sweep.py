@@ -27,6 +27,15 @@ count = 2
 [[requesters]]
 count = 3
 """
+RING = """
+nodes = 4
+duration_s = 2
+topology = { kind = "edges", path = "ring.csv" }
+[[providers]]
+count = 1
+[[requesters]]
+count = 1
+"""
 PLAN = """
 scenario = "tiny.toml"
 seeds = "4,6"
@@ -88,6 +97,17 @@ def test_a_sweep_is_its_runs_and_goes_on_where_it_stopped(tiny: Path, tmp_path: 
     assert json.loads(simnet(*sweep)[1])["new"] == 0
     assert (out / "sweep.html").read_bytes() == first
     assert b"<svg" in first
+
+
+def test_a_file_that_changed_is_run_again(tmp_path: Path) -> None:
+    """What a scenario reads is part of it."""
+    (tmp_path / "ring.csv").write_text("0 1\n1 2\n2 3\n")
+    (tmp_path / "ring.toml").write_text(RING)
+    sweep = ("sweep", str(tmp_path / "ring.toml"), "--seeds", "1", "--jobs", "1", "--json")
+    place = ("--out", str(tmp_path / "sweep"))
+    assert [json.loads(simnet(*sweep, *place)[1])["new"] for _ in range(2)] == [1, 0]
+    (tmp_path / "ring.csv").write_text("0 1\n1 2\n2 3\n3 0\n")
+    assert json.loads(simnet(*sweep, *place)[1])["new"] == 1
 
 
 def test_a_plan_has_points_of_its_own(tiny: Path, tmp_path: Path) -> None:
