@@ -25,7 +25,7 @@ from simnet.workers.work import Work
 
 # What a scenario reads, together: an edge list of 100,000 nodes with 32 links each is 40 MB.
 FILES_BYTES_MAX: Final = 64 << 20
-# A run's tables: those of `tenthousand` are some 20 MB.
+# A run's tables: those of `tenthousand` are 4 MB.
 RESULT_BYTES_MAX: Final = 2 << 30
 CODE: Final = ("protocol", "router", "engine", "simnet")
 
