@@ -49,6 +49,7 @@ class DaemonSettings:
     output_price_ucr: int = 0
     anchor: AnchorSettings = field(default_factory=AnchorSettings)
     standing_offers: bool = True
+    bids_wanted: int = 0
     preferred: tuple[bytes, ...] = ()
     requester: RequesterSettings = field(default_factory=RequesterSettings)
     cheques: ChequeTerms = field(default_factory=ChequeTerms)
@@ -84,6 +85,7 @@ class Daemon:
             anchor=settings.anchor,
             log=self._fold,
             standing_offers=settings.standing_offers,
+            bids_wanted=settings.bids_wanted,
             requester=settings.requester,
             cheques=settings.cheques,
         )

@@ -95,6 +95,23 @@ OFFERS_PER_SENDER_MAX: Final = 16
 # Direct awards before the auction, and streams kept warm to the best sellers of a model.
 OFFERS_TRIED_MAX: Final = 2
 SESSIONS_WARM_MAX: Final = 3
+# Self-selection. A requester tells the bid of this rank; with three bids an auction may close
+# early, and the best may be taken or gone.
+CLEARING_RANK: Final = 8
+# Beyond those of that rank, about so many sellers bid by lot, so that news gets through.
+BIDS_WANTED: Final = 8
+# A sender is heard of a model this often; what it told counts for so long, some auctions' time.
+CLEARING_INTERVAL_NS: Final = 10 * NS_PER_S
+CLEARING_LIFETIME_NS: Final = 180 * NS_PER_S
+# While so many others told nearly the same, a requester has nothing to tell.
+CLEARINGS_ENOUGH: Final = 16
+# What is remembered: models, and senders of each, ~1 KB a sender. Those that paid this node have
+# a place of their own, which strangers can't take.
+CLEARING_MODELS_KEPT: Final = 64
+CLEARING_KNOWN_KEPT: Final = 32
+CLEARING_STRANGERS_KEPT: Final = 32
+# Requests that were not bid on and may be asked for again, ~1.5 KB each.
+BIDS_WITHHELD_KEPT: Final = 256
 REQUESTS_OPEN_MAX: Final = 256
 AWARDS_PER_REQUEST_MAX: Final = 4  # the first and three retries
 # Providers that may go on with an answer after one another, each at the price of reading it again.

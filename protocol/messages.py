@@ -142,6 +142,32 @@ class PeerList:
     ]
 
 
+@message(7)
+@dataclass(frozen=True, slots=True)
+class Clearing:
+    """What an auction of the sender came to: the bid that was about the CLEARING_RANK-th best,
+    and about how many sell the model.
+
+    Prices, `ttft_ns` and `tokens_per_s_milli` are that bid's, on a request of `input_tokens_max`.
+    """
+
+    model: ModelName
+    input_tokens_max: Annotated[int, Meta(ge=1, le=limits.INPUT_TOKENS_MAX)]
+    input_price_ucr: Price
+    output_price_ucr: Price
+    ttft_ns: U63
+    tokens_per_s_milli: Annotated[int, Meta(ge=1, le=limits.U63_MAX)]
+    sellers: Annotated[int, Meta(ge=1, le=limits.U32_MAX)]
+
+
+@message(8)
+@dataclass(frozen=True, slots=True)
+class MoreBids:
+    """The sender's request got too few bids: who withheld one, send it."""
+
+    request_id: Bytes32
+
+
 # --- session: payer to payee ---------------------------------------------------------------
 
 

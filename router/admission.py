@@ -11,7 +11,7 @@ from protocol import limits
 from protocol.crypto import Verify, verify
 from protocol.envelope import Signed, open_envelope
 from protocol.errors import RemoteError
-from protocol.messages import Request, SealedBid, StandingOffer
+from protocol.messages import Clearing, MoreBids, Request, SealedBid, StandingOffer
 from protocol.units import NS_PER_S
 
 # Opens a message at a time; the simulator's remembers what all of its nodes open.
@@ -88,7 +88,7 @@ class SeenMessages:
 
 def open_gossip(data: bytes, network: str, now_ns: int, check: Verify) -> Signed:
     """The verified gossip message in `data`. RemoteError: codes of `open_envelope`."""
-    allowed = (Request, SealedBid, StandingOffer)
+    allowed = (Request, SealedBid, StandingOffer, Clearing, MoreBids)
     return open_envelope(data, network, now_ns, allowed=allowed, verify=check)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from protocol import crypto, limits
 from protocol.envelope import Signed
 from protocol.errors import RemoteError
-from protocol.messages import Bid, Request
+from protocol.messages import Bid, Clearing, Request
 from protocol.units import cost_ucr
 
 SCORE_UNIT = 1_000_000
@@ -37,7 +37,7 @@ class ScoredBid:
         return self.suspended, self.score, *costs, self.tie
 
 
-def expected_latency_ns(bid: Bid, output_tokens: int) -> int:
+def expected_latency_ns(bid: Bid | Clearing, output_tokens: int) -> int:
     """Promised time to the last of `output_tokens`, in ns."""
     return bid.ttft_ns + output_tokens * NS_MILLI_TOKENS // bid.tokens_per_s_milli
 
@@ -55,6 +55,14 @@ def score_bid(request: Signed, signed: Signed) -> ScoredBid:
 
 def score(request: Signed, signed: Signed, bid: Bid) -> ScoredBid:
     """Score `bid`, which is what `signed` says or follows from it, against its request."""
+    cost, latency, points = measure(request, bid)
+    tie = crypto.digest(request.digest, signed.sender)
+    return ScoredBid(signed, bid, cost, latency, points, tie)
+
+
+def measure(request: Signed, bid: Bid | Clearing) -> tuple[int, int, int]:
+    """What `bid` would cost (ucr) and take (ns) at worst on a request, and its points: fewer
+    are better."""
     ask: Request = request.message
     cost = cost_ucr(
         ask.input_tokens_max, ask.output_tokens_max, bid.input_price_ucr, bid.output_price_ucr
@@ -63,8 +71,17 @@ def score(request: Signed, signed: Signed, bid: Bid) -> ScoredBid:
     budget_ns = max(1, ask.deadline_ns - request.sent_at_ns)
     price_part = ask.strategy.price_weight * cost * SCORE_UNIT // max(1, ask.price_max_ucr)
     latency_part = ask.strategy.latency_weight * latency * SCORE_UNIT // budget_ns
-    tie = crypto.digest(request.digest, signed.sender)
-    return ScoredBid(signed, bid, cost, latency, price_part + latency_part, tie)
+    return cost, latency, price_part + latency_part
+
+
+def told_points(request: Signed, told: Clearing) -> int:
+    """The points that a told bid would have on a request; reading takes it in proportion."""
+    ask: Request = request.message
+    late_ns = told.ttft_ns * ask.input_tokens_max // told.input_tokens_max - told.ttft_ns
+    budget_ns = max(1, ask.deadline_ns - request.sent_at_ns)
+    return (
+        measure(request, told)[2] + ask.strategy.latency_weight * late_ns * SCORE_UNIT // budget_ns
+    )
 
 
 def check_bid(request: Signed, scored: ScoredBid, now_ns: int) -> None:

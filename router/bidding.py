@@ -7,12 +7,13 @@ from collections.abc import Callable
 from typing import Final
 
 from protocol import crypto, limits
-from protocol.envelope import open_envelope
+from protocol.envelope import open_envelope, sign_envelope
 from protocol.errors import RemoteError
 from protocol.job import JobState
-from protocol.messages import Bid, SealedBid
+from protocol.messages import Bid, MoreBids, SealedBid
 from protocol.units import NS_PER_MS
 from router import events
+from router.actions import Publish
 from router.auction import ScoredBid
 from router.context import Context
 from router.job import Job
@@ -26,12 +27,46 @@ EARLY_CLOSE_GAP_NS: Final = 30 * NS_PER_MS
 class Bidding:
     """The open windows of this node's requests; `close` is called when one should end."""
 
+    TIMERS: Final = ("early", "more")
+
     def __init__(
         self, context: Context, selection: Selection, close: Callable[[Job], None]
     ) -> None:
         self._context = context
         self._selection = selection
         self._close = close
+
+    def begin(self, job: Job) -> None:
+        """Publish a request; its window is open."""
+        context, window_ns = self._context, job.ask.bid_window_ns
+        context.act(Publish(job.request.data))
+        context.note("request.published", request_id=job.id, model=job.ask.model)
+        context.timers.set(TimerKey("window", job.id), context.now_ns + window_ns)
+        context.timers.set(TimerKey("more", job.id), context.now_ns + window_ns // 2)
+
+    def ended(self, job: Job) -> None:
+        """The window is closed."""
+        for kind in ("window", "early", "more"):
+            self._context.timers.cancel(TimerKey(kind, job.id))
+
+    def handle_timer(self, kind: str, job: Job) -> None:
+        """A timer of one of the kinds in TIMERS."""
+        if kind == "early":
+            self._early_close(job)
+        elif job.state is JobState.BIDDING:
+            self._ask_again(job)
+
+    def _ask_again(self, job: Job) -> None:
+        """Half of the window is over: where sellers withhold bids, or may, and those that came
+        are too few, have them all."""
+        context = self._context
+        if len(job.bids) >= max(1, job.ask.early_close_bids) or job.ask.filters.providers_only:
+            return  # who is named withholds nothing
+        if job.bidders and context.clearings.bar(job.request, context.now_ns) is None:
+            return
+        again = sign_envelope(context.signer, context.network, MoreBids(job.id), context.now_ns)
+        context.act(Publish(again.data))
+        context.note("request.asked_again", request_id=job.id, bids=len(job.bids))
 
     def take(self, job: Job, peer: bytes, sealed: SealedBid) -> None:
         """A sealed bid from `peer`. RemoteError with the `bid.` codes and the envelope's."""
@@ -73,7 +108,7 @@ class Bidding:
         if all_bid or (enough and waited and len(job.bids) >= enough):
             self._close(job)
 
-    def early_close(self, job: Job) -> None:
+    def _early_close(self, job: Job) -> None:
         """No better bid for a while: close, if there are bids enough to choose from; else the
         one that makes them enough does."""
         if job.state is JobState.BIDDING and len(job.bids) >= job.ask.early_close_bids:

@@ -57,11 +57,12 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class RequesterSettings:
-    """What holds for all requests of a node: ucr that a UTC day may cost (0: no cap), and how
-    many requests can be explained afterwards."""
+    """What holds for all requests of a node: ucr that a UTC day may cost (0: no cap), how many
+    requests can be explained afterwards, and whether others are told what auctions came to."""
 
     day_max_ucr: int = 0
     explanations: int = limits.EXPLANATIONS_KEPT
+    tell_clearing: bool = False
 
 
 def weights(name: str, price_weight: int, reputation_weight: int) -> tuple[Strategy, int]:

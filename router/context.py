@@ -8,11 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 from protocol import wire
+from protocol.channel import Role
 from protocol.crypto import Signer, Verify, verify
 from protocol.errors import CODES
 from protocol.framing import frame
 from protocol.records import encode_record
 from router.actions import Action, Append, Deliver, Note, Penalize, Send, SessionKey
+from router.clearings import Clearings
 from router.fold import Fold
 from router.ledger import Ledger
 from router.timers import Timers
@@ -37,6 +39,7 @@ class Context:
         self.entropy = entropy
         self.verify = check
         self.timers = Timers()
+        self.clearings = Clearings(self._was_paid_by)
         self.addresses: tuple[str, ...] = ()
         self.now_ns = 0
         self._actions: list[Action] = []
@@ -45,6 +48,12 @@ class Context:
     def public_key(self) -> bytes:
         """This node's identity, 32 bytes."""
         return self.signer.public_key
+
+    def _was_paid_by(self, peer: bytes) -> bool:
+        """Whether a peer has paid something on a channel that is open; this node is as good."""
+        if peer == self.public_key:
+            return True
+        return any(one.total_ucr for one in self.ledger.with_peer(peer, Role.PAYEE))
 
     def take_actions(self) -> list[Action]:
         """What was collected since the last call, in order."""

@@ -47,6 +47,7 @@ class Node:
         opening: Opening | None = None,
         log: Fold | None = None,
         standing_offers: bool = False,
+        bids_wanted: int = 0,
         requester: RequesterSettings | None = None,
         cheques: ChequeTerms | None = None,
     ) -> None:
@@ -67,8 +68,9 @@ class Node:
         )
         backed_by = self.anchoring.anchor
         self.requester = Requester(self.context, backed_by, requester)
+        terms, offers = cheques or ChequeTerms(), self.requester.offers
         self.provider = Provider(
-            self.context, backed_by, cheques or ChequeTerms(), standing_offers=standing_offers
+            self.context, backed_by, terms, offers, bids_wanted, standing_offers=standing_offers
         )
         self._readers: dict[SessionKey, FrameReader] = {}
         self.closing = Closing(self.context, self.requester.payer, self.requester.awarding.connect)
@@ -192,7 +194,7 @@ class Node:
             case act.BidReceived():
                 self._bid(item.peer, item.data)
             case act.BidUndelivered():
-                self.provider.bid_undelivered(wire.decode(item.data))
+                self.provider.placing.undelivered(wire.decode(item.data))
             case act.SessionOpened():
                 self._session_opened(item.session)
             case act.SessionClosed():
@@ -242,9 +244,9 @@ class Node:
     def _gossip(self, signed: Signed) -> None:
         if signed.sender == self.context.public_key:
             return
-        if isinstance(signed.message, messages.Request):
-            self.provider.take_request(signed)
-        else:
+        if isinstance(signed.message, messages.Clearing):
+            self.context.clearings.take(signed)
+        elif not self.provider.placing.take_gossip(signed):
             self.requester.take_gossip(signed)
 
     def _bid(self, peer: bytes, data: bytes) -> None:

@@ -83,6 +83,13 @@ class OfferBook:
         signed = self._models.get(model, {}).get(provider)
         return signed.message.context_tokens if signed is not None else 0
 
+    def sellers(self, model: str, now_ns: int) -> int:
+        """How many others offer a model. The oldest offers come first: what ended goes."""
+        offers = self._models.get(model, {})
+        while offers and next(iter(offers.values())).message.expires_at_ns <= now_ns:
+            self.drop(next(iter(offers)), model)
+        return len(offers)
+
     def expire(self, now_ns: int) -> None:
         """Forget what has ended."""
         for model, sellers in list(self._models.items()):

@@ -4,12 +4,10 @@ Sans-IO. The engine is a source of inputs and a taker of StartJob and CancelJob.
 Rule: router/README.md, "Life of a job".
 """
 
-from collections import OrderedDict
 from typing import Final
 
 from protocol import crypto, limits, signing, transcript
 from protocol.channel import ChannelEvent
-from protocol.envelope import Signed, sign_envelope
 from protocol.errors import RemoteError
 from protocol.lane import LaneState
 from protocol.messages import (
@@ -17,17 +15,13 @@ from protocol.messages import (
     ReceiptAck,
     Refuse,
     Request,
-    SealedBid,
 )
 from protocol.records import (
     LaneOpened,
     ReceiptCountersigned,
 )
-from protocol.wire import encode
 from router.actions import (
     ModelOffer,
-    Publish,
-    SendBid,
     SessionKey,
     StartJob,
 )
@@ -35,10 +29,13 @@ from router.anchor import Anchor
 from router.auction import patience_ns
 from router.cheques import Cheques, ChequeTerms
 from router.context import Context
+from router.offers import OfferBook
 from router.payee import Payee
+from router.placing import Placing
 from router.provider_job import PlacedBid
-from router.quoting import check_kind, check_patience, quote, window_ucr
+from router.quoting import check_kind, check_patience, window_ucr
 from router.rooms import Rooms
+from router.self_selection import SelfSelection
 from router.serving import Serving
 from router.settling import PayeeReestablish
 from router.standing import Standing
@@ -51,63 +48,32 @@ class Provider:
     TIMERS: Final = ("unpaid", "overdue", "away", "unacknowledged", "offers", Cheques.TIMER)
 
     def __init__(
-        self, context: Context, anchor: Anchor, cheques: ChequeTerms, *, standing_offers: bool
+        self,
+        context: Context,
+        anchor: Anchor,
+        cheques: ChequeTerms,
+        others: OfferBook,
+        bids_wanted: int,
+        *,
+        standing_offers: bool,
     ) -> None:
         self._context = context
         self.standing_offers = standing_offers
         self.payee = Payee(context, anchor)
         self.offers: dict[str, ModelOffer] = {}
-        self._bids: OrderedDict[bytes, PlacedBid] = OrderedDict()
         self.serving = Serving(context, self.payee)
         self.cheques = Cheques(context, cheques, self)
         self.rooms = Rooms(self.serving, self.cheques)
         self.reestablish = PayeeReestablish(context, self.payee, self.serving)
         self.draining = False
         self.standing = Standing(context, self.rooms.free, self.payee.deposit_max_ucr)
+        self.self_selection = SelfSelection(context, others, bids_wanted)
+        self.placing = Placing(context, self, self.self_selection)
 
     def window_ucr(self) -> int:
         """W of a channel for any job here: the price of the dearest chunk; 0: nothing is sold."""
         offers = () if self.draining else self.offers.values()
         return max(map(window_ucr, offers), default=0)
-
-    # --- bidding ---------------------------------------------------------------------------
-
-    def take_request(self, request: Signed) -> None:
-        """Bid on a request, or stay silent (RemoteError, no offence, says why).
-
-        A node that sells nothing has nothing to say; most nodes of a large network are such.
-        """
-        if not self.offers:
-            return
-        context = self._context
-        ask: Request = request.message
-        offer = self.find_offer(ask.model)
-        self.rooms.check(offer, request.sender)
-        self._expire_bids()
-        if len(self._bids) >= limits.BIDS_OUTSTANDING_MAX:
-            raise RemoteError("provider.busy", "bids outstanding", penalize=False)
-        bid = quote(
-            offer,
-            request,
-            context.public_key,
-            deposit_max_ucr=self.payee.deposit_max_ucr(request.sender),
-            payee_salt=context.entropy(16),
-            addresses=context.addresses,
-            now_ns=context.now_ns,
-            carried_ucr=self.payee.carried_ucr(request.sender),
-        )
-        signed = sign_envelope(context.signer, context.network, bid, context.now_ns)
-        sealed = crypto.seal(ask.ephemeral_key, signed.data, context.entropy(32))
-        self._bids[signed.digest] = PlacedBid(request, signed, ask.model, bid)
-        data = encode(SealedBid(request.digest, sealed))
-        context.act(SendBid(request.sender, ask.addresses, request.digest, data))
-        context.note("bid.sent", request_id=request.digest, peer_id=request.sender)
-
-    def bid_undelivered(self, sealed: SealedBid) -> None:
-        """The requester can't be reached from here: gossip carries the sealed bid instead."""
-        context = self._context
-        signed = sign_envelope(context.signer, context.network, sealed, context.now_ns)
-        context.act(Publish(signed.data))
 
     def find_offer(self, model: str) -> ModelOffer:
         """What is sold of a model now. RemoteError, no offence: `engine.unknown_model`,
@@ -118,13 +84,6 @@ class Provider:
         if self.draining:
             raise RemoteError("provider.draining", penalize=False)
         return offer
-
-    def _expire_bids(self) -> None:
-        while self._bids:
-            bid_id, placed = next(iter(self._bids.items()))
-            if placed.signed.message.expires_at_ns > self._context.now_ns:
-                return
-            del self._bids[bid_id]
 
     # --- the award -------------------------------------------------------------------------
 
@@ -142,7 +101,7 @@ class Provider:
 
     def _check_award(self, session: SessionKey, award: Award) -> PlacedBid:
         context = self._context
-        placed = self._bids.get(award.bid_id) or self.standing.collect(
+        placed = self.placing.find(award.bid_id) or self.standing.collect(
             session, award.request_id, award.bid_id
         )
         if placed is None or placed.request.digest != award.request_id:
@@ -208,7 +167,7 @@ class Provider:
             deposit, best = channel.deposit_ucr, channel.total_ucr
         if voucher is not None:
             self.payee.check_voucher(session.peer, voucher, deposit, best)
-        self._bids.pop(award.bid_id, None)  # a standing offer is not used up
+        self.placing.taken(award.bid_id)  # a standing offer is not used up
         job_id = crypto.digest(award.cid, award.lane.to_bytes(8, "big"))
         # The engine starts while the records go to disk: nothing is sent before they are there.
         context.act(

@@ -13,7 +13,7 @@ from protocol.errors import LocalError, RemoteError
 from protocol.job import JobEvent, JobState
 from protocol.messages import SealedBid, StandingOffer
 from router import events
-from router.actions import Ask, Publish
+from router.actions import Ask
 from router.anchor import Anchor
 from router.auction import ScoredBid, rank
 from router.awarding import Awarding
@@ -33,6 +33,7 @@ from router.publishing import Published, published
 from router.racing import KINDS, Racing
 from router.reestablish import PayerReestablish
 from router.selection import Selection
+from router.telling import Telling
 from router.timers import TimerKey
 from router.top_ups import TopUps
 
@@ -68,6 +69,7 @@ class Requester:
         self.judging = Judging(context)
         self._selection = Selection(context, self.judging.breakers, self.offers)
         self.bidding = Bidding(context, self._selection, self.close_window)
+        self.telling = Telling(context, tells=self._settings.tell_clearing)
         self.awarding = Awarding(
             context,
             self.payer,
@@ -166,14 +168,11 @@ class Requester:
 
     def _auction(self, job: Job) -> None:
         """Publish the request and collect bids; also when standing offers came to nothing."""
-        context = self._context
         if job.direct:
             job.direct, job.contest.attempts, job.last_code = False, 0, ""
             job.contest.hedged = False
             job.step(JobEvent.AUCTION)
-        context.act(Publish(job.request.data))
-        context.note("request.published", request_id=job.id, model=job.ask.model)
-        context.timers.set(TimerKey("window", job.id), context.now_ns + job.ask.bid_window_ns)
+        self.bidding.begin(job)
 
     def cancel(self, ask_id: int) -> None:
         """The asker no longer wants the answer; what arrived is paid."""
@@ -208,6 +207,7 @@ class Requester:
     def take_bid(self, peer: bytes, sealed: SealedBid) -> None:
         """A sealed bid from `peer`. RemoteError: as `Bidding.take`, `bid.unknown_request`."""
         job = self.job(sealed.request_id)
+        self.telling.heard(sealed.request_id, peer)
         if job is None:
             raise RemoteError("bid.unknown_request", penalize=False)
         self.bidding.take(job, peer, sealed)
@@ -216,8 +216,8 @@ class Requester:
         """Rank what came and award the best."""
         if job.state is not JobState.BIDDING:
             return
-        for kind in ("window", "early"):
-            self._context.timers.cancel(TimerKey(kind, job.id))
+        self.bidding.ended(job)
+        self.telling.watch(job)
         job.queue = rank(job.bids)
         if not job.queue:
             codes = [code for code in job.bidders.values() if code]
@@ -259,7 +259,8 @@ class Requester:
 
     def forget(self, job: Job) -> None:
         """Drop a request that ended, and its timers."""
-        for kind in ("window", "early", "deadline", "hedge"):
+        self.bidding.ended(job)
+        for kind in ("deadline", "hedge"):
             self._context.timers.cancel(TimerKey(kind, job.id))
         for kind in KINDS:
             for slot in range(job.contest.slots):
@@ -269,8 +270,8 @@ class Requester:
 
     def handle_timer(self, key: TimerKey) -> None:
         """A timer of one of the kinds that `forget` names, or to dial a provider again."""
-        if key.kind == "redial":
-            self.awarding.redial(key.subject)
+        if key.kind in ("redial", "clearing"):
+            (self.awarding.redial if key.kind == "redial" else self.telling.tell)(key.subject)
             return
         runs = list(self.runs(key.subject))
         if key.kind in KINDS:
@@ -280,8 +281,8 @@ class Requester:
         job = runs[0]
         if key.kind == "window":
             self.close_window(job)
-        elif key.kind == "early":
-            self.bidding.early_close(job)
+        elif key.kind in Bidding.TIMERS:
+            self.bidding.handle_timer(key.kind, job)
         elif key.kind == "hedge":
             self.racing.late(job)
         elif key.kind == "resume":

@@ -24,6 +24,7 @@ from router.actions import (
     SessionOpened,
 )
 from router.anchoring import AnchorSettings
+from router.choosing import RequesterSettings
 from router.fold import Fold
 from router.node import Node
 from simnet.clock import EventHeap
@@ -60,12 +61,14 @@ class Driver:
     """Peers, their inputs, their disks and their timers.
 
     `with_heads`: nodes sign heads of their logs and make snapshots, which costs a second ledger.
-    `standing_offers`: providers say on the topic what they sell.
+    `standing_offers`: providers say on the topic what they sell. `bids_wanted`: they withhold
+    bids beyond about so many, and requesters tell what auctions came to; 0: neither.
     """
 
     clock_kind = EventHeap
     with_heads = False
     standing_offers = False
+    bids_wanted = 0
 
     def __init__(self, network: str, start_ns: int) -> None:
         self.network = network
@@ -117,6 +120,8 @@ class Driver:
             opening=self._opened,
             log=fold if self.with_heads else None,
             standing_offers=self.standing_offers,
+            bids_wanted=self.bids_wanted,
+            requester=RequesterSettings(explanations=0, tell_clearing=self.bids_wanted > 0),
         )
         node.context.addresses = (peer.address,)
         return node

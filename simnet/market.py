@@ -38,11 +38,12 @@ class OpenRequest:
 
 @dataclass(slots=True)
 class Totals:
-    """Counts over a run."""
+    """Counts over a run. Of the `bids_sent`, the `bids` came in time."""
 
     requests: int = 0
     skipped: int = 0
     bids: int = 0
+    bids_sent: int = 0
     awarded: int = 0
     done: int = 0
     failed: int = 0

@@ -164,6 +164,7 @@ class Run:
             "requests": totals.requests,
             "skipped": totals.skipped,
             "bids": totals.bids,
+            "bids_sent": totals.bids_sent,
             "awarded": totals.awarded,
             "done": totals.done,
             "failed": totals.failed,

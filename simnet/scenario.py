@@ -66,6 +66,15 @@ class Scenario(Table, frozen=True, kw_only=True):
         bool,
         Meta(description="providers say on the topic what they sell: awards without auction"),
     ] = False
+    bids_wanted: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=256,
+            description="self-selection: sellers over the clearing price bid by lot, about so "
+            "many; 0: all bid",
+        ),
+    ] = 0
     topology: Topology = Topology()
     latency: Latency = Latency()
     access: Access = Access()

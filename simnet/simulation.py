@@ -47,7 +47,7 @@ class Simulation(Driver):
     def __init__(self, scenario: Scenario, seed: int, recorder: Recorder, beside: Path) -> None:
         super().__init__(NETWORK, EPOCH_NS)
         self.scenario = scenario
-        self.standing_offers = scenario.standing_offers
+        self.standing_offers, self.bids_wanted = scenario.standing_offers, scenario.bids_wanted
         self.seed = seed
         self.recorder = recorder
         self._beside = beside
@@ -246,6 +246,7 @@ class Simulation(Driver):
 
     def carry_bid(self, peer: Peer, to: bytes, data: bytes) -> bool:
         """Make a bid and send it on its way; False when nobody is there."""
+        self.market.totals.bids_sent += 1
         self.cpu.take(peer.index, self.clock.now_ns, self._bid_ns)
         target = self.by_key.get(to)
         if target is None or not self.links.reachable(peer, target):

@@ -54,7 +54,7 @@ BOTH = "simnet/tiers/"
 FILE_LINES_MAX, FUNCTION_LINES_MAX = 300, 70
 # Longer than the aim, for a reason: path -> the most lines, and why.
 LONG_FILES = {
-    "protocol/messages.py": (600, "one catalogue: numbers and fields of all messages, no logic"),
+    "protocol/messages.py": (650, "one catalogue: numbers and fields of all messages, no logic"),
     "router/actions.py": (460, "one catalogue: what goes into a node and comes out, no logic"),
     "protocol/records.py": (520, "one catalogue: numbers and fields of all records, no logic"),
     "protocol/limits.py": (480, "one table: every bound with its reason, no logic"),
@@ -318,8 +318,8 @@ def test_the_check_of_lengths_can_fail() -> None:
     assert length_faults("a.py", "def f():\n" + body * 69) == []
     assert length_faults("a.py", "def f():\n" + body * 70) != []
     assert length_faults("a.py", "class A:\n    async def f():\n" + "        pass\n" * 70) != []
-    assert length_faults("protocol/messages.py", "x = 1\n" * 600) == []
-    assert length_faults("protocol/messages.py", "x = 1\n" * 601) != []
+    assert length_faults("protocol/messages.py", "x = 1\n" * 650) == []
+    assert length_faults("protocol/messages.py", "x = 1\n" * 651) != []
 
 
 def test_the_house_is_not_empty() -> None:

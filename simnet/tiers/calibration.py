@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from protocol.units import NS_PER_S, NS_PER_US
+from router.actions import CancelAsk
 from simnet import topology
 from simnet.peer import Peer
 from simnet.recorder import Recorder
@@ -126,6 +127,7 @@ def model(neighbours: Neighbours, costs: Costs, messages: int) -> Measured:
 
     def ask(peer: Peer, number: int) -> None:
         simulation.give(peer, asking.make(number, Arrival(0))[0])
+        simulation.give(peer, CancelAsk(number))  # its message alone is wanted
 
     every_ns = round(interval_s(neighbours) * NS_PER_S)
     for number in range(messages):

@@ -23,6 +23,7 @@ from protocol.units import NS_PER_S
 from router import actions as act
 from router import events
 from router.actions import Action, Input
+from router.choosing import RequesterSettings
 from simnet.disk import VirtualDisk
 from simnet.entropy import Entropy
 from simnet.gossip import Message
@@ -118,6 +119,8 @@ class ShellSimulation(Simulation):
             network=self.network_settings(peer),
             anchor=self._anchor(peer),
             standing_offers=self.scenario.standing_offers,
+            bids_wanted=self.scenario.bids_wanted,
+            requester=RequesterSettings(tell_clearing=self.scenario.bids_wanted > 0),
         )
         make, engine = partial(ShellDaemon, self, peer), self.engines.get(peer.index)
         async with open_daemon(settings, peer.signer, engine, make) as daemon:
