@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from peer.choices import NAMES, choice_of
+from peer.config import EarlyClose
 from peer.identity import public_key
 from protocol import limits
 from protocol.errors import ConfigError
@@ -38,7 +39,8 @@ class AskOptions:
     `price_weight` and `reputation_weight` are in 1/1000, the rest goes to latency. Provider lists
     hold peer ids. `race` awards run at once until one brings text; one that is later than
     `hedge_percent` of its promise gets a second beside it. Without `fallbacks` no other provider
-    takes over from one that fails. `quote` asks for bids alone.
+    takes over from one that fails. `quote` asks for bids alone. The window may end early with
+    `early_close_bids` (0: never).
     """
 
     model: ModelName
@@ -74,6 +76,7 @@ class AskOptions:
     hedge_floor_ms: Annotated[int, Meta(ge=0, le=60_000)] = 1_000
     fallbacks: bool = True
     quote: bool = False
+    early_close_bids: EarlyClose = 3
 
 
 def parse_options(data: Any) -> AskOptions:
@@ -118,5 +121,6 @@ def to_ask(options: AskOptions, ask_id: int) -> Ask:
         advance_max_ucr=options.advance_ucr,
         use_offers=options.use_offers,
         choice=choice,
+        early_close_bids=options.early_close_bids,
         key=current_key.get(),
     )

@@ -33,6 +33,7 @@ CONFIG_FILE: Final = "config.toml"
 ENVIRONMENT_PREFIX: Final = "PEERD_"
 
 Count = Annotated[int, Meta(ge=0, le=limits.U32_MAX)]
+EarlyClose = Annotated[int, Meta(ge=0, le=limits.BIDS_PER_REQUEST_MAX)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,9 @@ class ProviderConfig:
     one model's process is stopped (0: far enough over its need). `prefix_reuse` reads the known
     beginning of the same requester's prompts only once. Where jobs wait, those of `preferred`
     requesters (peer ids) get four times the share of others. `standing_offers` tells the network
-    what is sold at which price, so that requesters can skip the auction.
+    what is sold at which price, so that requesters can skip the auction. With `self_selection`,
+    a bid that can't win, by what requesters tell of their auctions, is sent by lot, so that about
+    `bids_wanted` of such come to a request.
     """
 
     models: tuple[str, ...] = ()
@@ -74,6 +77,8 @@ class ProviderConfig:
     prefix_reuse: bool = True
     preferred: Annotated[tuple[str, ...], Meta(max_length=limits.PREFERRED_MAX)] = ()
     standing_offers: bool = True
+    self_selection: bool = True
+    bids_wanted: Annotated[int, Meta(ge=1, le=limits.BIDS_PER_REQUEST_MAX)] = limits.BIDS_WANTED
     remote: Annotated[tuple[RemoteConfig, ...], Meta(max_length=limits.REMOTES_MAX)] = ()
     adapter: Annotated[tuple[AdapterConfig, ...], Meta(max_length=limits.ADAPTERS_MAX)] = ()
 
@@ -91,7 +96,9 @@ class RequesterConfig:
     before its first text or in the middle. Providers
     need `reputation_min` of 1000 and `completed_min` jobs done for this node; a price over
     `market_factor_percent` of the recent median is refused (0: none is). All requests of a UTC
-    day cost at most `day_max` (0: no cap).
+    day cost at most `day_max` (0: no cap). The bid window may end early with `early_close_bids`
+    (0: it never does). `tell_clearing` tells providers what auctions with many bids came to, the
+    winner's price aside, so that fewer bid in vain.
     """
 
     model: Annotated[str, Meta(min_length=1, max_length=limits.MODEL_NAME_CHARS_MAX)] = "embedded"
@@ -108,6 +115,8 @@ class RequesterConfig:
     reputation_min: Annotated[int, Meta(ge=0, le=1_000)] = 0
     completed_min: Count = 0
     market_factor_percent: Annotated[int, Meta(ge=0, le=100_000)] = 500
+    early_close_bids: EarlyClose = 3
+    tell_clearing: bool = True
     race: Annotated[int, Meta(ge=1, le=limits.RACE_MAX)] = 1
     hedge_percent: Annotated[int, Meta(ge=0, le=10_000)] = 200
     hedge_floor_ms: Annotated[int, Meta(ge=0, le=60_000)] = 1_000

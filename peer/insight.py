@@ -56,6 +56,7 @@ def explanation_json(found: Explanation) -> Json:
         "quote": choice.quote,
         "bids": [_considered_json(one) for one in considered],
         "bids_left_out": found.left_out,
+        "asked_again": found.asked_again,
         "awards": [_tried_json(one) for one in found.tried],
         "continued_by": [request_id.hex() for request_id in found.continued_by],
         "paid_ucr": found.paid_ucr,

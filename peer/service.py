@@ -34,7 +34,8 @@ T = TypeVar("T")
 def status_json(daemon: Daemon) -> Json:
     """Who and where this node is, what it sells, how the models do, and its money.
 
-    `served` has, by model, what was done since the start and how promises were kept.
+    `served` has, by model, what was done since the start and how promises were kept; `bids`
+    how many were sent, and withheld as they could not win.
     """
     offers = daemon.node.provider.offers.values()
     return {
@@ -59,6 +60,10 @@ def status_json(daemon: Daemon) -> Json:
         ],
         "engine": [asdict(health) for health in daemon.jobs.health()] if daemon.jobs else [],
         "served": daemon.jobs.meters() if daemon.jobs else {},
+        "bids": {
+            "sent": daemon.node.provider.placing.sent,
+            "withheld": daemon.node.provider.self_selection.withheld,
+        },
         "running_jobs": daemon.node.provider.rooms.running,
         "open_requests": daemon.node.requester.open_jobs,
         "records": daemon.journal.durable_sequence + 1,

@@ -33,8 +33,12 @@ def daemon_settings(directory: Path, config: Config) -> DaemonSettings:
         output_price_ucr=credits_of("output_price", provider.output_price),
         anchor=anchor_settings(config),
         standing_offers=provider.standing_offers,
+        bids_wanted=provider.bids_wanted if provider.self_selection else 0,
         preferred=tuple(map(public_key, provider.preferred)),
-        requester=RequesterSettings(credits_of("day_max", config.requester.day_max)),
+        requester=RequesterSettings(
+            credits_of("day_max", config.requester.day_max),
+            tell_clearing=config.requester.tell_clearing,
+        ),
         cheques=_cheque_terms(config.cheques),
     )
 

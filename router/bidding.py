@@ -66,6 +66,8 @@ class Bidding:
             return
         again = sign_envelope(context.signer, context.network, MoreBids(job.id), context.now_ns)
         context.act(Publish(again.data))
+        if job.explanation is not None:
+            job.explanation.asked_again = True
         context.note("request.asked_again", request_id=job.id, bids=len(job.bids))
 
     def take(self, job: Job, peer: bytes, sealed: SealedBid) -> None:

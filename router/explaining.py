@@ -68,6 +68,7 @@ class Explanation:
     median_ucr: int = 0
     considered: list[Considered] = field(default_factory=list)
     left_out: int = 0
+    asked_again: bool = False  # the bids in time were too few, and withheld ones were asked for
     tried: list[Tried] = field(default_factory=list)
     continued_by: list[bytes] = field(default_factory=list)
     ended_at_ns: int = 0

@@ -45,6 +45,7 @@ Json = dict[str, Any]
 @click.option("--deposit", metavar="CREDITS", help="Deposit of a new channel.")
 @click.option("--advance", metavar="CREDITS", help="The most to pay ahead of delivery.")
 @click.option("--window-ms", type=int, help="How long to collect bids.")
+@click.option("--early-close-bids", type=int, metavar="N", help="End it early with N; 0: never.")
 @click.option("--auction", is_flag=True, help="Collect bids, whatever offers stand.")
 @click.option("--timeout", type=int, metavar="SECONDS", help="Give up after this.")
 @click.option(
@@ -117,6 +118,7 @@ def _options(prompt: str, config: Config, flags: dict[str, Any]) -> AskOptions:
             "deposit_ucr": credits_of("--deposit", pick("deposit", defaults.deposit)),
             "advance_ucr": credits_of("--advance", pick("advance", defaults.advance)),
             "bid_window_ms": pick("window_ms", defaults.bid_window_ms),
+            "early_close_bids": pick("early_close_bids", defaults.early_close_bids),
             "timeout_ms": 1_000 * pick("timeout", defaults.timeout_s),
             **choosing(defaults, flags),
             "quote": flags["quote"],

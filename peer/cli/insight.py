@@ -57,6 +57,8 @@ def explain_command(directory: Path, request: str, as_json: bool) -> None:
         usual = f"; the median is {format_credits(median)} credits" if median else ""
         console.print(f"weights in 1/1000: {', '.join(parts)}{usual}")
         console.print(_bids_table(found["bids"]))
+        if found["asked_again"]:
+            console.print("too few at half of the window: those withheld were asked for")
     for award in found["awards"]:
         console.print(_award_line(award))
     paid = format_credits(found["paid_ucr"])

@@ -125,6 +125,10 @@ def make_engine(directory: Path, provider: ProviderConfig) -> RunnableEngine | N
 @click.option("--context-tokens", type=int, help="Context of a job; 0 for the model's own.")
 @click.option("--steps-per-s-max", type=int, help="Decode steps a second at most; 0: no limit.")
 @click.option("--memory-mib", type=int, help="Memory of all loaded models; 0: no limit.")
+@click.option(
+    "--self-selection/--no-self-selection", default=None, help="Withhold bids that can't win."
+)
+@click.option("--bids-wanted", type=int, metavar="N", help="So many of them come all the same.")
 @click.option("--api", metavar="HOST:PORT", help="Serve OpenAI's HTTP API, as 127.0.0.1:4180.")
 @network_options
 @json_option

@@ -46,6 +46,9 @@ def status_command(directory: Path, as_json: bool) -> None:
         f"earned {format_credits(today['earned_ucr'])} · "
         f"spent {format_credits(today['spent_ucr'])} credits"
     )
+    if status["bids"]["withheld"]:
+        sent, withheld = status["bids"]["sent"], status["bids"]["withheld"]
+        console.print(f"{sent} bids sent, {withheld} withheld that could not win")
     if status["engine"]:
         offered = {model["name"] for model in status["models"]}
         console.print(models_table(status["engine"], offered))

@@ -37,6 +37,7 @@ class AskSettings(TypedDict, total=False):
     deposit: str
     advance: str
     window_ms: int
+    early_close_bids: int
     timeout_s: int
     strategy: str
     price_weight: int
@@ -84,6 +85,7 @@ def ask_params(
             "deposit_ucr": _ucr("deposit", pick("deposit", defaults.deposit)),
             "advance_ucr": _ucr("advance", pick("advance", defaults.advance)),
             "bid_window_ms": pick("window_ms", defaults.bid_window_ms),
+            "early_close_bids": pick("early_close_bids", defaults.early_close_bids),
             "timeout_ms": 1_000 * _whole("timeout_s", pick("timeout_s", defaults.timeout_s)),
             **choosing(defaults, said),
             "providers_only": pick("only", ()),

@@ -180,6 +180,7 @@ def _wanted(
     parameters = replace(_parameters(body, tokens, constraint), logprobs=logprobs)
     timeout_s = (own.timeout_s if own else None) or defaults.timeout_s
     window_ms = (own.window_ms if own else None) or defaults.bid_window_ms
+    early = own.early_close_bids if own else None
     strategy, choice = _choice(body, defaults)
     cap_ucr = _price_cap_ucr(body, prompt, tokens, defaults)
     asks = tuple(
@@ -197,6 +198,7 @@ def _wanted(
             advance_max_ucr=credits_of("advance", defaults.advance),
             use_offers=defaults.standing_offers,
             choice=choice,
+            early_close_bids=defaults.early_close_bids if early is None else early,
         )
         for index in range(body.n or 1)
     )

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from peer.config import EarlyClose
 from peer.gateway.failures import ApiError
 from protocol import limits
 
@@ -59,6 +60,7 @@ class Limits(Struct, forbid_unknown_fields=True):
     max_price: Amount | None = None
     timeout_s: Annotated[int, Meta(ge=1, le=3_600)] | None = None
     window_ms: Annotated[int, Meta(ge=10, le=10_000)] | None = None
+    early_close_bids: EarlyClose | None = None
     reputation_min: Annotated[int, Meta(ge=0, le=1_000)] | None = None
     completed_min: Annotated[int, Meta(ge=0, le=limits.U32_MAX)] | None = None
 

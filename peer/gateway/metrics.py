@@ -39,6 +39,10 @@ _MONEY = (
     ("locked_credits", "gauge", "In open channels, not spent.", "locked_ucr"),
     ("unpaid_credits", "gauge", "Delivered, and no voucher yet.", "unpaid_ucr"),
 )
+_BIDS = (
+    ("sent", "Bids on others' requests."),
+    ("withheld", "Bids that could not win and were not sent."),
+)
 _SERVED = (
     ("served_jobs_total", "Jobs that finished, by model.", "jobs"),
     ("failed_jobs_total", "Jobs that did not, by model.", "failed"),
@@ -93,6 +97,8 @@ def exposition(status: Json, counts: HttpCounts) -> str:
     for name, kind, about, key in _MONEY:
         credits = status["balance"][key] / UCR_PER_CREDIT
         lines += _family(name, kind, about, [((), credits)])
+    for key, about in _BIDS:
+        lines += _family(f"bids_{key}_total", "counter", about, [((), status["bids"][key])])
     for name, about, key in _SERVED:
         served = status["served"].items()
         samples = [((("model", model),), meter[key]) for model, meter in served]

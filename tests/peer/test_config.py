@@ -17,6 +17,7 @@ from peer.cli.options import given as what_was_given
 from peer.config import Config, credits_of, default_document, load_config
 from peer.config_tables import TABLES
 from peer.money import AMOUNTS
+from peer.settings import daemon_settings
 from protocol import limits
 from protocol.errors import ConfigError
 from protocol.units import UCR_PER_CREDIT, format_credits
@@ -51,6 +52,17 @@ def other_value(section: str, name: str) -> tuple[str, Any]:
 def loaded(config: Config, section: str, name: str) -> Any:
     """One setting."""
     return getattr(getattr(config, section), name)
+
+
+def test_self_selection_reaches_the_node(tmp_path: Path) -> None:
+    """On as others are asked to be; each side has a switch of its own."""
+    settings = daemon_settings(tmp_path, Config())
+    assert settings.bids_wanted == limits.BIDS_WANTED
+    assert settings.requester.tell_clearing
+    flags = {"provider": {"self_selection": False}, "requester": {"tell_clearing": False}}
+    settings = daemon_settings(tmp_path, load_config(None, flags, {}))
+    assert settings.bids_wanted == 0
+    assert not settings.requester.tell_clearing
 
 
 def test_document_loads_back_as_the_defaults(tmp_path: Path) -> None:

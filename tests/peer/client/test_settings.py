@@ -3,6 +3,7 @@
 Source: peer/client/settings.py.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -43,6 +44,14 @@ def test_races_hedges_and_fallbacks_are_settings_of_a_request() -> None:
     given = {"strategy": "race", "hedge_percent": 0, "fallbacks": False}
     ask = to_ask(parse_options(ask_params("Why?", given, DEFAULTS)), 1)
     assert (ask.choice.race, ask.choice.hedge_factor_milli, ask.choice.awards_max) == (2, 0, 2)
+
+
+def test_the_early_close_is_a_setting_of_a_request_and_of_requesters() -> None:
+    defaults = replace(DEFAULTS, early_close_bids=10)
+    for given, bids in (({}, 10), ({"early_close_bids": 0}, 0)):
+        assert (
+            to_ask(parse_options(ask_params("Why?", given, defaults)), 1).early_close_bids == bids
+        )
 
 
 @pytest.mark.parametrize(

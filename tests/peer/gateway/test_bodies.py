@@ -119,6 +119,8 @@ def test_how_many_may_work_on_it_is_in_the_routing_object() -> None:
     assert not choice.elsewhere
     assert chat(provider={}).asks[0].choice == chat().asks[0].choice
     assert chat().asks[0].choice.fallbacks
+    assert chat(peerd={"early_close_bids": 0}).asks[0].early_close_bids == 0
+    assert chat().asks[0].early_close_bids == 3
 
 
 def test_prices_a_token_cap_the_whole_job() -> None:

@@ -14,6 +14,7 @@ STATUS: dict[str, Any] = {
     "peers": ["a", "b"],
     "topic_peers": 1,
     "running_jobs": 3,
+    "bids": {"sent": 8, "withheld": 9},
     "open_requests": 4,
     "records": 5,
     "balance": {
@@ -57,6 +58,7 @@ async def test_every_line_is_of_the_format() -> None:
     for line in text.splitlines():
         assert LINE.fullmatch(line), line
     assert "peerd_peers 2\n" in text
+    assert "peerd_bids_withheld_total 9\n" in text
     assert "peerd_spent_credits_total 1.5\n" in text
     assert 'peerd_served_jobs_total{model="a\\"\\\\\\nb"} 7\n' in text
 
