@@ -24,6 +24,7 @@ T_MANY: Final = 1.96
 MEASURES: Final = (
     ("award_ms.p50", "request to award, median, ms"),
     ("award_ms.p90", "request to award, 90th percentile, ms"),
+    ("award_ms.p99", "request to award, 99th percentile, ms"),
     ("first_text_ms.p50", "request to first text, median, ms"),
     ("regret.mean", "regret against the best seller, mean, %"),
     ("bids_a_request", "bids that came in time, a request"),
