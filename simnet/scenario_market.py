@@ -173,6 +173,9 @@ class Requesters(Table, frozen=True, kw_only=True):
     price_weight: Annotated[
         int, Meta(ge=0, le=1_000, description="of price against latency in the ranking, in 1/1000")
     ] = 500
+    reputation_weight: Annotated[
+        int, Meta(ge=0, le=1_000, description="of reputation against those two, in 1/1000")
+    ] = 0
     price_max_permille: Annotated[
         int, Meta(ge=1, le=100_000, description="cap, of what the worst case usually costs")
     ] = 2_000

@@ -111,6 +111,7 @@ class Asking:
         self._weights = [group.models.get(name, 0) if group.models else 1 for name in self._names]
         self._draw = Entropy(seed, f"asks {group.name}")
         self._choice = Choice(
+            reputation_weight=group.reputation_weight,
             race=group.race,
             hedge_factor_milli=10 * group.hedge_percent,
             hedge_floor_ns=group.hedge_floor_ms * NS_PER_MS,
