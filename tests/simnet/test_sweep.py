@@ -69,8 +69,9 @@ def test_a_sweep_is_its_runs_and_goes_on_where_it_stopped(tiny: Path, tmp_path: 
     out = tmp_path / "sweep"
     sweep = ("sweep", str(tiny), "--set", "requesters.requests_per_s=1,2", "--seeds", "1..2")
     sweep = (*sweep, "--out", str(out), "--jobs", "2", "--json")
-    status, told, _ = simnet(*sweep)
+    status, told, said = simnet(*sweep)
     assert status == 0
+    assert said.startswith("simnet: 4 runs: about 0 CPU s in all, ")
     assert {key: json.loads(told)[key] for key in ("runs", "new")} == {"runs": 4, "new": 4}
     with (out / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
