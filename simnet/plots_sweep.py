@@ -27,6 +27,7 @@ MEASURES: Final = (
     ("award_ms.p99", "request to award, 99th percentile, ms"),
     ("first_text_ms.p50", "request to first text, median, ms"),
     ("regret.mean", "regret against the best seller, mean, %"),
+    ("bids_sent_a_request", "bids sent, a request"),
     ("bids_a_request", "bids that came in time, a request"),
     ("done_percent", "requests done, %"),
     ("paid_ucr_a_job", "paid for a job, ucr"),
@@ -62,6 +63,7 @@ def measured(summary: Mapping[str, Any]) -> dict[str, float]:
     for name in ("award_ms", "first_text_ms", "regret"):
         found |= {f"{name}.{part}": value for part, value in summary.get(name, {}).items()}
     if requests:
+        found["bids_sent_a_request"] = summary["bids_sent"] / requests
         found["bids_a_request"] = summary["bids"] / requests
         found["done_percent"] = done * 100 / requests
         found["messages_a_request"] = summary["gossip"]["messages"] / requests
