@@ -4,7 +4,6 @@ Source: router/README.md, "Money"; protocol/log.py. Narrower and faster than the
 so that it can be run long, in shards by `--hypothesis-seed`: README.md, "Tests".
 """
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -220,7 +219,4 @@ class WholePair(Pair):
         self.world.run(days * 24 * 3_600 * NS_PER_S)
 
 
-# The same examples every time, but in the deep profile: that one still finds what router/README.md
-# names under "Not yet".
-WholePair.TestCase.settings = settings(derandomize=settings.get_current_profile_name() != "deep")
 TestPair = WholePair.TestCase

@@ -11,7 +11,6 @@ What a log has forgotten no rule can keep, so these are weaker here than in test
 What stays: nobody honest is blamed, I1, I6, liveness. Source: router/README.md, "Money".
 """
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
@@ -104,7 +103,4 @@ class Rollbacks(Pair):
         self.world.restart(self.victim)
 
 
-# The same examples every time, but in the deep profile: that one still finds what router/README.md
-# names under "Not yet".
-Rollbacks.TestCase.settings = settings(derandomize=settings.get_current_profile_name() != "deep")
 TestRollbacks = Rollbacks.TestCase
