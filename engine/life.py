@@ -194,7 +194,7 @@ class ModelLife:
         worker.send_nowait(
             frames.Load(
                 path=os.fsencode(path),
-                threads=settings.threads(),
+                threads=settings.threads(file.info.size_bytes),
                 places=settings.places,
                 context_tokens=self._known.context_tokens,
                 chunk_tokens=settings.prefill_chunk_tokens,

@@ -54,7 +54,7 @@ def data_bytes_max(file: ModelFile, settings: LlamaSettings) -> int:
     if settings.worker_memory_mib:
         return settings.worker_memory_mib * 2**20
     need = needed_bytes(file, settings)
-    threads = settings.threads() * limits.ENGINE_THREAD_BYTES
+    threads = settings.threads(file.info.size_bytes) * limits.ENGINE_THREAD_BYTES
     return need + need // 2 + threads + limits.ENGINE_SPARE_BYTES
 
 

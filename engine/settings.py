@@ -21,8 +21,9 @@ def available_threads() -> int:
 class LlamaSettings:
     """Options of one model's worker. ConfigError `config.bad_value` when out of range.
 
-    `n_threads` 0 takes every processor that the process may run on. `places` is how many
-    sequences decode at once; each holds `context_tokens` (0: the model's own, up to a bound).
+    `n_threads` 0 takes every processor that the process may run on, and one for a model so small
+    that its threads would mostly wait for each other. `places` is how many sequences decode at
+    once; each holds `context_tokens` (0: the model's own, up to a bound).
     `prefill_chunk_tokens` bounds how much of new prompts one step reads beside running jobs:
     smaller keeps their gaps short, larger starts the newcomer sooner; 0 takes what the model
     reads here in `engine.speed.CHUNK_NS`. `queue_jobs` may wait.
@@ -77,8 +78,9 @@ class LlamaSettings:
 
     def conditions(self) -> str:
         """What a measured speed and a passed self-test depend on, beside the file."""
+        threads = self.n_threads or f"0/{available_threads()}"
         return (
-            f"llama-cpp-python {version('llama-cpp-python')} threads={self.threads()}"
+            f"llama-cpp-python {version('llama-cpp-python')} threads={threads}"
             f" places={self.places} context={self.context_tokens} pace={self.steps_per_s_max}"
         )
 
@@ -86,6 +88,8 @@ class LlamaSettings:
         """The context of one place, for a model that was trained for this many tokens."""
         return min(self.context_tokens or limits.ENGINE_CONTEXT_TOKENS_DEFAULT, trained_tokens)
 
-    def threads(self) -> int:
-        """The compute threads to use; at least 1."""
+    def threads(self, model_bytes: int) -> int:
+        """The compute threads to use for a model file of this size; at least 1."""
+        if self.n_threads == 0 and model_bytes <= limits.ENGINE_ONE_THREAD_BYTES:
+            return 1
         return self.n_threads or available_threads()

@@ -329,6 +329,9 @@ MODEL_NOTES_BYTES_MAX: Final = 4 * 1024 * 1024
 # A file that changed less than this ago may change again within its clock's granularity.
 MODEL_SETTLED_NS: Final = 2 * NS_PER_S
 ENGINE_THREADS_MAX: Final = 512
+# A step of a smaller model takes less than a millisecond of one thread. Several wait for each
+# other at every layer, and where other programs want the processors, a whole time slice each time.
+ENGINE_ONE_THREAD_BYTES: Final = 16 * 1024 * 1024
 # llama.cpp's own bound of sequences in a context is 256; over 32 a CPU gains nothing.
 ENGINE_PLACES_MAX: Final = 64
 # Each place reserves memory for its whole context: an unset context stops here.

@@ -28,7 +28,7 @@ from peer.cli.options import (
     network_flags,
     network_options,
 )
-from peer.config import Config, ProviderConfig
+from peer.config import TOKEN_VARIABLE, Config, ProviderConfig
 from peer.config_tables import AdapterConfig
 from peer.control import serve_control, socket_path
 from peer.daemon import Daemon, open_daemon
@@ -48,7 +48,6 @@ log = structlog.get_logger()
 EMBEDDED = "embedded"
 MODELS_DIRECTORY = "models"
 NOTES_FILE = "models.json"
-TOKEN_VARIABLE = "PEERD_API_TOKEN"
 
 
 def api_settings(config: Config) -> ApiSettings | None:
@@ -121,7 +120,7 @@ def make_engine(directory: Path, provider: ProviderConfig) -> RunnableEngine | N
 @click.option("--output-price", metavar="CREDITS", help="Per 1,000,000 output tokens.")
 @click.option("--credit-limit", metavar="CREDITS", help="Deposits believed from one payer.")
 @click.option("--places", type=int, help="Jobs at once, a model.")
-@click.option("--threads", type=int, help="CPU threads of a model; 0 for all.")
+@click.option("--threads", type=int, help="CPU threads of a model; 0: as fits it.")
 @click.option("--context-tokens", type=int, help="Context of a job; 0 for the model's own.")
 @click.option("--steps-per-s-max", type=int, help="Decode steps a second at most; 0: no limit.")
 @click.option("--memory-mib", type=int, help="Memory of all loaded models; 0: no limit.")
@@ -221,4 +220,6 @@ def _announce(daemon: Daemon, as_json: bool, url: str) -> None:
     click.echo(f"peerd {daemon.network.peer_id} on network {daemon.settings.network.network}")
     for address in daemon.network.addresses:
         click.echo(f"  {address}")
+    if url:
+        click.echo(f"  {url}")
     click.echo(recovery_line(daemon.recovery))

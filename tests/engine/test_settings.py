@@ -2,7 +2,8 @@
 
 import pytest
 
-from engine.settings import LlamaSettings
+from engine.settings import LlamaSettings, available_threads
+from protocol import limits
 from protocol.errors import ConfigError
 
 
@@ -37,6 +38,8 @@ def test_a_chunk_may_be_left_to_measurement():
     assert LlamaSettings(prefill_chunk_tokens=0).prefill_chunk_tokens == 0
 
 
-def test_no_number_of_threads_means_all():
-    assert LlamaSettings().threads() >= 1
-    assert LlamaSettings(n_threads=3).threads() == 3
+def test_no_number_of_threads_means_all_and_one_for_a_tiny_model():
+    tiny, large = limits.ENGINE_ONE_THREAD_BYTES, limits.ENGINE_ONE_THREAD_BYTES + 1
+    assert LlamaSettings().threads(tiny) == 1
+    assert LlamaSettings().threads(large) == available_threads()
+    assert LlamaSettings(n_threads=3).threads(tiny) == 3
