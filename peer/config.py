@@ -31,6 +31,7 @@ from protocol.units import UCR_PER_CREDIT, parse_credits
 
 CONFIG_FILE: Final = "config.toml"
 ENVIRONMENT_PREFIX: Final = "PEERD_"
+TOKEN_VARIABLE: Final = "PEERD_API_TOKEN"
 
 Count = Annotated[int, Meta(ge=0, le=limits.U32_MAX)]
 EarlyClose = Annotated[int, Meta(ge=0, le=limits.BIDS_PER_REQUEST_MAX)]
@@ -222,6 +223,21 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
+def _check_variables(environment: Mapping[str, str]) -> None:
+    """A mistyped price would sell at another one; names of no section may be somebody else's."""
+    known, starts = {TOKEN_VARIABLE}, set[str]()
+    for at in fields(Config):
+        if isinstance(at.default_factory, type) and is_dataclass(at.default_factory):
+            starts.add(f"{ENVIRONMENT_PREFIX}{at.name}_".upper())
+            keys = {item.name for item in fields(at.default_factory)}.difference(TABLES, AMOUNTS)
+            known |= {f"{ENVIRONMENT_PREFIX}{at.name}_{key}".upper() for key in keys}
+    for name in sorted(set(environment) - known):
+        if name.startswith(tuple(starts)):
+            close = difflib.get_close_matches(name, sorted(known), n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ConfigError("config.unknown_key", f"the variable {name}{hint}")
+
+
 def _environment_value(name: str, default: Any, text: str) -> Any:
     if isinstance(default, tuple):
         return [part for part in text.split(",") if part]
@@ -249,12 +265,13 @@ def load_config(
     data: dict[str, Any] = {}
     if path is not None:
         try:
-            data = tomllib.loads(path.read_text())
-        except tomllib.TOMLDecodeError as error:
+            data = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError("config.syntax", f"{path}: {error}") from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError("config.unreadable", f"{path}: {type(error).__name__}") from error
+        except OSError as error:
+            raise ConfigError("config.unreadable", f"{path}: {error.strerror}") from error
         _check_keys(Config, data, "")
+    _check_variables(environment)
     data = _merge(_merge(data, _from_environment(environment)), flags)
     try:
         config = msgspec.convert(data, Config)

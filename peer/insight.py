@@ -183,14 +183,15 @@ def standings_json(book: Reputation, now_ns: int) -> list[Json]:
     return sorted(listed, key=lambda one: (-one["score"], one["provider"], one["model"]))
 
 
-def request_prefix(text: Any) -> bytes:
-    """The beginning of a request's id, in hex. ConfigError `config.bad_value`."""
+def id_prefix(text: Any, of: str) -> bytes:
+    """The beginning of the id of a request or receipt, in hex. ConfigError `config.bad_value`."""
+    wanted = f"want 6 to 64 hex digits of the {of}'s id, an even number"
     try:
         found = bytes.fromhex(text)
     except (TypeError, ValueError) as error:
-        raise ConfigError("config.bad_value", "the request's id, in hex") from error
+        raise ConfigError("config.bad_value", wanted) from error
     if not _REQUEST_HEX_MIN <= 2 * len(found) <= 64:
-        raise ConfigError("config.bad_value", "6 to 64 hex digits of the request's id")
+        raise ConfigError("config.bad_value", wanted)
     return found
 
 
@@ -198,7 +199,7 @@ def insight_methods(daemon: Daemon) -> dict[str, Method]:
     """The methods by name: explain, reputation, feedback."""
 
     async def explain(params: Json, answer: Answer) -> None:
-        wanted = request_prefix(params.get("request_id"))
+        wanted = id_prefix(params.get("request_id"), "request")
         found = daemon.node.requester.explanations.find(wanted)
         if found is not None:
             await answer(explanation_json(found))
@@ -211,7 +212,7 @@ def insight_methods(daemon: Daemon) -> dict[str, Method]:
         await answer({"providers": standings_json(daemon.ledger.reputation, now_ns)})
 
     async def feedback(params: Json, answer: Answer) -> None:
-        wanted, verdict = request_prefix(params.get("receipt_id")), params.get("verdict")
+        wanted, verdict = id_prefix(params.get("receipt_id"), "receipt"), params.get("verdict")
         if verdict not in VERDICTS:
             raise ConfigError("config.bad_value", "feedback is good or bad")
         rated = daemon.ledger.reputation.rated

@@ -277,6 +277,7 @@ def recovery_line(found: Json) -> str:
     )
     owed, owing = format_credits(found["owed_ucr"]), format_credits(found["owing_ucr"])
     parts.append(f"{owed} owed to us, {owing} owing")
-    if (found["rolled_back_from"] or 0) >= found["records"]:
-        parts.append(f"a peer has shown record {found['rolled_back_from']}: see head.rolled_back")
+    shown = found["rolled_back_from"]
+    if shown is not None and shown >= found["records"]:
+        parts.append(f"a peer has shown record {shown}: see head.rolled_back")
     return "; ".join(parts)

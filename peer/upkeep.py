@@ -55,8 +55,8 @@ def flush(context: Context, journal: Journal) -> None:
 
 def sign_head(directory: Path, signer: Signer) -> SignedHead:
     """The head of a log that no daemon has. StorageError, also `head.rolled_back`."""
-    with opened_heads(directory, signer) as (heads, _, _):
-        return _found(heads.sign())
+    with opened_heads(directory, signer) as (heads, context, _):
+        return _found(heads.sign(), context.log)
 
 
 def archive(directory: Path, signer: Signer, archive_directory: Path, keep: int) -> ArchiveReport:
@@ -78,7 +78,7 @@ async def sign_daemons_head(daemon: Daemon) -> SignedHead:
     """The head of a running daemon's log, durable. StorageError `head.rolled_back`."""
     daemon.driver.feed(SignHead())
     await daemon.driver.wait_idle()
-    return _found(daemon.ledger.heads.newest)
+    return _found(daemon.ledger.heads.newest, daemon.node.context.log)
 
 
 async def archive_daemons(daemon: Daemon, archive_directory: Path, keep: int) -> ArchiveReport:
@@ -98,7 +98,9 @@ async def archive_daemons(daemon: Daemon, archive_directory: Path, keep: int) ->
         return await trio.to_thread.run_sync(work)
 
 
-def _found(head: SignedHead | None) -> SignedHead:
+def _found(head: SignedHead | None, log: Fold | None) -> SignedHead:
     if head is None:
+        if log is None or not log.end.next_sequence:
+            raise StorageError("storage.no_log", "no record is in it yet")
         raise StorageError("head.rolled_back", "no head is signed until the log is longer again")
     return head

@@ -28,7 +28,7 @@ CODES: Final[dict[str, str]] = {
     "admission.full": "too many messages are being tracked; try again later",
     # request, bid, award: the market
     "request.expired": "the deadline of the request is past; publish a new one",
-    "request.no_bids": "no provider bid in the window; check the model's name and --max-price",
+    "request.no_bids": "no provider bid in the window; check the model's name, price cap and timeout",
     "request.all_failed": "every provider that was tried failed; the last reason is given",
     "request.deadline": "the job did not finish before its deadline; raise --timeout",
     "request.price_too_low": "all bids were over the price cap; raise --max-price",
@@ -164,7 +164,7 @@ CODES: Final[dict[str, str]] = {
     "storage.bad_record": "a record is too long or out of range; this is a bug in peerd",
     "storage.backlog": "records come faster than the disk takes them; check the disk",
     "storage.closed": "the log was closed and takes no more records; this is a bug in peerd",
-    "storage.no_log": "there is no log in that directory; check --data",
+    "storage.no_log": "there is no log in that directory, or an empty one; check --data",
     "storage.archive": "a segment can't be archived as it is; it was kept where it is",
     "storage.bad_head": "a signature in the log is not its owner's; it is no log of that key",
     "storage.bad_snapshot": "a snapshot is not what the records make; restore an archived copy",

@@ -15,7 +15,7 @@ from protocol.errors import ConfigError
 from protocol.units import NS_PER_S
 from simnet import run_directory, scenario_file
 from simnet.cli_results import compare_command, report_command
-from simnet.cli_status import plainly, told
+from simnet.cli_status import OneLineGroup, plainly, told
 from simnet.cli_sweep import sweep_command
 from simnet.estimate import MIB, estimate, memory_available_bytes
 from simnet.progress import Progress
@@ -32,7 +32,7 @@ from simnet.tiers.command import calibrate_command
 LONG_CPU_S = 60.0
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=OneLineGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="peerd", message="%(prog)s %(version)s")
 def main() -> None:
     """Run whole markets of production nodes on virtual time."""

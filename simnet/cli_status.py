@@ -26,6 +26,23 @@ def plainly(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+class OneLineGroup(click.Group):
+    """Commands whose wrong use is one line as well."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As Group's."""
+        try:
+            return super().invoke(ctx)
+        except click.exceptions.NoArgsIsHelpError:
+            raise
+        except click.UsageError as error:
+            help_at = f"see `{error.ctx.command_path} --help`" if error.ctx else ""
+            click.echo(
+                f"simnet: config.usage: {error.format_message()} {help_at}".strip(), err=True
+            )
+            sys.exit(2)
+
+
 def told(summary: dict[str, Any]) -> str:
     """A summary for a person."""
     lines = [

@@ -77,7 +77,7 @@ def main() -> None:
 def _wrong_use(error: click.ClickException) -> ConfigError:
     context = error.ctx if isinstance(error, click.UsageError) else None
     help_at = f" See `{context.command_path} --help`." if context is not None else ""
-    return ConfigError("config.usage", f"{error.format_message()}{help_at}")
+    return ConfigError("config.usage", f"{error.format_message().rstrip('.')}.{help_at}")
 
 
 def _fail(problem: BaseException) -> NoReturn:
@@ -89,4 +89,4 @@ def _fail(problem: BaseException) -> NoReturn:
     if "--json" in sys.argv:
         click.echo(json.dumps(error.report()))
     click.echo(f"peerd: {error}", err=True)
-    sys.exit(2 if isinstance(error, ConfigError) else 1)
+    sys.exit(2 if isinstance(error, ConfigError) or error.code.startswith("config.") else 1)

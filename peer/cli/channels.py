@@ -12,7 +12,7 @@ from peer.cli.books import find_channel, listed_channels
 from peer.cli.bundles import check_command, export_command
 from peer.cli.jobs import jobs_table, read_jobs, time_text
 from peer.cli.options import data_option, json_option
-from peer.cli.screen import short, table_console
+from peer.cli.screen import Listing, short, table_console
 from peer.config import credits_of
 from peer.control import call_control
 from protocol.errors import LocalError, NetworkError
@@ -178,7 +178,7 @@ def claim_command(directory: Path, named: str, as_json: bool) -> None:
 
 def channels_table(channels: list[Json]) -> Table:
     """Channels as a table, amounts in credits."""
-    table = Table(title="channels (credits)", title_justify="left")
+    table = Listing("channels (credits)")
     for name in ("channel", "we are", "peer", "state", "deposit", "vouchers", "due", "refund"):
         text = name in ("channel", "we are", "peer", "state")
         table.add_column(name, justify="left" if text else "right")

@@ -7,11 +7,10 @@ from typing import Any
 
 import click
 import trio
-from rich.table import Table
 
 from peer.cli.books import read_ledger
 from peer.cli.options import data_option, json_option, load_node
-from peer.cli.screen import table_console
+from peer.cli.screen import Listing, table_console
 from peer.config import credits_of
 from peer.control import call_control, daemon_answers
 from peer.trust import accounts_json, credit_json
@@ -37,9 +36,12 @@ def listed(
 
 
 def print_rows(title: str, rows: list[Json]) -> None:
-    """A table, whose columns are the names in the first row."""
-    table = Table(title=f"{title} (credits)", title_justify="left")
-    names = list(rows[0]) if rows else ["peer"]
+    """A table, whose columns are the names in the first row; a line where there is none."""
+    if not rows:
+        click.echo(f"no {title}")
+        return
+    table = Listing(f"{title} (credits)")
+    names = list(rows[0])
     for name in names:
         table.add_column(name.removesuffix("_ucr").replace("_", " "), no_wrap=True)
     for row in rows:

@@ -11,12 +11,14 @@ from rich.table import Table
 
 from peer.cli.books import read_ledger
 from peer.cli.options import data_option, json_option, load_node
-from peer.cli.screen import short, table_console
+from peer.cli.screen import Listing, short, table_console
 from peer.control import call_control, daemon_answers
-from peer.insight import VERDICTS, explain_from_log, request_prefix, standings_json
+from peer.insight import VERDICTS, explain_from_log, id_prefix, standings_json
 from protocol.units import format_credits
 
 Json = dict[str, Any]
+
+_AGAINST = ("failed", "refused", "lied", "unreached")
 
 
 def _from_daemon(directory: Path, method: str, params: Json) -> Json | None:
@@ -41,7 +43,7 @@ def explain_command(directory: Path, request: str, as_json: bool) -> None:
     A running daemon knows every bid of its last requests; the log knows the awards of all.
     """
     load_node(directory, {})
-    wanted = request_prefix(request)
+    wanted = id_prefix(request, "request")
     found = _from_daemon(directory, "explain", {"request_id": request})
     found = found or explain_from_log(directory, wanted)
     if as_json:
@@ -77,7 +79,7 @@ def _award_line(award: Json) -> str:
 
 
 def _bids_table(bids: list[Json]) -> Table:
-    table = Table(title="bids and offers, best first", title_justify="left")
+    table = Listing("bids and offers, best first")
     table.add_column("provider")
     table.add_column("from")
     for name in ("at most", "takes", "reputation", "score"):
@@ -110,18 +112,20 @@ def reputation_command(directory: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found))
         return
-    table = Table(title="providers, of 1000", title_justify="left")
-    names = ("score", "completed", "failed", "refused", "lied", "unreached")
-    kept = ("first_token_kept", "speed_kept", "good_feedback", "bad_feedback")
+    table = Listing("providers, of 1000")
+    numbers = ("score", "completed", "first_token_kept", "speed_kept")
     for name in ("provider", "model"):
         table.add_column(name)
-    for name in (*names, *kept):
+    for name in numbers:
         table.add_column(name.replace("_", " "), justify="right")
-    table.add_column("")
+    table.add_column("feedback")
+    table.add_column("against it")
     for row in found["providers"]:
-        cells = [str(row[name]) for name in (*names, *kept)]
-        ejected = "ejected" if row["ejected"] else ""
-        table.add_row(short(row["provider"]), row["model"], *cells, ejected)
+        cells = [str(row[name]) for name in numbers]
+        feedback = f"+{row['good_feedback']} -{row['bad_feedback']}"
+        bad = [f"{row[name]} {name}" for name in _AGAINST if row[name]]
+        against = ", ".join([*bad, "ejected"] if row["ejected"] else bad)
+        table.add_row(short(row["provider"]), row["model"], *cells, feedback, against)
     table_console().print(table)
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from peer import past
 from peer.cli.options import data_option, json_option, load_node
-from peer.cli.screen import short, table_console
+from peer.cli.screen import Listing, short, table_console
 from peer.history import GROUPS, sums_json
 from peer.identity import public_key
 from protocol.errors import ConfigError
@@ -35,7 +35,7 @@ def read_jobs(directory: Path) -> list[Json]:
 
 def jobs_table(jobs: list[Json]) -> Table:
     """Jobs as a table, amounts in credits."""
-    table = Table(title="jobs (credits)", title_justify="left")
+    table = Listing("jobs (credits)")
     for name in ("when", "we", "peer", "model"):
         table.add_column(name)
     for name in ("in", "out", "cost"):
@@ -58,7 +58,7 @@ def jobs_table(jobs: list[Json]) -> Table:
 
 def sums_table(rows: list[Json], by: str) -> Table:
     """Sums of jobs as a table, amounts in credits."""
-    table = Table(title=f"by {by} (credits)", title_justify="left")
+    table = Listing(f"by {by} (credits)")
     table.add_column(by)
     for name in ("jobs", "failed", "in", "out", "spent", "earned", "net"):
         table.add_column(name, justify="right")

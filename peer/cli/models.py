@@ -19,6 +19,7 @@ from engine.settings import LlamaSettings
 from engine.trial import TrialReport, try_model
 from peer.cli.options import data_option, json_option
 from peer.cli.run import NOTES_FILE, llama_settings, model_directory
+from peer.cli.screen import Listing
 from peer.config import CONFIG_FILE, load_config
 from peer.logs import configure_logs
 from protocol.errors import EngineError
@@ -200,7 +201,7 @@ def report_text(report: TrialReport) -> str:
 
 def models_table(models: list[Json]) -> Table:
     """The directory as a table."""
-    table = Table(title="models", title_justify="left")
+    table = Listing("models")
     for name in ("name", "quant", "context", "MiB", "sha256", "template", "self-test"):
         table.add_column(name, justify="right" if name in ("context", "MiB") else "left")
     for model in models:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -22,6 +23,18 @@ def short(identity: str) -> str:
     return identity if len(identity) <= 12 else f"…{identity[-8:]}"
 
 
+class Listing(Table):
+    """A table that cuts no cell: where the terminal is narrow, they go on in the next line."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False)
+        self.pad_edge, self.collapse_padding = False, True
+
+    def add_column(self, *header: Any, **options: Any) -> None:
+        """As Table's."""
+        super().add_column(*header, overflow="fold", **options)
+
+
 def table_console() -> Console:
     """For tables: as wide as the terminal, and wide enough for all in a file or a pipe."""
     console = Console(highlight=False)
@@ -30,7 +43,7 @@ def table_console() -> Console:
 
 def bids_table(bids: list[Json], winner: str | None) -> Table:
     """The bids, best score first, the winner marked."""
-    table = Table(title="bids", title_justify="left")
+    table = Listing("bids")
     table.add_column("")
     table.add_column("provider")
     for name in ("in /1M", "out /1M", "first token", "tokens/s", "at most"):
@@ -75,8 +88,9 @@ class Screen:
                 f"+{event['at_ms']:.0f} ms  bid from {short(event['provider'])}{refused}"
             )
         elif kind == "award":
-            self.progress.print(bids_table(self._bids, event["provider"]))
-            why = _ROLES.get(event["role"], "")
+            if self._bids:
+                self.progress.print(bids_table(self._bids, event["provider"]))
+            why = _ROLES.get(event["role"], "" if self._bids else ", by its standing offer")
             self.progress.print(
                 f"+{event['at_ms']:.0f} ms  awarded to {short(event['provider'])}{why}"
             )

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from peer.cli.jobs import read_jobs
 from peer.cli.options import data_option, json_option
-from peer.cli.screen import table_console
+from peer.cli.screen import Listing, table_console
 from peer.control import call_control
 from peer.history import sums_json
 from protocol.units import format_credits
@@ -69,7 +69,7 @@ def today_json(jobs: list[Json]) -> Json:
 
 def served_table(served: dict[str, Json]) -> Table:
     """What each model did since the daemon started, and how its bids were kept."""
-    table = Table(title="served since the start", title_justify="left")
+    table = Listing("served since the start")
     table.add_column("name")
     for name in ("jobs", "failed", "waited", "first token", "tokens/s", "used"):
         table.add_column(name, justify="right")
@@ -100,7 +100,7 @@ def _spread(error: Json) -> str:
 
 def models_table(models: list[Json], offered: set[str]) -> Table:
     """A row for each model; `offered` are the names that are in bids now."""
-    table = Table(title="models", title_justify="left")
+    table = Listing("models")
     table.add_column("name")
     table.add_column("state")
     table.add_column("offered")

@@ -161,7 +161,7 @@ def test_configuration_that_can_not_be_read(peerd: Peerd, home: Path) -> None:
     """Bytes that are no text, and a directory in the file's place."""
     path = home / "config.toml"
     path.write_bytes(b"\xff\xfe")
-    check(peerd, 2, "config.unreadable", str(path), "run", "--data", home)
+    check(peerd, 2, "config.syntax", str(path), "run", "--data", home)
     path.unlink()
     path.mkdir()
     check(peerd, 2, "config.unreadable", str(path), "run", "--data", home)

@@ -115,6 +115,25 @@ def test_a_variable_that_is_neither_true_nor_false() -> None:
     assert caught.value.code == "config.bad_value"
 
 
+@pytest.mark.parametrize("name", ["PEERD_PROVIDER_INPUT_PRIC", "PEERD_CREDIT_PEERS"])
+def test_a_mistyped_variable_is_an_error(name: str) -> None:
+    """It would be a price that nobody set."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, {}, {name: "20"})
+    assert caught.value.code == "config.unknown_key"
+
+
+def test_variables_that_are_no_settings_are_left_alone() -> None:
+    load_config(None, {}, {"PEERD_DATA": "x", "PEERD_API_TOKEN": "x", "PEERD_PROVIDERS": "x"})
+
+
+def test_a_file_that_is_no_text_is_a_matter_of_syntax(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "config.toml", {}, {})
+    assert caught.value.code == "config.syntax"
+
+
 def test_drain_has_a_variable() -> None:
     """The one setting without a section."""
     assert load_config(None, {}, {"PEERD_DRAIN_S": "0"}).drain_s == 0

@@ -15,7 +15,7 @@ from peer.identity import peer_id
 from peer.insight import (
     explain_from_log,
     explanation_json,
-    request_prefix,
+    id_prefix,
     standings_json,
 )
 from protocol.errors import ConfigError, LocalError
@@ -78,7 +78,7 @@ def test_standings_are_listed_best_first() -> None:
 @pytest.mark.parametrize("text", ["", "abcd", "xyzxyz", "ab" * 33, None, 5])
 def test_what_is_no_id(text: Any) -> None:
     with pytest.raises(ConfigError):
-        request_prefix(text)
+        id_prefix(text, "request")
 
 
 def test_a_node_that_never_ran_knows_no_request(tmp_path: Any) -> None:

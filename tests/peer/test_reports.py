@@ -10,11 +10,13 @@ import pytest
 
 from peer.cli.record import AskRecord
 from peer.identity import peer_id
-from peer.reports import event_json
+from peer.reports import event_json, recovery_json, recovery_line
 from protocol.errors import CODES
 from protocol.fields import FinishReason, GenerationProfile, TokenChance, TokenLogprob
 from protocol.messages import Receipt
+from protocol.recovery import RecoveryReport
 from router import events
+from router.fold import Fold
 
 ONE, OTHER, CID = bytes([1]) * 32, bytes([2]) * 32, bytes([3]) * 32
 MS = 1_000_000
@@ -175,3 +177,12 @@ def test_logprobs_are_told_as_openai_s_and_only_where_there_are_some() -> None:
     assert "logprobs" not in event_json(TEXTS[0])
     assert record_of(PUBLISHED, text, text, DONE)["logprobs"] == [expected, expected]
     assert "logprobs" not in record_of(PUBLISHED, *TEXTS, DONE)
+
+
+def test_a_new_log_was_not_rolled_back() -> None:
+    """None of no records is not a record that a peer has shown."""
+    ledger = Fold("main", ONE).ledger
+    found = recovery_json(RecoveryReport(0, 0, 0, bytes(32), 0), ledger, 0.0)
+    assert found["rolled_back_from"] is None
+    assert "head.rolled_back" not in recovery_line(found)
+    assert "head.rolled_back" in recovery_line(found | {"rolled_back_from": 0})
