@@ -17,6 +17,7 @@ import tomlkit
 from msgspec import Meta
 
 from peer.config_tables import TABLES, AdapterConfig, RemoteConfig, about_tables
+from peer.config_variables import from_environment
 from peer.money import (
     AMOUNTS,
     AnchorConfig,
@@ -30,7 +31,6 @@ from protocol.errors import ConfigError
 from protocol.units import UCR_PER_CREDIT, parse_credits
 
 CONFIG_FILE: Final = "config.toml"
-ENVIRONMENT_PREFIX: Final = "PEERD_"
 TOKEN_VARIABLE: Final = "PEERD_API_TOKEN"
 
 Count = Annotated[int, Meta(ge=0, le=limits.U32_MAX)]
@@ -203,56 +203,6 @@ def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    """PEERD_PROVIDER_INPUT_PRICE=20 becomes provider.input_price; lists are comma-separated."""
-    found: dict[str, Any] = {}
-    for item in fields(Config):
-        section = item.default_factory
-        if not (isinstance(section, type) and is_dataclass(section)):
-            text = environment.get(f"{ENVIRONMENT_PREFIX}{item.name}".upper())
-            if text is not None:
-                found[item.name] = _environment_value(item.name, item.default, text)
-            continue
-        defaults = section()
-        for setting in fields(section):
-            text = environment.get(f"{ENVIRONMENT_PREFIX}{item.name}_{setting.name}".upper())
-            if text is not None and setting.name not in (*TABLES, *AMOUNTS):
-                default = getattr(defaults, setting.name)
-                value = _environment_value(setting.name, default, text)
-                found.setdefault(item.name, {})[setting.name] = value
-    return found
-
-
-def _check_variables(environment: Mapping[str, str]) -> None:
-    """A mistyped price would sell at another one; names of no section may be somebody else's."""
-    known, starts = {TOKEN_VARIABLE}, set[str]()
-    for at in fields(Config):
-        if isinstance(at.default_factory, type) and is_dataclass(at.default_factory):
-            starts.add(f"{ENVIRONMENT_PREFIX}{at.name}_".upper())
-            keys = {item.name for item in fields(at.default_factory)}.difference(TABLES, AMOUNTS)
-            known |= {f"{ENVIRONMENT_PREFIX}{at.name}_{key}".upper() for key in keys}
-    for name in sorted(set(environment) - known):
-        if name.startswith(tuple(starts)):
-            close = difflib.get_close_matches(name, sorted(known), n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise ConfigError("config.unknown_key", f"the variable {name}{hint}")
-
-
-def _environment_value(name: str, default: Any, text: str) -> Any:
-    if isinstance(default, tuple):
-        return [part for part in text.split(",") if part]
-    if isinstance(default, bool):
-        if text not in ("true", "false"):
-            raise ConfigError("config.bad_value", f"{name}: {text!r} is neither true nor false")
-        return text == "true"
-    if isinstance(default, int):
-        try:
-            return int(text)
-        except ValueError as error:
-            raise ConfigError("config.bad_value", f"{name}: {text!r} is no number") from error
-    return text
-
-
 def load_config(
     path: Path | None,
     flags: Mapping[str, Any],
@@ -271,8 +221,8 @@ def load_config(
         except OSError as error:
             raise ConfigError("config.unreadable", f"{path}: {error.strerror}") from error
         _check_keys(Config, data, "")
-    _check_variables(environment)
-    data = _merge(_merge(data, _from_environment(environment)), flags)
+    variables = from_environment(Config, environment, (TOKEN_VARIABLE,), (*TABLES, *AMOUNTS))
+    data = _merge(_merge(data, variables), flags)
     try:
         config = msgspec.convert(data, Config)
     except msgspec.ValidationError as error:

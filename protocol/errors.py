@@ -190,7 +190,7 @@ CODES: Final[dict[str, str]] = {
     "sweep.other_code": "a worker would not give the same bytes; install the same there as here",
     "sweep.worker_lost": "a worker died or was lost; check its memory, the same command goes on",
     # network and control socket
-    "network.listen": "the listen address can't be used; is the port busy? change --listen",
+    "network.listen": "the listen address can't be used; is the port busy? take another",
     "network.bad_address": "no usable address; write /ip4/HOST/tcp/PORT, with /p2p/ID to dial",
     "network.unreachable": "the peer can't be dialled",
     "control.unavailable": "no daemon answers on this data directory; start `peerd run`",

@@ -57,7 +57,7 @@ LONG_FILES = {
     "protocol/messages.py": (650, "one catalogue: numbers and fields of all messages, no logic"),
     "router/actions.py": (460, "one catalogue: what goes into a node and comes out, no logic"),
     "protocol/records.py": (520, "one catalogue: numbers and fields of all records, no logic"),
-    "protocol/limits.py": (480, "one table: every bound with its reason, no logic"),
+    "protocol/limits.py": (500, "one table: every bound with its reason, no logic"),
 }
 
 

@@ -16,6 +16,7 @@ from peer.client import AsyncClient
 from peer.client.lines import DirectLine
 from peer.config import RequesterConfig
 from peer.control import Method
+from peer.errors import first_error
 from peer.gateway.app import CHEQUES_PATH, Gateway, make_app
 from peer.gateway.cheques import ChequeDesk, Till
 from peer.gateway.insight import Insight
@@ -110,7 +111,8 @@ async def serve_gateway(
             log.info("gateway.ready", url=f"{binds[0]}/v1")
             task_status.started(f"{binds[0]}/v1")
     except* OSError as group:
-        raise NetworkError("network.listen", f"{host}:{settings.port}: {group}") from group
+        where = f"the API's {host}:{settings.port}: {first_error(group)}"
+        raise NetworkError("network.listen", where) from group
 
 
 async def _run_sessions(

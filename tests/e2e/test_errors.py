@@ -82,7 +82,7 @@ def test_second_daemon_on_a_directory(market: Market) -> None:
 
 
 def test_busy_port(tmp_path: Path) -> None:
-    """The address is named, and the flag to change."""
+    """The address is named."""
     initialize(tmp_path)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

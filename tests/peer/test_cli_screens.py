@@ -3,6 +3,7 @@
 Source: peer/cli/screen.py, credit.py, peer/upkeep.py.
 """
 
+import socket
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -18,8 +19,10 @@ from peer.cli.channels import channels_table
 from peer.cli.identity import initialize
 from peer.cli.screen import Screen
 from peer.daemon import LOG_DIRECTORY
+from peer.errors import first_error
 from peer.identity import load_key
 from peer.journal import Journal
+from protocol.errors import NetworkError
 from protocol.units import format_credits
 
 AMOUNT_UCR = 1_234_567
@@ -68,3 +71,19 @@ def test_the_head_of_a_log_without_records_was_not_rolled_back(tmp_path: Path) -
     told = CliRunner().invoke(peer.cli.peerd, ["log", "head", "--data", str(tmp_path / "new")])
     structlog.reset_defaults()
     assert getattr(told.exception, "code", None) == "storage.no_log"
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_busy_port_of_the_api_is_named(tmp_path: Path) -> None:
+    initialize(tmp_path / "new")
+    here = ["--data", str(tmp_path / "new"), "--listen", "/ip4/127.0.0.1/tcp/0"]
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        api = f"127.0.0.1:{busy.getsockname()[1]}"
+        told = CliRunner().invoke(peer.cli.peerd, ["gateway", "--api", api, *here])
+    structlog.reset_defaults()
+    assert isinstance(told.exception, BaseException)
+    error = first_error(told.exception)
+    assert isinstance(error, NetworkError)
+    assert error.code == "network.listen"
+    assert api in error.detail
+    assert "in use" in error.detail
