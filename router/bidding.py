@@ -60,7 +60,7 @@ class Bidding:
         """Half of the window is over: where sellers withhold bids, or may, and those that came
         are too few, have them all."""
         context = self._context
-        if len(job.bids) >= max(1, job.ask.early_close_bids) or job.ask.filters.providers_only:
+        if _usable(job) >= max(1, job.ask.early_close_bids) or job.ask.filters.providers_only:
             return  # who is named withholds nothing
         if job.bidders and context.clearings.bar(job.request, context.now_ns) is None:
             return
@@ -107,14 +107,20 @@ class Bidding:
         waited = now_ns - job.best_at_ns >= EARLY_CLOSE_GAP_NS
         only = job.ask.filters.providers_only
         all_bid = bool(only) and all(provider in job.bidders for provider in only)
-        if all_bid or (enough and waited and len(job.bids) >= enough):
+        if all_bid or (enough and waited and _usable(job) >= enough):
             self._close(job)
 
     def _early_close(self, job: Job) -> None:
         """No better bid for a while: close, if there are bids enough to choose from; else the
         one that makes them enough does."""
-        if job.state is JobState.BIDDING and len(job.bids) >= job.ask.early_close_bids:
+        if job.state is JobState.BIDDING and _usable(job) >= job.ask.early_close_bids:
             self._close(job)
+
+
+def _usable(job: Job) -> int:
+    """How many bids there are to choose from. Suspended sellers don't count, or those that failed
+    before, being many and quick, would close the window on everybody else."""
+    return sum(not scored.suspended for scored in job.bids)
 
 
 def bid_seen(scored: ScoredBid, at_ns: int, code: str) -> events.BidSeen:

@@ -14,12 +14,14 @@ from protocol.fields import (
     ConstraintKind,
     GenerationParameters,
     InferenceType,
+    Outcome,
     OutputConstraint,
     Prompt,
 )
 from protocol.units import NS_PER_MS, NS_PER_S
 from router import events
 from router.bidding import EARLY_CLOSE_GAP_NS
+from router.breaker import FAILURES_IN_A_ROW
 from tests.router.bids import ask_alone, deliver, ignored, request_of
 from tests.router.support import (
     ANYBODY,
@@ -183,6 +185,25 @@ def test_the_early_close_waits_for_the_third_bid() -> None:
 def test_an_asker_says_how_many_bids_are_enough(bids: int, closed_ms: int) -> None:
     """None is the whole window, one is the first and the gap."""
     assert run_bids([(10, 50), (20, 60)], early_close_bids=bids) == closed_ms
+
+
+def test_bids_of_suspended_sellers_do_not_close_the_window() -> None:
+    """Many that failed before and bid at once would keep everybody else out."""
+    world, requester, request = ask_alone(early_close_bids=2)
+    breakers = requester.node.requester.judging.breakers
+    for number in (1, 2, 3):
+        for _ in range(FAILURES_IN_A_ROW):
+            breakers.ended(stranger(number).public_key, Outcome.FAILED, world.clock.now_ns)
+        deliver(world, requester, number)
+    job = requester.node.requester.job(request.digest)
+    assert job is not None
+    world.run(EARLY_CLOSE_GAP_NS)
+    assert job.candidate is None
+    deliver(world, requester, 4)
+    deliver(world, requester, 5)
+    world.run(EARLY_CLOSE_GAP_NS)
+    assert job.candidate is not None
+    assert job.candidate.signed.sender in (stranger(4).public_key, stranger(5).public_key)
 
 
 def test_all_who_were_asked_have_answered() -> None:
