@@ -1,9 +1,10 @@
 """What a command says when its input is wrong, and of a run that is over (floor F5)."""
 
+import json
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -20,10 +21,16 @@ def plainly(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*arguments, **options)
         except ConfigError as error:
-            click.echo(f"simnet: {error.code}: {error.detail}", err=True)
-            sys.exit(2)
+            _refuse(error.code, error.detail)
 
     return run
+
+
+def _refuse(code: str, detail: str) -> NoReturn:
+    if "--json" in sys.argv:
+        click.echo(json.dumps({"error": code, "detail": detail}))
+    click.echo(f"simnet: {code}: {detail}", err=True)
+    sys.exit(2)
 
 
 class OneLineGroup(click.Group):
@@ -36,11 +43,8 @@ class OneLineGroup(click.Group):
         except click.exceptions.NoArgsIsHelpError:
             raise
         except click.UsageError as error:
-            help_at = f"see `{error.ctx.command_path} --help`" if error.ctx else ""
-            click.echo(
-                f"simnet: config.usage: {error.format_message()} {help_at}".strip(), err=True
-            )
-            sys.exit(2)
+            help_at = f" See `{error.ctx.command_path} --help`." if error.ctx else ""
+            _refuse("config.usage", f"{error.format_message().rstrip('.')}.{help_at}")
 
 
 def told(summary: dict[str, Any]) -> str:

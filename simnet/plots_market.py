@@ -98,6 +98,7 @@ def shares(run: RunTables) -> Plot | None:
     for (group, inside), colour in pairs:
         left.bar(ranks[inside], percent[inside], 1.0, color=colour, label=group)
     left.set_xlabel("provider, by rank")
+    left.xaxis.get_major_locator().set_params(integer=True)
     left.set_ylabel("share of revenue, %")
     legend(left, loc="upper right")
     grown = np.concatenate([[0.0], np.cumsum(percent[::-1])])

@@ -33,8 +33,14 @@ Json = dict[str, Any]
 @click.option("--model", help="The model's name.")
 @click.option("--system", help="A system message before the prompt.")
 @click.option("--raw", is_flag=True, help="Complete the text as it is, without a chat template.")
-@click.option("--max-tokens", type=int, default=256, show_default=True)
-@click.option("--temperature", type=click.FloatRange(0, 5), default=0.0, show_default=True)
+@click.option("--max-tokens", type=int, default=256, show_default=True, help="The longest answer.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, 5),
+    default=0.0,
+    show_default=True,
+    help="0: always the likeliest token.",
+)
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text.")
 @click.option("--stop-token", multiple=True, type=int, metavar="ID", help="End before this token.")

@@ -29,8 +29,20 @@ _HELP = "/clear forgets the turns, /quit or Ctrl-D ends, Ctrl-C stops an answer"
 @data_option
 @click.option("--model", help="The model's name.")
 @click.option("--system", default="", help="A system message before all turns.")
-@click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True)
-@click.option("--temperature", type=click.FloatRange(0, 5), default=0.7, show_default=True)
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(1),
+    default=256,
+    show_default=True,
+    help="The longest answer.",
+)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, 5),
+    default=0.7,
+    show_default=True,
+    help="0: always the likeliest token.",
+)
 @click.option("--seed", type=int, help="Of the first turn; each next has one more.")
 @click.option("--context-tokens", type=click.IntRange(1), help="If unset, what offers say.")
 @click.option("--max-price", metavar="CREDITS", help="The most that one answer may cost.")

@@ -38,7 +38,11 @@ def json_option(command: F) -> F:
 def network_options(command: F) -> F:
     """`--network`, `--bootstrap`, `--listen`, `--announce`, `--log-level`."""
     for option in (
-        click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"])),
+        click.option(
+            "--log-level",
+            type=click.Choice(["debug", "info", "warning", "error"]),
+            help="Log this and what is graver.",
+        ),
         click.option("--announce", multiple=True, metavar="ADDR", help="Address to tell others."),
         click.option("--listen", multiple=True, metavar="ADDR", help="Address to listen on."),
         click.option(

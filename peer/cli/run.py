@@ -145,7 +145,9 @@ def run_command(directory: Path, as_json: bool, **flags: Any) -> None:
 
 @click.command("gateway")
 @data_option
-@click.option("--api", metavar="HOST:PORT", default="127.0.0.1:4180", show_default=True)
+@click.option(
+    "--api", metavar="HOST:PORT", default="127.0.0.1:4180", show_default=True, help="Where."
+)
 @network_options
 @json_option
 def gateway_command(directory: Path, as_json: bool, **flags: Any) -> None:

@@ -176,3 +176,24 @@ def test_a_stop_keeps_what_there_is_and_marks_it(number: signal.Signals, tmp_pat
     assert (summary["complete"], summary["stopped_by"]) == (False, number.name)
     assert summary["checks_ok"] is False
     assert pyarrow.parquet.read_table(out / "jobs.parquet").num_rows <= summary["requests"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("run", "hello", "--tier", "nope"), "config.usage"),
+        (("run",), "config.usage"),
+        (("nope",), "config.usage"),
+        (("validate", "no-such-file"), "config.unreadable"),
+    ],
+)
+def test_wrong_use_is_one_line_and_an_object(
+    arguments: tuple[str, ...], code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --json the object is on stdout, as of `peerd`."""
+    monkeypatch.setattr(sys, "argv", ["simnet", *arguments, "--json"])
+    status, out, err = simnet(*arguments)
+    assert status == 2
+    assert err.startswith(f"simnet: {code}: ")
+    assert err.count("\n") == 1
+    assert json.loads(out)["error"] == code
