@@ -14,7 +14,7 @@ from protocol.messages import Bid, MoreBids, SealedBid
 from protocol.units import NS_PER_MS
 from router import events
 from router.actions import Publish
-from router.auction import ScoredBid
+from router.auction import ScoredBid, measure
 from router.context import Context
 from router.job import Job
 from router.selection import Selection
@@ -22,6 +22,9 @@ from router.timers import TimerKey
 
 # Early close: with bids enough, and no better one for this long, waiting is not worth it.
 EARLY_CLOSE_GAP_NS: Final = 30 * NS_PER_MS
+# CLEARING_RANK sellers should match what others told, and half of them are enough. With fewer at
+# half of the window it is no longer true, or never was.
+_GOOD_BIDS_MIN: Final = limits.CLEARING_RANK // 2
 
 
 class Bidding:
@@ -43,6 +46,8 @@ class Bidding:
         context.note("request.published", request_id=job.id, model=job.ask.model)
         context.timers.set(TimerKey("window", job.id), context.now_ns + window_ns)
         context.timers.set(TimerKey("more", job.id), context.now_ns + window_ns // 2)
+        bar = context.clearings.bar(job.request, context.now_ns)
+        job.bar_points = None if bar is None else bar.points
 
     def ended(self, job: Job) -> None:
         """The window is closed."""
@@ -57,13 +62,15 @@ class Bidding:
             self._ask_again(job)
 
     def _ask_again(self, job: Job) -> None:
-        """Half of the window is over: where sellers withhold bids, or may, and those that came
-        are too few, have them all."""
+        """Half of the window is over: where sellers withhold bids by what others told, and few of
+        those that came are as good as that, or none came at all, have them all."""
         context = self._context
-        if _usable(job) >= max(1, job.ask.early_close_bids) or job.ask.filters.providers_only:
-            return  # who is named withholds nothing
-        if job.bidders and context.clearings.bar(job.request, context.now_ns) is None:
+        if job.ask.filters.providers_only or (job.bidders and job.bar_points is None):
+            return  # nobody withholds
+        if job.good_bids >= (_enough(job) or _GOOD_BIDS_MIN):
             return
+        # Those that come now end the window, not those that were too few.
+        job.bar_points, job.good_bids, job.best_at_ns = None, 0, context.now_ns
         again = sign_envelope(context.signer, context.network, MoreBids(job.id), context.now_ns)
         context.act(Publish(again.data))
         if job.explanation is not None:
@@ -97,8 +104,12 @@ class Bidding:
             self._keep_bid(job, scored)
 
     def _keep_bid(self, job: Job, scored: ScoredBid) -> None:
-        now_ns, enough = self._context.now_ns, job.ask.early_close_bids
+        now_ns, enough = self._context.now_ns, _enough(job)
         job.bids.append(scored)
+        points = measure(job.request, scored.bid)[2]
+        # Those that failed before, being many and quick, would close the window on everybody else.
+        as_told = job.bar_points is None or points <= job.bar_points
+        job.good_bids += as_told and not scored.suspended
         if job.best is None or scored.order < job.best.order:
             job.best, job.best_at_ns = scored, now_ns
             if enough:
@@ -107,20 +118,21 @@ class Bidding:
         waited = now_ns - job.best_at_ns >= EARLY_CLOSE_GAP_NS
         only = job.ask.filters.providers_only
         all_bid = bool(only) and all(provider in job.bidders for provider in only)
-        if all_bid or (enough and waited and _usable(job) >= enough):
+        if all_bid or (enough and waited and job.good_bids >= enough):
             self._close(job)
 
     def _early_close(self, job: Job) -> None:
         """No better bid for a while: close, if there are bids enough to choose from; else the
         one that makes them enough does."""
-        if job.state is JobState.BIDDING and _usable(job) >= job.ask.early_close_bids:
+        if job.state is JobState.BIDDING and job.good_bids >= _enough(job):
             self._close(job)
 
 
-def _usable(job: Job) -> int:
-    """How many bids there are to choose from. Suspended sellers don't count, or those that failed
-    before, being many and quick, would close the window on everybody else."""
-    return sum(not scored.suspended for scored in job.bids)
+def _enough(job: Job) -> int:
+    """How many good bids may end the window early; 0: none. Of those that should match what
+    others told there are few, so a larger number means any bids."""
+    wanted = job.ask.early_close_bids
+    return wanted if job.bar_points is None else min(wanted, _GOOD_BIDS_MIN)
 
 
 def bid_seen(scored: ScoredBid, at_ns: int, code: str) -> events.BidSeen:

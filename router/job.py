@@ -45,6 +45,8 @@ class Job:
     state: JobState = JobState.BIDDING
     bids: list[ScoredBid] = field(default_factory=list)
     bidders: dict[bytes, str] = field(default_factory=dict)  # provider -> "" or why not
+    bar_points: int | None = None  # what others' auctions say that many bids should match
+    good_bids: int = 0  # acceptable ones that do, of sellers that are not suspended
     best: ScoredBid | None = None
     best_at_ns: int = 0
     queue: list[ScoredBid] = field(default_factory=list)

@@ -8,17 +8,14 @@ import heapq
 from dataclasses import replace
 from typing import Any, Final
 
-from protocol import crypto, wire
-from protocol.envelope import Signed, open_envelope, sign_envelope
-from protocol.errors import RemoteError
+from protocol import wire
 from protocol.fields import FinishReason
 from protocol.framing import HEADER_BYTES, frame
 from protocol.messages import Award, Chunk, Request, Voucher
-from protocol.units import NS_PER_MS, NS_PER_S
+from protocol.units import NS_PER_MS
 from router import actions as act
 from router.actions import Action, Input
 from router.node import Node
-from simnet import scenario_adversaries as kinds
 from simnet.inference import filler, prompt_tokens
 
 PIECE_TOKENS: Final = 8
@@ -234,65 +231,6 @@ class Repeating(Adversary):
                 first = self._first.setdefault(message.cid, message.voucher)
                 return [_send(action, replace(message, voucher=first))]
         return [action]
-
-
-class Flooding(Adversary):
-    """Publishes the last request that it heard as its own, again and again."""
-
-    _model: Request | None = None
-    _next_ns = NEVER_NS
-
-    def hear(self, item: Input, now_ns: int) -> Input | None:
-        """What to imitate."""
-        if isinstance(item, act.GossipReceived) and isinstance(item.signed.message, Request):
-            self._model = item.signed.message
-            self._next_ns = min(self._next_ns, now_ns)
-        return item
-
-    def tick_ns(self) -> int:
-        """Once a message."""
-        return self._next_ns
-
-    def tick(self, now_ns: int) -> list[Action]:
-        """One more."""
-        assert self._model is not None
-        self._next_ns = now_ns + NS_PER_S // self.settings.messages_per_s
-        key = crypto.box_public_key(self.context.entropy(32))
-        request = replace(self._model, ephemeral_key=key, deadline_ns=now_ns + 30 * NS_PER_S)
-        context = self.context
-        signed = sign_envelope(context.signer, context.network, request, now_ns)
-        return [act.Publish(signed.data)]
-
-    def admit(self, data: bytes, now_ns: int) -> Signed:
-        """Its own have no limit here."""
-        try:
-            return super().admit(data, now_ns)
-        except RemoteError:
-            context, ours = self.context, (Request,)
-            signed = open_envelope(
-                data, context.network, now_ns, allowed=ours, verify=context.verify
-            )
-            if signed.sender != context.public_key:
-                raise
-            return signed
-
-
-CORES: Final[dict[type, type[Adversary]]] = {
-    kinds.Vanish: Vanishing,
-    kinds.Garbage: Inventing,
-    kinds.WrongDigest: Miscopying,
-    kinds.OverClaim: Overcounting,
-    kinds.OverPromise: Boasting,
-    kinds.Collude: Colluding,
-    kinds.Snipe: Sniping,
-    kinds.StopPaying: Withholding,
-    kinds.DoubleSpend: Repeating,
-    kinds.Rollback: Adversary,
-    kinds.Flood: Flooding,
-    kinds.Censor: Adversary,
-    kinds.Degrade: Adversary,
-    kinds.Eclipse: Adversary,
-}
 
 
 def _send(action: act.Send, message: Any) -> act.Send:

@@ -3,19 +3,50 @@
 Rule: `scenario_adversaries`; those of the market are cores of their own, in `adversary`.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from protocol.units import NS_PER_MS, NS_PER_S
 from router.node import Node
-from simnet.adversary import CORES, Adversary
+from simnet import scenario_adversaries as kinds
+from simnet.adversary import (
+    Adversary,
+    Boasting,
+    Colluding,
+    Inventing,
+    Miscopying,
+    Overcounting,
+    Repeating,
+    Sniping,
+    Vanishing,
+    Withholding,
+)
 from simnet.gossip import Message
 from simnet.peer import Peer
+from simnet.publishers import Flooding, Silencing
 from simnet.roles import Roles
 from simnet.scenario_adversaries import AnyAdversary, Censor, Degrade, Eclipse, Rollback
 from simnet.topology import Neighbours
 
 if TYPE_CHECKING:
     from simnet.simulation import Simulation
+
+CORES: Final[dict[type, type[Adversary]]] = {
+    kinds.Vanish: Vanishing,
+    kinds.Garbage: Inventing,
+    kinds.WrongDigest: Miscopying,
+    kinds.OverClaim: Overcounting,
+    kinds.OverPromise: Boasting,
+    kinds.Collude: Colluding,
+    kinds.Snipe: Sniping,
+    kinds.StopPaying: Withholding,
+    kinds.DoubleSpend: Repeating,
+    kinds.ClearingLies: Silencing,
+    kinds.Rollback: Adversary,
+    kinds.Flood: Flooding,
+    kinds.Censor: Adversary,
+    kinds.Degrade: Adversary,
+    kinds.Eclipse: Adversary,
+}
 
 
 class Intruders:

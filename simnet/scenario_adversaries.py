@@ -59,6 +59,10 @@ class Snipe(Seller, frozen=True, kw_only=True, tag="snipe"):
     margin_ms: Annotated[int, Meta(ge=1, le=10_000, description="so long before it ends")] = 200
 
 
+class ClearingLies(Seller, frozen=True, kw_only=True, tag="clearing-lies"):
+    """Tells all sellers that auctions end at a price of nothing; bids on everything itself."""
+
+
 class Asker(Adversary, frozen=True, kw_only=True):
     """Requesters that cheat."""
 
@@ -122,6 +126,7 @@ AnyAdversary = (
     | OverPromise
     | Collude
     | Snipe
+    | ClearingLies
     | StopPaying
     | DoubleSpend
     | Rollback

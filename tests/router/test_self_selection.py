@@ -21,6 +21,7 @@ from router.self_selection import lot_ppm
 from router.telling import sellers_estimate
 from simnet.peer import Peer, WorldSettings
 from simnet.world import EPOCH_NS, World
+from tests.router.bids import deliver
 from tests.router.support import (
     MODEL,
     engine,
@@ -237,6 +238,21 @@ def test_a_lie_costs_half_a_window_and_no_request_its_bids() -> None:
     assert noted(requester, "request.asked_again") == 1
     assert bidders(world) == list(range(64))
     assert succeeded(requester)
+
+
+def test_liars_do_not_win_by_bidding_alone() -> None:
+    """Their dear bids are not what they told of, so they end no auction; the best seller wins."""
+    world = lied_to(sellers=40)
+    requester = world.peers[-1]
+    world.give(requester, make_ask(bid_window_ns=NS_PER_S))
+    for number in range(50, 55):
+        deliver(world, requester, number, output_price_ucr=90_000_000)
+    world.run(NS_PER_S // 3)
+    assert not requester.heard(events.Awarded)
+    world.run(5 * NS_PER_S)
+    (award, *_) = requester.heard(events.Awarded)
+    assert world.by_key[award.provider].index == 0
+    assert award.at_ns < NS_PER_S
 
 
 def test_bids_against_the_bar_that_win_refute_it() -> None:

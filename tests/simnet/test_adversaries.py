@@ -128,6 +128,24 @@ def test_who_bids_last_wins_less() -> None:
     assert of(told, "adversaries")["tokens_sold"] < of(calm, "adversaries")["tokens_sold"]
 
 
+def test_lies_about_clearing_prices_delay_awards_and_sell_nothing() -> None:
+    """A third of the sellers silence the rest; at half of the window all are heard."""
+    market: dict[str, Any] = {
+        "nodes": 48,
+        "duration_s": 12,
+        "bids_wanted": 8,
+        "providers": (
+            Providers(name="honest", count=24),
+            Providers(name="adversaries", count=12, price_permille=1_500),
+        ),
+    }
+    told, calm = run(kinds.ClearingLies(), **market), run(**market)
+    assert of(told, "adversaries")["tokens_sold"] == of(calm, "adversaries")["tokens_sold"] == 0
+    assert told["failed"] == calm["failed"] == 0
+    assert told["paid_ucr"] < calm["paid_ucr"] * 11 // 10
+    assert told["award_ms"]["p50"] < calm["award_ms"]["p50"] + 1_000
+
+
 # --- askers ------------------------------------------------------------------------------------
 
 BOTH = (
