@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol import limits, signing
+from protocol import limits, messages, signing
 from tests.protocol import readme
 from tests.protocol.test_signing import FIXED_BYTES
 from tests.vectors.make import THINGS
@@ -94,3 +94,12 @@ def test_links_inside_the_page_lead_somewhere() -> None:
             assert target[1:] in anchors, target
         else:
             assert (readme.PAGE.parent / target).exists(), target
+
+
+def test_the_front_page_names_every_message() -> None:
+    """With its number, and none that is not."""
+    front = Path(readme.ROOT, "README.md").read_text().partition("| wire | numbers |")[2]
+    told = re.findall(r"([A-Z][A-Za-z]+) ([0-9]+)", front.partition("\n\n")[0])
+    assert {(name, int(number)) for name, number in told} == {
+        (kind.__name__, number) for kind, number in messages.NUMBERS.items()
+    }
