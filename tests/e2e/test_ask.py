@@ -131,7 +131,7 @@ def test_second_ask_is_paid_on_the_same_channel(shop: Shop) -> None:
 
 def test_stdout_is_the_answer_alone(shop: Shop) -> None:
     """What a person pipes on is the answer; bids, bill and receipt go to stderr."""
-    shown = run("ask", f"Say {SECRET}", *shop.flags(shop.requester.directory))
+    shown = run("ask", f"Say {SECRET}", "--auction", *shop.flags(shop.requester.directory))
     assert shown.returncode == 0
     assert shown.stdout == answer_of(shop.ask(f"Say {SECRET}")) + "\n"
     for part in ("bids", "awarded to", "tokens in", "receipt "):
