@@ -73,13 +73,13 @@ def show_command(directory: Path, named: str, as_json: bool) -> None:
         click.echo(json.dumps({**item, "jobs": jobs}))
         return
     for name in ("channel", "role", "peer", "state"):
-        click.echo(f"{name:12s} {item[name]}")
+        click.echo(f"{name:13s} {item[name]}")
     for name in ("deposit", "window", "voucher_total", "due", "settled", "refund"):
         amount = item[f"{name}_ucr"]
         if amount is not None:
-            click.echo(f"{name.replace('_', ' '):12s} {format_credits(amount)} credits")
+            click.echo(f"{name.replace('_', ' '):13s} {format_credits(amount)} credits")
     for name in ("opened", "expires"):
-        click.echo(f"{name:12s} {time_text(item[f'{name}_at_ns'])}")
+        click.echo(f"{name:13s} {time_text(item[f'{name}_at_ns'])}")
     if jobs:
         table_console().print(jobs_table(jobs))
 
