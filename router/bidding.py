@@ -24,7 +24,7 @@ from router.timers import TimerKey
 EARLY_CLOSE_GAP_NS: Final = 30 * NS_PER_MS
 # CLEARING_RANK sellers should match what others told, and half of them are enough. With fewer at
 # half of the window it is no longer true, or never was.
-_GOOD_BIDS_MIN: Final = limits.CLEARING_RANK // 2
+GOOD_BIDS_MIN: Final = limits.CLEARING_RANK // 2
 
 
 class Bidding:
@@ -67,7 +67,7 @@ class Bidding:
         context = self._context
         if job.ask.filters.providers_only or (job.bidders and job.bar_points is None):
             return  # nobody withholds
-        if job.good_bids >= (_enough(job) or _GOOD_BIDS_MIN):
+        if job.good_bids >= (_enough(job) or GOOD_BIDS_MIN):
             return
         # Those that come now end the window, not those that were too few.
         job.bar_points, job.good_bids, job.best_at_ns = None, 0, context.now_ns
@@ -132,7 +132,7 @@ def _enough(job: Job) -> int:
     """How many good bids may end the window early; 0: none. Of those that should match what
     others told there are few, so a larger number means any bids."""
     wanted = job.ask.early_close_bids
-    return wanted if job.bar_points is None else min(wanted, _GOOD_BIDS_MIN)
+    return wanted if job.bar_points is None else min(wanted, GOOD_BIDS_MIN)
 
 
 def bid_seen(scored: ScoredBid, at_ns: int, code: str) -> events.BidSeen:

@@ -10,6 +10,7 @@ from protocol.envelope import Signed, sign_envelope
 from protocol.messages import Bid, Clearing, Request
 from router.actions import Publish
 from router.auction import measure, told_points
+from router.bidding import GOOD_BIDS_MIN
 from router.clearings import PPM
 from router.context import Context
 from router.job import Job
@@ -90,10 +91,12 @@ class Telling:
 def clearing(request: Signed, ranked: list[Bid], bidders: list[bytes]) -> Clearing:
     """What is told of an auction: `ranked` bids in time, best first, and all `bidders`.
 
-    Late bids are not opened: as many of the best are taken to be among them as among others.
+    Late bids are not opened: as many of the best are taken to be among them as among others. But
+    what is told was matched by GOOD_BIDS_MIN in time, as bidding waits for so many: a bar that few
+    reach would have every requester ask again, and tell one that fewer reach.
     """
     place = limits.CLEARING_RANK * len(ranked) // max(1, len(bidders))
-    bid = ranked[min(len(ranked) - 1, max(0, place - 1))]
+    bid = ranked[min(len(ranked), max(GOOD_BIDS_MIN, place)) - 1]
     return Clearing(
         model=request.message.model,
         input_tokens_max=request.message.input_tokens_max,
