@@ -9,6 +9,7 @@ from peer.identity import peer_id, public_key
 from peer.past import log_records
 from protocol import records, signing, wire
 from protocol.errors import ConfigError, LocalError
+from protocol.units import format_credits
 from router import actions as act
 from router.ledger import Ledger
 
@@ -39,8 +40,8 @@ def cheque_methods(daemon: Daemon) -> dict[str, Method]:
             raise ConfigError("config.bad_value", "the amount is in ucr, above 0")
         user = public_key(str(params.get("user")))
         book = daemon.ledger.cheques
-        if not book.account(user).owed_ucr:
-            raise LocalError("cheque.no_debt", peer_id(user))
+        if amount > (owed := book.account(user).owed_ucr):
+            raise LocalError("cheque.no_debt", f"{peer_id(user)} owes {format_credits(owed)}")
         daemon.driver.feed(act.ChequesWerePaid(user, amount))
         await daemon.driver.wait_idle()
         await answer({"user": peer_id(user), "owed_ucr": book.account(user).owed_ucr})

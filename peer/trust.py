@@ -9,6 +9,7 @@ from peer.daemon import Daemon
 from peer.identity import peer_id, public_key
 from protocol.channel import ChannelState, Role
 from protocol.errors import ConfigError, LocalError, NetworkError
+from protocol.units import format_credits
 from router import actions as act
 from router.ledger import Ledger
 
@@ -59,8 +60,8 @@ def trust_methods(daemon: Daemon, channel_ids: Any) -> dict[str, Method]:
         if not isinstance(amount, int) or amount <= 0:
             raise ConfigError("config.bad_value", "the amount is in ucr, above 0")
         payer = public_key(str(params.get("peer")))
-        if not daemon.ledger.debts.owed_ucr(payer):
-            raise LocalError("credit.no_debt", peer_id(payer))
+        if amount > (owed := daemon.ledger.debts.owed_ucr(payer)):
+            raise LocalError("credit.no_debt", f"{peer_id(payer)} owes {format_credits(owed)}")
         daemon.driver.feed(act.DebtWasPaid(payer, amount))
         await daemon.driver.wait_idle()
         await answer({"peer": peer_id(payer), "owed_ucr": daemon.ledger.debts.owed_ucr(payer)})

@@ -101,7 +101,7 @@ CODES: Final[dict[str, str]] = {
         "the log is older than what a peer holds a signature of: an old copy was restored; stop"
         " the daemon and put the newest copy back, or go on and lose what peers can't show"
     ),
-    "credit.no_debt": "this peer owes nothing on closed channels; see `peerd credit`",
+    "credit.no_debt": "this peer owes less than that on closed channels; see `peerd credit`",
     # bundle: evidence of one channel, for a third party
     "bundle.malformed": "the file is no settlement bundle, or was damaged",
     "bundle.version": "the bundle is of another version of peerd; check it with a newer one",
@@ -132,7 +132,7 @@ CODES: Final[dict[str, str]] = {
     "cheque.replayed": "the cheque's nonce was used; write a new cheque",
     "cheque.short": "the cheque is for less than the answer may cost; sign for more",
     "cheque.interrupted": "the node stopped in the middle of the answer; nothing was charged",
-    "cheque.no_debt": "this user owes nothing for cheques; see `peerd cheques`",
+    "cheque.no_debt": "this user owes less than that for cheques; see `peerd cheques`",
     # session: the stream between two peers
     "session.protocol": "the peer sent a message that is not allowed here",
     "session.closed": "the stream to the peer closed",

@@ -29,6 +29,7 @@ from tests.e2e.support import (
     Daemon,
     Json,
     provider_flags,
+    run,
     run_json,
     until,
 )
@@ -269,6 +270,9 @@ def test_what_is_owed_is_bounded_until_it_is_paid(shop: Shop) -> None:
     assert code_of(answer) == (402, "cheque.over_limit")
     owed_ucr = shop.account()["owed_ucr"]
     assert f"you have {LIMIT_UCR - owed_ucr} ucr left" in answer.json()["error"]["message"]
+    slip = run("cheques", "paid", shop.user_id, "100", *data)
+    assert slip.returncode == 1
+    assert slip.stderr.startswith("peerd: cheque.no_debt (")
     paid = run_json("cheques", "paid", shop.user_id, f"{owed_ucr / 1e6:.6f}", *data)
     assert paid["owed_ucr"] == shop.account()["owed_ucr"] == 0
     assert shop.post(shop.cheques.headers("1"), max_tokens=700).status_code == 200

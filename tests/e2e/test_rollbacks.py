@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from tests.e2e.judging import answer_of, shared_channels, verify
-from tests.e2e.support import Daemon, Market, provider_flags, until
+from tests.e2e.support import Daemon, Market, provider_flags, run, run_json, until
 
 
 def put_back(daemon: Daemon, jobs: Market, provider: Daemon) -> None:
@@ -50,5 +50,11 @@ def test_a_log_from_an_old_backup_is_noticed_and_loses_nothing(market: Market, w
     assert settled["settled_ucr"] == theirs["settled_ucr"] > held["due_ucr"]
     verify(requester)
     verify(provider)
+    owing = (requester.peer_id, "--data", str(provider.directory))
+    slip = run("credit", "paid", owing[0], "100", *owing[1:])
+    assert slip.returncode == 1
+    assert slip.stderr.startswith("peerd: credit.no_debt (")
+    owed = f"{settled['settled_ucr'] / 1e6:.6f}"
+    assert run_json("credit", "paid", owing[0], owed, *owing[1:])["owed_ucr"] == 0
     (ends,) = shared_channels(requester, provider)
     assert ends.payer.settled_ucr == ends.payee.settled_ucr
