@@ -14,7 +14,6 @@ from protocol.errors import NetworkError
 from simnet import plots_sweep, sweep, sweep_plan
 from simnet.cli_status import plainly
 from simnet.drawing import to_png, to_svg
-from simnet.estimate import MIB, estimate
 from simnet.page import card, page, table
 from simnet.report import standalone, write_page
 from simnet.workers.work import Place, Work
@@ -67,7 +66,6 @@ def sweep_command(
         if not quiet:
             click.echo(f"simnet: {line}", err=True)
 
-    hear(_expected(plan))
     place = Place(jobs or 0, cluster or "", hear)
     try:
         with _stoppable():
@@ -112,14 +110,6 @@ def _stoppable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _expected(plan: sweep_plan.Plan) -> str:
-    """What all runs of a plan will take, roughly."""
-    each = [estimate(point.scenario) for point in plan.points]
-    runs, cpu_s = len(each) * len(plan.seeds), sum(one.cpu_s for one in each) * len(plan.seeds)
-    most = max(one.memory_bytes for one in each) // MIB
-    return f"{runs} runs: about {cpu_s:.0f} CPU s in all, {most} MiB at most each"
 
 
 def _rows(names: list[str], found: list[dict[str, plots_sweep.Interval]]) -> list[list[str]]:

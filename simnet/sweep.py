@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from protocol.errors import ConfigError
 from simnet import run_directory, scenario_file
+from simnet.estimate import MIB, estimate
 from simnet.sweep_plan import Plan
 from simnet.workers.on_dask import on_dask
 from simnet.workers.on_ray import on_ray
@@ -49,7 +50,13 @@ def run(
             missing.append(item)
         else:
             rows[item.point, item.seed] = summary
-    place = replace(place, starts=lambda item: _begin(plan, item))
+
+    def begin(item: Work) -> None:
+        if item is missing[0]:
+            place.hear(_expected(plan))
+        _begin(plan, item)
+
+    place = replace(place, starts=begin)
     try:
         with closing(ENGINES[engine](missing, place)) as ended:
             for item, summary in ended if missing else ():
@@ -61,6 +68,14 @@ def run(
         if rows:
             _write(plan, out, items, rows)
     return [rows[item.point, item.seed] for item in items]
+
+
+def _expected(plan: Plan) -> str:
+    """What all runs of a plan will take, roughly."""
+    each = [estimate(point.scenario) for point in plan.points]
+    runs, cpu_s = len(each) * len(plan.seeds), sum(one.cpu_s for one in each) * len(plan.seeds)
+    most = max(one.memory_bytes for one in each) // MIB
+    return f"{runs} runs: about {cpu_s:.0f} CPU s in all, {most} MiB at most each"
 
 
 def _items(plan: Plan, out: Path, tables: bool, check: str) -> list[Work]:

@@ -151,7 +151,8 @@ def test_the_bytes_are_the_pools_and_a_stop_leaves_no_process(
             for number in (left := marked(str(tmp_path))):
                 os.kill(number, signal.SIGKILL)
     assert not left
-    assert [line.split()[0] for line in told] == ["simnet:", "[1", "[2", "simnet:"]
+    words = [line.split()[0] for line in told]
+    assert words == ["simnet:", "simnet:", "[1", "[2", "simnet:"]  # where, at what cost, the runs
     assert told[-1] == "simnet: stopped after 2 runs; the same command goes on\n"
     assert len(of_cluster) > 2
     assert places
