@@ -5,6 +5,7 @@ Must not know models. Rule: engine/README.md.
 
 import ctypes
 import re
+import resource
 import sys
 from collections import deque
 from pathlib import Path
@@ -52,8 +53,10 @@ def load_error(path: Path) -> EngineError:
     first = _errors[0].strip() if _errors else ""
     reason = _REASON.match(first)
     why = first[reason.end() if reason else 0 :][:160] or "llama.cpp can't load it"
-    code = "engine.no_room" if _NO_MEMORY.search(why) else "engine.bad_model"
-    return EngineError(code, f"{path}: {why}")
+    # At its memory limit a process may even lack what it takes to hear the library's error.
+    limited = resource.getrlimit(resource.RLIMIT_DATA)[0] != resource.RLIM_INFINITY
+    no_room = _NO_MEMORY.search(why) or (limited and not first)
+    return EngineError("engine.no_room" if no_room else "engine.bad_model", f"{path}: {why}")
 
 
 def flash_attention() -> str:
