@@ -293,7 +293,8 @@ def test_a_kill_charges_nothing_and_forgets_no_nonce(tmp_path: Path) -> None:
         assert 60 < left_ucr < 3_000  # some of the 100 tokens, at 60 each
         with stream(shop, running, body) as answer:
             assert answer.status_code == 200
-            next(answer.iter_bytes())
+            parts = answer.iter_bytes()  # let go of, it would close the stream
+            next(parts)
             shop.daemon.kill()
         shop.open()
         for headers in (ended, running):
