@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from simnet.cli import main
+from tests.e2e.support import hear_interrupts
 
 MEASURED = ("cpu_s", "build_cpu_s", "events_per_cpu_s", "rss_mib", "run_dir")
 TINY = """
@@ -134,7 +135,12 @@ def test_the_bytes_are_the_pools_and_a_stop_leaves_no_process(
     command = [sys.executable, "-c", MAIN, "sweep", *common, *wanted]
     environment = os.environ | {MARK: str(tmp_path), "HOME": str(home), "TMPDIR": str(scratch)}
     with subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        env=environment,
+        preexec_fn=hear_interrupts,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as sweep:
         assert sweep.stderr is not None
         told = []
