@@ -83,6 +83,8 @@ Json = dict[str, Any]
 @json_option
 def ask_command(directory: Path, prompt: str, as_json: bool, **flags: Any) -> None:
     """Ask the market for an answer to PROMPT and pay for it as it arrives."""
+    if not prompt.strip():
+        raise click.UsageError("PROMPT is empty: there is nothing to ask")
     settings = network_flags(flags)
     path = directory / CONFIG_FILE
     config = load_config(path if path.exists() else None, settings)

@@ -94,6 +94,12 @@ def test_before_init(peerd: Peerd, tmp_path: Path, command: tuple[str, ...]) -> 
     assert not nowhere.exists()
 
 
+@pytest.mark.parametrize("prompt", ["", " \n"])
+def test_nothing_is_not_bought(peerd: Peerd, tmp_path: Path, prompt: str) -> None:
+    """An empty variable in a script costs no money."""
+    check(peerd, 2, "config.usage", "nothing to ask", "ask", prompt, "--data", tmp_path)
+
+
 def test_init_twice_keeps_the_key(peerd: Peerd, home: Path) -> None:
     """A second init changes nothing."""
     before = (home / "key").read_text()
