@@ -1,7 +1,7 @@
 """Carries out a scenario's faults: scheduled, or drawn from the seed.
 
 Acts on a simulation from outside its nodes. Every fault is over at the end of the time in which
-requests come. Rule: `scenario_faults`.
+requests come. Rule: `scenario.faults`.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from protocol.units import NS_PER_MS, NS_PER_S
 from simnet.entropy import Entropy
 from simnet.peer import Peer
-from simnet.scenario_faults import (
+from simnet.scenario.faults import (
     AnyFault,
     Churn,
     Clog,

@@ -15,27 +15,27 @@ from router import actions as act
 from router.actions import Action, Input
 from router.anchoring import AnchorSettings
 from router.node import Node
-from simnet import topology
-from simnet.cpu import Cpu, input_costs
-from simnet.crowd import Crowd
+from simnet.adversaries.intruders import Intruders
 from simnet.driver import Driver
 from simnet.entropy import Entropy
 from simnet.faults import Faults
-from simnet.gossip import GossipModel, Message
-from simnet.inference import Machine
-from simnet.intruders import Intruders
-from simnet.latency import cloud_regions, read_matrix
-from simnet.links import Links
-from simnet.market import Market
+from simnet.market.crowd import Crowd
+from simnet.market.inference import Machine
+from simnet.market.people import Market
+from simnet.market.pricing import Seller
+from simnet.market.workload import Asking
+from simnet.network import topology
+from simnet.network.cpu import Cpu, input_costs
+from simnet.network.gossip import GossipModel, Message
+from simnet.network.latency import cloud_regions, read_matrix
+from simnet.network.links import Links
+from simnet.network.streams import Streams
 from simnet.peer import Peer
-from simnet.pricing import Seller
-from simnet.published import Published
-from simnet.recorder import Recorder
-from simnet.roles import Roles
+from simnet.recording.published import Published
+from simnet.recording.recorder import Recorder
+from simnet.recording.series import Series
 from simnet.scenario import Scenario
-from simnet.series import Series
-from simnet.streams import Streams
-from simnet.workload import Asking
+from simnet.scenario.roles import Roles
 
 EPOCH_NS: Final = 1_700_000_000 * NS_PER_S
 NETWORK: Final = "sim"

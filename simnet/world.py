@@ -16,8 +16,8 @@ from router.actions import Action, SessionKey
 from router.anchoring import AnchorSettings
 from simnet.driver import Driver
 from simnet.entropy import Entropy
+from simnet.network.streams import Latency, Streams
 from simnet.peer import Peer, SimEngine, WorldSettings
-from simnet.streams import Latency, Streams
 
 EPOCH_NS = 1_700_000_000 * NS_PER_S
 

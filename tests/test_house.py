@@ -269,9 +269,9 @@ IMPORT_CASES = [
     Case("simnet/tiers/shell.py", "from simnet.simulation import Simulation", True),
     Case("simnet/tiers/shell.py", "from peer.cli import main", False),
     Case("simnet/tiers/shell.py", "from libp2p import new_host", False),
-    Case("simnet/cli.py", "from simnet.tiers.shell import ShellDaemon", True),
-    Case("simnet/runner.py", "from simnet.tiers.shell import ShellDaemon", False),
-    Case("simnet/runner.py", "from simnet.tiers import shell", False),
+    Case("simnet/cli/sweep.py", "from simnet.tiers.shell import ShellDaemon", True),
+    Case("simnet/runs/runner.py", "from simnet.tiers.shell import ShellDaemon", False),
+    Case("simnet/runs/runner.py", "from simnet.tiers import shell", False),
     Case("peer/daemon.py", "from simnet.tiers.shell import ShellDaemon", False),
 ]
 

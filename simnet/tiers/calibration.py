@@ -15,16 +15,16 @@ import msgspec
 
 from protocol.units import NS_PER_S, NS_PER_US
 from router.actions import CancelAsk
-from simnet import topology
+from simnet.market.workload import Arrival, Asking
+from simnet.network import topology
+from simnet.network.topology import Neighbours
 from simnet.peer import Peer
-from simnet.recorder import Recorder
+from simnet.recording.recorder import Recorder
 from simnet.scenario import Scenario
-from simnet.scenario_market import Providers, Requesters
-from simnet.scenario_network import Access, Costs, Latency, Topology
+from simnet.scenario.market import Providers, Requesters
+from simnet.scenario.network import Access, Costs, Latency, Topology
 from simnet.simulation import Simulation
 from simnet.tiers.stacks import REPAIR_S, SETTLE_S, Measured, interval_s, measure
-from simnet.topology import Neighbours
-from simnet.workload import Arrival, Asking
 
 LINE_NODES: Final = 8
 GRAPH_NODES, GRAPH_DEGREE = 20, 8

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from simnet.cli_status import plainly
+from simnet.cli.status import plainly
 
 
 @click.command("calibrate")

@@ -19,9 +19,9 @@ from peer.libp2p_adapter.network import Network, NetworkSettings
 from peer.surroundings import AnyNetwork, Surroundings
 from protocol.errors import ConfigError
 from router import actions as act
-from simnet.gossip import Message
+from simnet.network.gossip import Message
 from simnet.peer import Peer
-from simnet.runner import Run
+from simnet.runs.runner import Run
 from simnet.scenario import Scenario
 from simnet.simulation import EPOCH_NS, NETWORK, Simulation
 from simnet.tiers.decisions import fingerprint

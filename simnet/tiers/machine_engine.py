@@ -20,7 +20,7 @@ from engine.interface import (
 from protocol.errors import EngineError
 from router import actions as act
 from router.actions import StartJob
-from simnet.inference import Machine
+from simnet.market.inference import Machine
 
 
 class MachineEngine:

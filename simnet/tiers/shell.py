@@ -26,7 +26,7 @@ from router.actions import Action, Input
 from router.choosing import RequesterSettings
 from simnet.disk import VirtualDisk
 from simnet.entropy import Entropy
-from simnet.gossip import Message
+from simnet.network.gossip import Message
 from simnet.peer import Peer
 from simnet.simulation import NETWORK, Simulation
 from simnet.tiers.machine_engine import MachineEngine

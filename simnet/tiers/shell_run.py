@@ -9,7 +9,7 @@ import structlog
 import trio
 
 from protocol.units import NS_PER_S
-from simnet.runner import SETTLE_S, STEP_NS, Run
+from simnet.runs.runner import SETTLE_S, STEP_NS, Run
 from simnet.tiers.shell import ShellSimulation
 
 

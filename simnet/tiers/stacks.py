@@ -23,11 +23,11 @@ from router import actions as act
 from router.anchoring import AnchorSettings
 from router.ledger import Ledger
 from router.node import Node
+from simnet.market.workload import Arrival, Asking
+from simnet.network.topology import Neighbours
 from simnet.scenario import Scenario
 from simnet.simulation import NETWORK
 from simnet.tiers.shell_run import quiet_daemons
-from simnet.topology import Neighbours
-from simnet.workload import Arrival, Asking
 
 SETTLE_S: Final = 3.0  # for subscriptions and meshes, before the first message
 REPAIR_S: Final = 4.0  # for the last repairs by IHAVE and IWANT

@@ -1,6 +1,6 @@
 """Which run a tier's name stands for."""
 
-from simnet.runner import Run
+from simnet.runs.runner import Run
 from simnet.scenario import Scenario
 from simnet.tiers import live_tier, trio_tier
 

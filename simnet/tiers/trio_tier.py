@@ -14,9 +14,9 @@ import trio._core._run as trio_scheduling
 import trio.testing
 
 from protocol.errors import ConfigError
-from simnet.runner import Run
+from simnet.runs.runner import Run
 from simnet.scenario import Scenario
-from simnet.scenario_faults import Churn, Crash, Skew
+from simnet.scenario.faults import Churn, Crash, Skew
 from simnet.simulation import Simulation
 from simnet.tiers.decisions import compare, fingerprint
 from simnet.tiers.shell import ShellSimulation

@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from simnet.estimate import memory_used_bytes
-from simnet.runner import Run
+from simnet.runs.estimate import memory_used_bytes
+from simnet.runs.runner import Run
 from simnet.scenario import Scenario
-from simnet.scenario_market import Providers, Requesters
+from simnet.scenario.market import Providers, Requesters
 
 SELLERS_MAX = 50
 

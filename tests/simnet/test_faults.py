@@ -10,9 +10,9 @@ import pytest
 
 from protocol.errors import ConfigError
 from protocol.units import NS_PER_S
-from simnet import scenario_file
-from simnet.runner import Run
-from simnet.scenario_faults import (
+from simnet.runs.runner import Run
+from simnet.scenario import file as scenario_file
+from simnet.scenario.faults import (
     AnyFault,
     Churn,
     Clog,
@@ -23,7 +23,7 @@ from simnet.scenario_faults import (
     SlowDisk,
     SlowNode,
 )
-from simnet.scenario_market import Providers, Requesters
+from simnet.scenario.market import Providers, Requesters
 from simnet.simulation import EPOCH_NS, Simulation
 from tests.simnet.test_simulation import scenario, summary_of
 

@@ -16,16 +16,16 @@ from protocol import crypto
 from protocol.errors import ConfigError
 from protocol.units import NS_PER_MS, NS_PER_S
 from simnet.clock import EventHeap
-from simnet.cpu import Cpu
 from simnet.entropy import Entropy
 from simnet.extra import need
-from simnet.latency import ACCESS_LINKS, ROUND_TRIPS_MS, cloud_regions, read_matrix
-from simnet.links import Links
+from simnet.market.workload import arrivals, draw_tokens
 from simnet.memory import Recent, VerifiedOnce
-from simnet.scenario_market import Requesters, Tokens
-from simnet.scenario_network import Access, Latency, Topology
-from simnet.topology import build
-from simnet.workload import arrivals, draw_tokens
+from simnet.network.cpu import Cpu
+from simnet.network.latency import ACCESS_LINKS, ROUND_TRIPS_MS, cloud_regions, read_matrix
+from simnet.network.links import Links
+from simnet.network.topology import build
+from simnet.scenario.market import Requesters, Tokens
+from simnet.scenario.network import Access, Latency, Topology
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,8 +6,8 @@ Source: the page itself.
 import re
 
 from simnet.cli import main
+from simnet.recording.tables import TABLES
 from simnet.scenario import Scenario
-from simnet.tables import TABLES
 from tests.test_house import ROOT
 
 PAGE = (ROOT / "simnet" / "README.md").read_text()

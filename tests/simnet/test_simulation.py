@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from simnet.runner import Run
+from simnet.runs.runner import Run
 from simnet.scenario import Scenario
-from simnet.scenario_market import Providers, Requesters
-from simnet.scenario_network import Access, Gossip, Latency, Scoring, Topology
+from simnet.scenario.market import Providers, Requesters
+from simnet.scenario.network import Access, Gossip, Latency, Scoring, Topology
 
 ROOT = Path(__file__).parents[2]
 

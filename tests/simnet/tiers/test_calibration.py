@@ -6,7 +6,7 @@ Source: simnet/README.md, "Calibration". Real stacks are in tests/e2e/test_simne
 import pytest
 
 from protocol.units import NS_PER_MS, NS_PER_US
-from simnet.scenario_network import Costs
+from simnet.scenario.network import Costs
 from simnet.tiers.calibration import complete, fit, graph, line, model
 from simnet.tiers.stacks import Measured
 

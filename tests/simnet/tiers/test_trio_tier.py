@@ -15,10 +15,10 @@ from click.testing import CliRunner
 
 from protocol.records import ChannelClosed, encode_record
 from protocol.units import NS_PER_MS
-from simnet import scenario_file
 from simnet.cli import main
 from simnet.scenario import Scenario
-from simnet.scenario_network import Disk
+from simnet.scenario import file as scenario_file
+from simnet.scenario.network import Disk
 from simnet.tiers.decisions import compare, decisions
 from simnet.tiers.task_clock import TaskClock
 from simnet.tiers.trio_tier import ReferenceRun, TrioRun, run_in_order

@@ -1,0 +1,1 @@
+"""Cores beside the honest one that do not keep the rules, and what they do to gossip."""

@@ -1,0 +1,1 @@
+"""What must hold: after every step, at the end, and who got what."""

@@ -1,0 +1,1 @@
+"""What is between nodes: links, latency, processors, and the model of gossipsub over them."""

@@ -1,0 +1,1 @@
+"""What happened in a run, row by row, into Parquet tables."""

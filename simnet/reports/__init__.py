@@ -1,0 +1,1 @@
+"""A run's directory drawn: tables read, plots, the page, two runs compared."""

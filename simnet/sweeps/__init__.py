@@ -1,0 +1,1 @@
+"""Many runs: values times seeds, on processes, Ray or Dask."""
