@@ -38,6 +38,7 @@ from engine.turns import Turns
 from protocol import limits
 from protocol.errors import EngineError
 from protocol.fields import ChatMessage, GenerationParameters, InferenceType, Prompt
+from protocol.quantization import UNKNOWN
 from protocol.units import NS_PER_S
 
 log = structlog.get_logger("engine")
@@ -56,7 +57,7 @@ class RemoteSettings:
     """One model of one server: `name` is what requests ask for, `model` what the server does.
 
     `url` is the base that ends in /v1, as a rule. `key` is "" where the server wants none. It
-    `embeds` if the operator says so.
+    `embeds` if the operator says so, and so is the `quantization` the operator's word.
     """
 
     name: str
@@ -66,6 +67,7 @@ class RemoteSettings:
     places: int = 4
     context_tokens: int = limits.ENGINE_CONTEXT_TOKENS_DEFAULT
     embeds: bool = False
+    quantization: str = UNKNOWN
 
     def digest(self) -> bytes:
         """SHA-256 of `remote:URL#MODEL` in UTF-8: who is asked for what, and no file's hash."""
@@ -82,7 +84,7 @@ class RemoteEngine:
             name=settings.name,
             digest=settings.digest(),
             context_tokens=settings.context_tokens,
-            quantization="remote",
+            quantization=settings.quantization,
             size_bytes=0,
             embeds=settings.embeds,
         )

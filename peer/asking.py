@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from peer.choices import NAMES, choice_of
-from peer.config import EarlyClose
+from peer.config import EarlyClose, Quantizations
 from peer.identity import public_key
 from protocol import limits
 from protocol.errors import ConfigError
@@ -40,7 +40,7 @@ class AskOptions:
     hold peer ids. `race` awards run at once until one brings text; one that is later than
     `hedge_percent` of its promise gets a second beside it. Without `fallbacks` no other provider
     takes over from one that fails. `quote` asks for bids alone. The window may end early with
-    `early_close_bids` (0: never).
+    `early_close_bids` (0: never). Providers have to state one of `quantizations`, if any.
     """
 
     model: ModelName
@@ -77,6 +77,7 @@ class AskOptions:
     fallbacks: bool = True
     quote: bool = False
     early_close_bids: EarlyClose = 3
+    quantizations: Quantizations = ()
 
 
 def parse_options(data: Any) -> AskOptions:

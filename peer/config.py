@@ -27,13 +27,15 @@ from peer.money import (
     WitnessConfig,
 )
 from protocol import limits
-from protocol.errors import ConfigError
+from protocol.errors import ConfigError, LocalError
+from protocol.quantization import wanted
 from protocol.units import UCR_PER_CREDIT, parse_credits
 
 CONFIG_FILE: Final = "config.toml"
 TOKEN_VARIABLE: Final = "PEERD_API_TOKEN"
 
 Count = Annotated[int, Meta(ge=0, le=limits.U32_MAX)]
+Quantizations = Annotated[tuple[str, ...], Meta(max_length=limits.QUANTIZATIONS_FILTER_MAX)]
 EarlyClose = Annotated[int, Meta(ge=0, le=limits.BIDS_PER_REQUEST_MAX)]
 
 
@@ -95,8 +97,9 @@ class RequesterConfig:
     starts when the first text is later than `hedge_percent` of what was promised (0: never), and
     than `hedge_floor_ms`. Without `fallbacks` no other provider takes over from one that fails,
     before its first text or in the middle. Providers
-    need `reputation_min` of 1000 and `completed_min` jobs done for this node; a price over
-    `market_factor_percent` of the recent median is refused (0: none is). All requests of a UTC
+    need `reputation_min` of 1000 and `completed_min` jobs done for this node, and state one of
+    `quantizations`, if any: q4_k_m, or all int4; a price over `market_factor_percent` of the
+    recent median is refused (0: none is). All requests of a UTC
     day cost at most `day_max` (0: no cap). The bid window may end early with `early_close_bids`
     (0: it never does). `tell_clearing` tells providers what auctions with many bids came to, the
     winner's price aside, so that fewer bid in vain.
@@ -115,6 +118,7 @@ class RequesterConfig:
     reputation_weight: Annotated[int, Meta(ge=0, le=1_000)] = 0
     reputation_min: Annotated[int, Meta(ge=0, le=1_000)] = 0
     completed_min: Count = 0
+    quantizations: Quantizations = ()
     market_factor_percent: Annotated[int, Meta(ge=0, le=100_000)] = 500
     early_close_bids: EarlyClose = 3
     tell_clearing: bool = True
@@ -227,11 +231,21 @@ def load_config(
         config = msgspec.convert(data, Config)
     except msgspec.ValidationError as error:
         raise ConfigError("config.bad_value", str(error).replace("$.", "")) from error
+    _check_quantizations(config.requester.quantizations)
     for section in (config.provider, config.requester, config.cheques):
         for item in fields(section):
             if item.type is Credits:
                 credits_of(item.name, getattr(section, item.name))
     return config
+
+
+def _check_quantizations(names: tuple[str, ...]) -> None:
+    try:
+        for name in names:
+            wanted(name)
+    except LocalError as error:
+        detail = f"requester.quantizations: {error.detail}"
+        raise ConfigError("config.bad_value", detail) from error
 
 
 def default_document() -> str:

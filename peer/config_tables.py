@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 from msgspec import Meta
 
 from protocol import limits
+from protocol.fields import Quantization
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,8 @@ class RemoteConfig:
     `url` is the base that ends in /v1; `model` what the server calls it, `name` what requests
     ask for (the same, in lower case, if unset). The key is in the variable `key_env` or the file
     `key_file` (mode 0600). A local model of the same name stands in when the server fails.
-    `embeddings` says that it has /embeddings for this model.
+    `embeddings` says that it has /embeddings for this model; `quantization` (fp8, int4, q4_k_m)
+    what the server keeps it in, where that is known: requesters may ask for it.
     """
 
     url: Annotated[str, Meta(max_length=limits.REMOTE_URL_CHARS_MAX)]
@@ -27,6 +29,7 @@ class RemoteConfig:
     places: Annotated[int, Meta(ge=1, le=64)] = 4
     context_tokens: Annotated[int, Meta(ge=16, le=limits.INPUT_TOKENS_MAX)] = 4_096
     embeddings: bool = False
+    quantization: Quantization = ""
 
 
 @dataclass(frozen=True, slots=True)

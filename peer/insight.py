@@ -17,6 +17,7 @@ from peer.journal import log_reader
 from protocol import records
 from protocol.errors import CODES, ConfigError, LocalError, StorageError
 from protocol.log import ScanOutcome
+from protocol.quantization import known
 from protocol.units import milliseconds
 from router import actions as act
 from router.explaining import Considered, Explanation, Tried
@@ -48,6 +49,7 @@ def explanation_json(found: Explanation) -> Json:
             "reputation_min": choice.reputation_min,
             "completed_min": choice.completed_min,
             "market_factor_percent": choice.market_factor_milli // 10,
+            "quantizations": list(choice.quantizations),
         },
         "race": choice.race,
         "hedge_percent": choice.hedge_factor_milli // 10,
@@ -76,6 +78,7 @@ def _considered_json(one: Considered) -> Json:
         "output_price_ucr": one.output_price_ucr,
         "ttft_ms": milliseconds(one.ttft_ns),
         "tokens_per_s": one.tokens_per_s_milli / 1000,
+        "quantization": known(one.quantization),
         "cost_max_ucr": one.cost_max_ucr,
         "latency_ms": milliseconds(one.latency_ns),
         "score": one.score,

@@ -23,6 +23,7 @@ from peer.embedding_jobs import run_embedding
 from peer.meter import JobFigures, Meter, Outlook
 from protocol.errors import EngineError
 from protocol.fields import InferenceType
+from protocol.quantization import stated
 from router.actions import (
     Input,
     JobBroke,
@@ -169,6 +170,7 @@ class Jobs:
                     places=places,
                     queue_jobs=self._engine.queue_room(model.name),
                     embeds=model.embeds,
+                    quantization=stated(model.quantization),
                 )
             )
         return tuple(offers)

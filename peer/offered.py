@@ -14,6 +14,7 @@ class Model:
     context_tokens: int
     input_price_ucr: int
     output_price_ucr: int
+    quantizations: tuple[str, ...]
 
 
 def offered_models(daemon: Daemon) -> list[Model]:
@@ -26,6 +27,7 @@ def offered_models(daemon: Daemon) -> list[Model]:
             context_tokens=listed.context_tokens,
             input_price_ucr=listed.input_price_ucr,
             output_price_ucr=listed.output_price_ucr,
+            quantizations=listed.quantizations,
         )
         for listed in daemon.node.requester.offers.listed(now_ns)
     ]

@@ -11,7 +11,8 @@ from engine.catalogue import slug
 from engine.remote import RemoteSettings
 from peer.config_tables import RemoteConfig
 from peer.secret import read_secret
-from protocol.errors import ConfigError
+from protocol.errors import ConfigError, LocalError
+from protocol.quantization import UNKNOWN, wanted
 
 
 def remote_settings(
@@ -37,6 +38,7 @@ def remote_settings(
             places=remote.places,
             context_tokens=remote.context_tokens,
             embeds=remote.embeddings,
+            quantization=_quantization(remote),
         )
         found.append(settings)
     return found
@@ -44,6 +46,13 @@ def remote_settings(
 
 def _wrong(why: str) -> ConfigError:
     return ConfigError("config.bad_value", f"provider.remote: {why}")
+
+
+def _quantization(remote: RemoteConfig) -> str:
+    try:
+        return wanted(remote.quantization or UNKNOWN)
+    except LocalError as error:
+        raise _wrong(error.detail) from error
 
 
 def _checked_url(name: str, url: str) -> str:

@@ -12,6 +12,7 @@ from protocol.channel import Channel, ChannelState, Role
 from protocol.errors import CODES
 from protocol.fields import SignedHead, TokenChance, TokenLogprob
 from protocol.messages import Receipt
+from protocol.quantization import known
 from protocol.recovery import RecoveryReport
 from protocol.units import format_credits, milliseconds
 from router import events
@@ -149,6 +150,7 @@ def _bid_json(event: events.BidSeen) -> Json:
         "tokens_per_s": event.tokens_per_s_milli / 1000,
         "cost_max_ucr": event.cost_max_ucr,
         "score": event.score,
+        "quantization": known(event.quantization),
         "refused": event.code or None,
         "at_ms": milliseconds(event.at_ns),
     }

@@ -21,6 +21,7 @@ from peer.trust import deposit_methods, trust_methods
 from peer.upkeep import archive_daemons, sign_daemons_head
 from protocol import limits
 from protocol.errors import ConfigError, NetworkError
+from protocol.quantization import known
 from protocol.units import milliseconds
 
 _CLOSE_S = 10.0
@@ -49,6 +50,7 @@ def status_json(daemon: Daemon) -> Json:
                 "name": offer.name,
                 "sha256": offer.digest.hex(),
                 "context_tokens": offer.context_tokens,
+                "quantization": known(offer.quantization),
                 "input_price_ucr": offer.input_price_ucr,
                 "output_price_ucr": offer.output_price_ucr,
                 "tokens_per_s": offer.tokens_per_s_milli / 1000,

@@ -29,6 +29,7 @@ ModelName = Annotated[str, Meta(min_length=1, max_length=limits.MODEL_NAME_CHARS
 Address = Annotated[str, Meta(min_length=1, max_length=limits.ADDRESS_CHARS_MAX)]
 Addresses = Annotated[tuple[Address, ...], Meta(max_length=limits.ADDRESSES_MAX)]
 Code = Annotated[str, Meta(min_length=1, max_length=limits.CODE_CHARS_MAX)]
+Quantization = Annotated[str, Meta(max_length=limits.QUANTIZATION_CHARS_MAX)]
 
 
 class InferenceType(IntEnum):

@@ -31,6 +31,7 @@ from protocol.fields import (
     ModelName,
     Price,
     Prompt,
+    Quantization,
     RequestFilter,
     SignedHead,
     Strategy,
@@ -84,7 +85,8 @@ class SealedBid:
 class Bid:
     """A provider's promise: prices in ucr per 1,000,000 tokens, time to first token, speed.
 
-    `tokens_per_s_milli` is tokens per 1,000 s; `payee_salt` goes into the channel's id.
+    `tokens_per_s_milli` is tokens per 1,000 s; `payee_salt` goes into the channel's id;
+    `quantization` is of protocol.quantization, empty where it is not known.
     """
 
     request_id: Bytes32
@@ -97,6 +99,7 @@ class Bid:
     terms: ChannelTerms
     payee_salt: Bytes16
     addresses: Addresses
+    quantization: Quantization = field(default="", metadata=OPTIONAL)
 
 
 @message(4)
@@ -121,6 +124,7 @@ class StandingOffer:
     terms: ChannelTerms
     payee_salt: Bytes16
     addresses: Addresses
+    quantization: Quantization = field(default="", metadata=OPTIONAL)
 
 
 @message(5)

@@ -89,7 +89,8 @@ class ModelOffer:
     """A model that the engine serves now: facts, promise and price.
 
     `places` jobs run at once, and `queue_jobs` more would be taken to wait now; the promise is
-    for one that comes next, with its wait. It `embeds` where it takes EMBEDDING, too.
+    for one that comes next, with its wait. It `embeds` where it takes EMBEDDING, too. The
+    `quantization` is of protocol.quantization, empty where it is not known.
     """
 
     name: str
@@ -103,6 +104,7 @@ class ModelOffer:
     places: int
     queue_jobs: int = 0
     embeds: bool = False
+    quantization: str = ""
 
 
 @dataclass(frozen=True, slots=True)

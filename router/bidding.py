@@ -147,4 +147,5 @@ def bid_seen(scored: ScoredBid, at_ns: int, code: str) -> events.BidSeen:
         score=scored.score,
         at_ns=at_ns,
         code=code,
+        quantization=scored.bid.quantization,
     )

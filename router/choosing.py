@@ -35,7 +35,8 @@ class Choice:
     once until one brings text. A second one starts when the first is later than
     `hedge_factor_milli` thousandths of its promise (0: never), `hedge_floor_ns` at least.
     `elsewhere` lets another provider go on where one broke off, `fallbacks` be tried where one
-    failed before its first text.
+    failed before its first text. `quantizations`, of protocol.quantization, are those that a
+    provider has to state one of; empty for any.
     """
 
     reputation_weight: int = 0
@@ -48,6 +49,7 @@ class Choice:
     hedge_floor_ns: int = limits.HEDGE_FLOOR_NS
     elsewhere: bool = True
     fallbacks: bool = True
+    quantizations: tuple[str, ...] = ()
 
     @property
     def awards_max(self) -> int:

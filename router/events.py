@@ -34,6 +34,7 @@ class BidSeen:
     score: int
     at_ns: int
     code: str
+    quantization: str = ""
 
 
 @dataclass(frozen=True, slots=True)

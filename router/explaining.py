@@ -33,6 +33,7 @@ class Considered:
     at_ns: int
     code: str
     detail: str
+    quantization: str = ""
 
 
 class Role(Enum):

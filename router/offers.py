@@ -12,6 +12,7 @@ from protocol import limits
 from protocol.envelope import Signed
 from protocol.errors import RemoteError
 from protocol.messages import Bid, Request, StandingOffer
+from protocol.quantization import known
 from router.auction import ScoredBid
 from router.quoting import bid_of
 
@@ -22,13 +23,15 @@ _AS_GOOD_MILLI = 50
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A model as the book knows it: how many sell it, and the range of prices and contexts."""
+    """A model as the book knows it: how many sell it, and the range of prices and contexts, and in
+    what quantisations, as they say."""
 
     model: str
     providers: int
     context_tokens: int
     input_price_ucr: int
     output_price_ucr: int
+    quantizations: tuple[str, ...]
 
 
 class OfferBook:
@@ -149,6 +152,7 @@ class OfferBook:
                         max(offer.context_tokens for offer in offers),
                         min(offer.input_price_ucr for offer in offers),
                         min(offer.output_price_ucr for offer in offers),
+                        tuple(sorted({known(offer.quantization) for offer in offers})),
                     )
                 )
         return listed

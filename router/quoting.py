@@ -146,6 +146,7 @@ def standing_offer(
         ),
         payee_salt=payee_salt,
         addresses=addresses,
+        quantization=offer.quantization,
     )
 
 
@@ -165,6 +166,7 @@ def bid_of(offer: StandingOffer, request: Signed) -> Bid:
         terms=offer.terms,
         payee_salt=offer.payee_salt,
         addresses=offer.addresses,
+        quantization=offer.quantization,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from protocol.envelope import Signed
 from protocol.errors import RemoteError
 from protocol.messages import Bid, Request
+from protocol.quantization import known, matches
 from router.auction import SCORE_UNIT, ScoredBid, check_bid, score
 from router.breaker import Breakers
 from router.choosing import WEIGHTS_SUM
@@ -81,6 +82,7 @@ class Selection:
                     at_ns=job.elapsed_ns(now_ns),
                     code=code,
                     detail=detail,
+                    quantization=bid.quantization,
                 )
             )
         return scored, code
@@ -99,13 +101,18 @@ class Selection:
         return replace(scored, score=points, reputation=reputation, suspended=suspended)
 
     def _check(self, job: Job, scored: ScoredBid, standing: Standing) -> None:
-        """RemoteError, no offence: `bid.low_reputation`, `bid.off_market`, `bid.short_context`."""
+        """RemoteError, no offence: `bid.low_reputation`, `bid.off_market`, `bid.short_context`,
+        `bid.other_quantization`."""
         # Bids state no context; the offer of the same provider does.
         context_tokens = self._offers.context_tokens(scored.signed.sender, job.ask.model)
         if 0 < context_tokens <= job.input_tokens_least:
             detail = f"{context_tokens} tokens, the prompt has {job.input_tokens_least} at least"
             raise RemoteError("bid.short_context", detail, penalize=False)
         choice, now_ns = job.ask.choice, self._context.now_ns
+        told = scored.bid.quantization
+        if choice.quantizations and not matches(told, choice.quantizations):
+            detail = f"{known(told)}, wanted {' or '.join(choice.quantizations)}"
+            raise RemoteError("bid.other_quantization", detail, penalize=False)
         if scored.signed.sender in job.progress.lied:
             raise RemoteError("bid.low_reputation", "it lied in this answer", penalize=False)
         named = scored.signed.sender in job.ask.filters.providers_only

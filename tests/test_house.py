@@ -17,7 +17,7 @@ from protocol.errors import CODES
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("protocol", "router", "engine", "peer", "simnet")
 
-F0 = ("units", "errors", "limits", "registry")
+F0 = ("units", "errors", "limits", "registry", "quantization")
 F1 = ("fields", "messages", "wire", "envelope", "framing", "transcript", "crypto", "signing")
 F2 = (
     *("bundle", "channel", "cheque", "lane", "job", "machine"),

@@ -14,7 +14,13 @@ import trio
 from peer.asker import open_asker
 from peer.asking import AskOptions, parse_options, to_ask
 from peer.choices import choosing
-from peer.cli.options import data_option, json_option, network_flags, network_options
+from peer.cli.options import (
+    data_option,
+    json_option,
+    network_flags,
+    network_options,
+    quantization_option,
+)
 from peer.cli.record import AskRecord
 from peer.cli.screen import Screen
 from peer.config import CONFIG_FILE, Config, credits_of, load_config
@@ -76,6 +82,7 @@ Json = dict[str, Any]
 )
 @click.option("--reputation-min", type=int, help="0-1000: only providers with this score.")
 @click.option("--completed-min", type=int, help="Only providers with so many jobs for us.")
+@quantization_option
 @click.option("--quote", is_flag=True, help="Say what it would cost; ask nobody to do it.")
 @click.option("--only", multiple=True, metavar="PEER", help="Only these providers.")
 @click.option("--ignore", multiple=True, metavar="PEER", help="Never these providers.")

@@ -11,7 +11,13 @@ from typing import Any
 import click
 import trio
 
-from peer.cli.options import data_option, json_option, network_flags, network_options
+from peer.cli.options import (
+    data_option,
+    json_option,
+    network_flags,
+    network_options,
+    quantization_option,
+)
 from peer.cli.screen import short
 from peer.client import Answer, AskFailed, Client
 from peer.client.conversation import Conversation
@@ -22,6 +28,7 @@ from peer.logs import configure_logs
 from protocol.errors import ConfigError, NetworkError, PeerdError
 from protocol.units import format_credits
 
+_SETTINGS = ("model", "temperature", "max_price", "quantizations")
 _HELP = "/clear forgets the turns, /quit or Ctrl-D ends, Ctrl-C stops an answer"
 
 
@@ -45,6 +52,7 @@ _HELP = "/clear forgets the turns, /quit or Ctrl-D ends, Ctrl-C stops an answer"
 )
 @click.option("--seed", type=int, help="Of the first turn; each next has one more.")
 @click.option("--context-tokens", type=click.IntRange(1), help="If unset, what offers say.")
+@quantization_option
 @click.option("--max-price", metavar="CREDITS", help="The most that one answer may cost.")
 @network_options
 @json_option
@@ -101,7 +109,7 @@ class Chat:
         self.failed = False
         self._market = market
         self._as_json = as_json
-        self._settings = {name: flags[name] for name in ("model", "temperature", "max_price")}
+        self._settings = {name: flags[name] for name in _SETTINGS}
         self._max_tokens: int = flags["max_tokens"]
         self._seed = secrets.randbits(31) if flags["seed"] is None else flags["seed"]
         self._context_tokens: int | None = flags["context_tokens"]

@@ -82,6 +82,7 @@ def _bids_table(bids: list[Json]) -> Table:
     table = Listing("bids and offers, best first")
     table.add_column("provider")
     table.add_column("from")
+    table.add_column("quant")
     for name in ("at most", "takes", "reputation", "score"):
         table.add_column(name, justify="right")
     table.add_column("refused")
@@ -90,6 +91,7 @@ def _bids_table(bids: list[Json]) -> Table:
         table.add_row(
             short(bid["provider"]),
             bid["from"],
+            bid["quantization"],
             format_credits(bid["cost_max_ucr"]),
             f"{bid['latency_ms']:.0f} ms",
             str(bid["reputation"]),

@@ -35,6 +35,17 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
 
 
+def quantization_option(command: F) -> F:
+    """`--quantization`: what providers have to state of the model, one of those named."""
+    return click.option(
+        "--quantization",
+        "quantizations",
+        multiple=True,
+        metavar="NAME",
+        help="Only a model kept in this: q4_k_m, or a class, int4; may be given again.",
+    )(command)
+
+
 def network_options(command: F) -> F:
     """`--network`, `--bootstrap`, `--listen`, `--announce`, `--log-level`."""
     for option in (

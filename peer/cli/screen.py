@@ -46,6 +46,7 @@ def bids_table(bids: list[Json], winner: str | None) -> Table:
     table = Listing("bids")
     table.add_column("")
     table.add_column("provider")
+    table.add_column("quant")
     for name in ("in /1M", "out /1M", "first token", "tokens/s", "at most"):
         table.add_column(name, justify="right")
     for bid in sorted(bids, key=lambda bid: (bid["refused"] is not None, bid["score"])):
@@ -53,6 +54,7 @@ def bids_table(bids: list[Json], winner: str | None) -> Table:
         table.add_row(
             mark,
             short(bid["provider"]),
+            bid["quantization"],
             format_credits(bid["input_price_ucr"]),
             format_credits(bid["output_price_ucr"]),
             f"{bid['ttft_ms']:.0f} ms",

@@ -44,6 +44,7 @@ class AskSettings(TypedDict, total=False):
     reputation_weight: int
     reputation_min: int
     completed_min: int
+    quantizations: Sequence[str]
     race: int
     hedge_percent: int
     fallbacks: bool

@@ -129,6 +129,7 @@ def _model_json(model: Model) -> Json:
         "owned_by": "peerd",
         "providers": model.providers,
         "context_length": model.context_tokens,
+        "quantizations": list(model.quantizations),
         "pricing": {
             "prompt_ucr_per_million": model.input_price_ucr,
             "completion_ucr_per_million": model.output_price_ucr,

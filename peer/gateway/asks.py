@@ -26,7 +26,7 @@ from peer.gateway.bodies import (
 from peer.gateway.failures import ApiError
 from peer.identity import public_key
 from protocol import limits
-from protocol.errors import ConfigError
+from protocol.errors import ConfigError, LocalError
 from protocol.fields import (
     ChatMessage,
     ConstraintKind,
@@ -38,6 +38,7 @@ from protocol.fields import (
     RequestFilter,
     Strategy,
 )
+from protocol.quantization import wanted
 from protocol.units import NS_PER_MS, NS_PER_S, cost_ucr
 from router.actions import Ask
 from router.choosing import Choice
@@ -247,11 +248,19 @@ def _choice(body: Sampling, defaults: RequesterConfig) -> tuple[Strategy, Choice
         else None,
         "reputation_min": own.reputation_min if own else None,
         "completed_min": own.completed_min if own else None,
+        "quantizations": _quantizations(routing),
         "race": routing.race if routing else None,
         "hedge_percent": routing.hedge_percent if routing else None,
         "fallbacks": routing.allow_fallbacks if routing else None,
     }
     return choice_of(**choosing(defaults, said))
+
+
+def _quantizations(routing: Routing | None) -> tuple[str, ...]:
+    try:
+        return tuple(map(wanted, routing.quantizations)) if routing else ()
+    except LocalError as error:
+        raise ApiError("api.bad_request", error.detail, param="provider.quantizations") from error
 
 
 def _filters(routing: Routing | None) -> RequestFilter:

@@ -50,6 +50,7 @@ class Routing(Struct, forbid_unknown_fields=True):
     sort: Literal["price", "latency", "throughput", "reputation"] | None = None
     max_price: dict[Literal["prompt", "completion"], Amount] = {}
     allow_fallbacks: bool | None = None
+    quantizations: Annotated[list[str], Meta(max_length=limits.QUANTIZATIONS_FILTER_MAX)] = []
     race: Annotated[int, Meta(ge=1, le=limits.RACE_MAX)] | None = None
     hedge_percent: Annotated[int, Meta(ge=0, le=10_000)] | None = None
 

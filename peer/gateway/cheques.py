@@ -27,6 +27,7 @@ from protocol import signing
 from protocol.cheque import check_body
 from protocol.errors import RemoteError
 from protocol.fields import Cheque
+from protocol.quantization import known
 from protocol.units import format_credits
 from router import actions
 from router.cheques import Cheques
@@ -178,6 +179,7 @@ class ChequeDesk:
                 {
                     "id": offer.name,
                     "context_length": offer.context_tokens,
+                    "quantization": known(offer.quantization),
                     "pricing": {
                         "prompt_ucr_per_million": offer.input_price_ucr,
                         "completion_ucr_per_million": offer.output_price_ucr,

@@ -63,6 +63,7 @@ _MODEL = _object(
     owned_by=_TEXT,
     providers=_COUNT,
     context_length=_COUNT,
+    quantizations=_list(_TEXT),
     pricing=_object(prompt_ucr_per_million=_COUNT, completion_ucr_per_million=_COUNT),
 )
 

@@ -39,6 +39,8 @@ def other_value(section: str, name: str) -> tuple[str, Any]:
     special |= {"kind": "witnesses", "strategy": "cheapest"}
     if name in special:
         return special[name], special[name]
+    if name == "quantizations":
+        return "int8,Q4_K_M", ("int8", "Q4_K_M")
     if isinstance(default, tuple):
         return "/ip4/1.2.3.4/tcp/1,two", ("/ip4/1.2.3.4/tcp/1", "two")
     if isinstance(default, bool):
@@ -106,6 +108,11 @@ def test_each_setting_has_a_variable(section: str, name: str) -> None:
     for other in SETTINGS:
         if other != (section, name):
             assert loaded(config, *other) == loaded(CONFIG, *other)
+
+
+def test_a_quantisation_that_is_none_is_refused_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"requester\.quantizations: no quantisation 'q4'"):
+        load_config(None, {"requester": {"quantizations": ["q4"]}}, {})
 
 
 def test_a_variable_that_is_neither_true_nor_false() -> None:

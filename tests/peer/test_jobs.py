@@ -46,6 +46,7 @@ async def test_an_offer_is_the_engine_s_promise_priced() -> None:
     assert (offer.name, offer.input_price_ucr, offer.output_price_ucr) == ("a", 15, 60)
     assert (offer.ttft_ns, offer.ttft_ns_per_input_token) == (LOAD_NS, 7)
     assert offer.tokens_per_s_milli == 100_000
+    assert offer.quantization == "F16"
 
 
 async def test_a_job_changes_the_offers_at_once(autojump_clock: trio.testing.MockClock) -> None:

@@ -26,6 +26,7 @@ places = 9
 url = "https://example.org/v1"
 model = "other"
 name = "mine"
+quantization = "FP8"
 """
 
 
@@ -41,6 +42,7 @@ def test_tables_become_settings(tmp_path: Path) -> None:
     assert (first.name, first.model, first.url) == ("qwen-qwen2.5-7b", "Qwen/Qwen2.5-7B", URL)
     assert (first.key, first.places) == (KEY, 9)
     assert (second.name, second.key, second.places) == ("mine", "", 4)
+    assert (first.quantization, second.quantization) == ("unknown", "fp8")
 
 
 @pytest.mark.parametrize(
@@ -61,6 +63,12 @@ def test_what_is_no_list_of_such_tables(
     with pytest.raises(ConfigError) as caught:
         load_config(write(tmp_path, change(TOML)), {}, {})
     assert caught.value.code == (code or "config.syntax")
+
+
+def test_a_quantisation_that_is_none(tmp_path: Path) -> None:
+    provider = load_config(write(tmp_path, TOML.replace("FP8", "f8")), {}, {}).provider
+    with pytest.raises(ConfigError, match="no quantisation 'f8'"):
+        remote_settings(provider.remote, {"SOME_KEY": KEY})
 
 
 def test_a_wrong_key_is_named_with_its_place(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def pack(value: Any) -> bytes:
 def body(value: Any) -> tuple[Any, ...]:
     """A dataclass as an array; optional fields go from the end while they are empty."""
     items = [(getattr(value, field.name), field.metadata) for field in fields(value)]
-    while items and items[-1] in tuple((empty, {"optional": True}) for empty in ((), 0, b"")):
+    while items and items[-1] in tuple((empty, {"optional": True}) for empty in ((), 0, b"", "")):
         items.pop()
     return tuple(item for item, _ in items)
 

@@ -133,6 +133,21 @@ AWARD = m.Award(
     REQUEST_ID, BID_ID, CID, 1, PROMPT, fill(0xB0), PARAMETERS, OPEN, VOUCHER, SIGNATURE
 )
 
+OFFER = m.StandingOffer(
+    model="embedded",
+    model_digest=fill(0x70),
+    context_tokens=4_096,
+    input_price_ucr=15_000_000,
+    output_price_ucr=60_000_000,
+    ttft_ns=50_000_000,
+    ttft_ns_per_input_token=200_000,
+    tokens_per_s_milli=200_000,
+    places=4,
+    expires_at_ns=NOW_NS + 45_000_000_000,
+    terms=TERMS,
+    payee_salt=fill(0x50, 16),
+    addresses=("/ip4/127.0.0.1/tcp/4101",),
+)
 MESSAGES: Final[dict[str, Any]] = {
     "Request": REQUEST,
     "Request.filtered": m.Request(
@@ -154,21 +169,9 @@ MESSAGES: Final[dict[str, Any]] = {
     "SealedBid": m.SealedBid(REQUEST_ID, fill(0xC0, 300)),
     "SealedBid.short": m.SealedBid(REQUEST_ID, b""),
     "Bid": BID,
-    "StandingOffer": m.StandingOffer(
-        model="embedded",
-        model_digest=fill(0x70),
-        context_tokens=4_096,
-        input_price_ucr=15_000_000,
-        output_price_ucr=60_000_000,
-        ttft_ns=50_000_000,
-        ttft_ns_per_input_token=200_000,
-        tokens_per_s_milli=200_000,
-        places=4,
-        expires_at_ns=NOW_NS + 45_000_000_000,
-        terms=TERMS,
-        payee_salt=fill(0x50, 16),
-        addresses=("/ip4/127.0.0.1/tcp/4101",),
-    ),
+    "Bid.quantization": replace(BID, quantization="int8"),
+    "StandingOffer": OFFER,
+    "StandingOffer.quantization": replace(OFFER, quantization="Q4_K_M"),
     "DirectRequest": m.DirectRequest(fill(0x11, 300)),
     "PeerRecord": m.PeerRecord(("/ip6/2001:db8::1/tcp/4001",)),
     "PeerRecord.none": m.PeerRecord(()),

@@ -54,6 +54,15 @@ def test_the_early_close_is_a_setting_of_a_request_and_of_requesters() -> None:
         )
 
 
+def test_the_quantisations_said_are_those_wanted() -> None:
+    """None said, or an empty list of flags, means those of [requester]."""
+    defaults = replace(DEFAULTS, quantizations=("int8",))
+    for given, found in (({"quantizations": ["q4_k_m"]}, ("Q4_K_M",)), ({}, ("int8",))):
+        ask = to_ask(parse_options(ask_params("Why?", given, defaults)), 1)
+        assert ask.choice.quantizations == found
+    assert ask_params("Why?", {"quantizations": ()}, defaults)["quantizations"] == ("int8",)
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -64,6 +73,8 @@ def test_the_early_close_is_a_setting_of_a_request_and_of_requesters() -> None:
         ({"temperature": float("nan")}, "temperature"),
         ({"timeout_s": 1.5}, "timeout_s"),
         ({"only": ["nobody"]}, "nobody"),
+        ({"quantizations": ["q4"]}, "no quantisation 'q4'"),
+        ({"quantizations": "int4"}, "quantizations"),
         ({"seed": -1}, "seed"),
         ({"stop": "x"}, "stop"),
         ({"stop": 5}, "stop"),

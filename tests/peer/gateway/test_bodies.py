@@ -55,6 +55,8 @@ def chat(**changes: Any) -> Any:
         ({"provider": {"hedge_percent": -1}}, "provider.hedge_percent"),
         ({"provider": {"only": ["nobody"]}}, "provider"),
         ({"provider": {"onyl": []}}, "provider"),
+        ({"provider": {"quantizations": ["int4", "q4"]}}, "provider.quantizations"),
+        ({"provider": {"quantizations": ["int4"] * 17}}, "provider.quantizations"),
         ({"peerd": {"max_price": "much"}}, "peerd.max_price"),
         ({"response_format": {"type": "xml"}}, "response_format.type"),
         ({"response_format": {"type": "json_schema"}}, "response_format"),
@@ -121,6 +123,12 @@ def test_how_many_may_work_on_it_is_in_the_routing_object() -> None:
     assert chat().asks[0].choice.fallbacks
     assert chat(peerd={"early_close_bids": 0}).asks[0].early_close_bids == 0
     assert chat().asks[0].early_close_bids == 3
+
+
+def test_quantisations_are_openrouter_s_or_a_file_s() -> None:
+    routing = {"quantizations": ["int4", "FP8", "q8_0"]}
+    assert chat(provider=routing).asks[0].choice.quantizations == ("int4", "fp8", "Q8_0")
+    assert chat(provider={}).asks[0].choice.quantizations == ()
 
 
 def test_prices_a_token_cap_the_whole_job() -> None:
