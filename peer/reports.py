@@ -105,6 +105,7 @@ def event_json(event: events.AskEvent | events.ChannelSettled) -> Json:
                 "detail": event.detail,
                 "meaning": CODES.get(event.code, ""),
                 "paid_ucr": event.paid_ucr,
+                "short_ucr": event.short_ucr,
                 "at_ms": milliseconds(event.at_ns),
             }
         case events.ChannelSettled():

@@ -214,12 +214,16 @@ CODES: Final[dict[str, str]] = {
 
 
 class PeerdError(Exception):
-    """An error with a code of the table; `detail` says what in particular, in one line."""
+    """An error with a code of the table; `detail` says what in particular, in one line.
 
-    def __init__(self, code: str, detail: str = "") -> None:
+    `short_ucr` is what was lacking, where it is for want of money and known.
+    """
+
+    def __init__(self, code: str, detail: str = "", *, short_ucr: int = 0) -> None:
         assert code in CODES, code
         self.code = code
         self.detail = detail
+        self.short_ucr = short_ucr
         super().__init__(code, detail)
 
     def __str__(self) -> str:
@@ -238,8 +242,10 @@ class LocalError(PeerdError):
 class RemoteError(PeerdError):
     """A peer broke the protocol (`penalize`) or merely came late or asked too much."""
 
-    def __init__(self, code: str, detail: str = "", *, penalize: bool = True) -> None:
-        super().__init__(code, detail)
+    def __init__(
+        self, code: str, detail: str = "", *, penalize: bool = True, short_ucr: int = 0
+    ) -> None:
+        super().__init__(code, detail, short_ucr=short_ucr)
         self.penalize = penalize
 
 

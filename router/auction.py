@@ -11,7 +11,7 @@ from protocol import crypto, limits
 from protocol.envelope import Signed
 from protocol.errors import RemoteError
 from protocol.messages import Bid, Clearing, Request
-from protocol.units import cost_ucr
+from protocol.units import cost_ucr, format_credits
 
 SCORE_UNIT = 1_000_000
 NS_MILLI_TOKENS = 10**12  # tokens_per_s_milli counts tokens in 1,000 s = 10^12 ns
@@ -101,7 +101,8 @@ def check_bid(request: Signed, scored: ScoredBid, now_ns: int) -> None:
     if bid.expires_at_ns <= now_ns:
         raise RemoteError("bid.unacceptable", "expired", penalize=False)
     if scored.cost_max_ucr > ask.price_max_ucr:
-        raise RemoteError("request.price_too_low", f"{scored.cost_max_ucr} ucr", penalize=False)
+        asked = f"{format_credits(scored.cost_max_ucr)} credits"
+        raise RemoteError("request.price_too_low", asked, penalize=False)
     if now_ns + scored.latency_ns > ask.deadline_ns:
         raise RemoteError("bid.unacceptable", "too slow for the deadline", penalize=False)
 

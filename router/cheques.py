@@ -14,6 +14,7 @@ from protocol.errors import RemoteError
 from protocol.fields import Cheque, GenerationParameters, Prompt
 from protocol.messages import Receipt
 from protocol.records import ChequeCharged, ChequesPaid, ChequeTaken
+from protocol.units import format_credits
 from router import actions as act
 from router import events
 from router.actions import ModelOffer, ServeCheque
@@ -137,8 +138,11 @@ class Cheques:
                 rooms.append(("newcomers together", 0))
         for who, room_ucr in rooms:
             if cost_ucr > room_ucr:
-                said = f"{who} have {max(0, room_ucr)} ucr left, this may cost {cost_ucr}"
-                raise RemoteError("cheque.over_limit", said, penalize=False)
+                left_ucr = max(0, room_ucr)
+                left, most = format_credits(left_ucr), format_credits(cost_ucr)
+                said = f"{who} have {left} credits left, this may cost {most}"
+                short_ucr = cost_ucr - left_ucr
+                raise RemoteError("cheque.over_limit", said, penalize=False, short_ucr=short_ucr)
 
     # --- inputs ----------------------------------------------------------------------------
 
@@ -149,7 +153,7 @@ class Cheques:
                 try:
                     self._accept(item)
                 except RemoteError as error:
-                    failed = events.Failed(error.code, error.detail, 0, 0)
+                    failed = events.Failed(error.code, error.detail, 0, 0, error.short_ucr)
                     self._context.deliver(item.ask_id, failed)
             case act.ChequesWerePaid():
                 paid = ChequesPaid(item.user, item.amount_ucr, self._context.now_ns)
@@ -180,8 +184,10 @@ class Cheques:
         self.check(cheque, context.now_ns)
         most = self.quote(asked.model, asked.prompt, asked.parameters)
         if most > cheque.amount_ucr:
-            said = f"{cheque.amount_ucr} of {most} ucr, {most - cheque.amount_ucr} short"
-            raise RemoteError("cheque.short", said, penalize=False)
+            short_ucr = most - cheque.amount_ucr
+            amounts = map(format_credits, (cheque.amount_ucr, most, short_ucr))
+            said = "{} of {} credits, {} short".format(*amounts)
+            raise RemoteError("cheque.short", said, penalize=False, short_ucr=short_ucr)
         self._check_limits(cheque.user, most)
         offer = self._seller.find_offer(asked.model)
         self._seller.rooms.check(offer, cheque.user)

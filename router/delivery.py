@@ -120,7 +120,7 @@ class Delivery:
             if len(job.contest.runs) > 1:
                 self._requester.awarding.give_up(job, error.code)
             else:
-                self._requester.fail(job, error.code, error.detail)
+                self._requester.fail(job, error.code, error.detail, error.short_ucr)
 
     def take_top_up_ack(self, session: SessionKey, message: TopUpAck) -> None:
         """The payee counts on a larger deposit."""

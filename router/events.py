@@ -142,12 +142,16 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The request ended without a receipt; `paid_ucr` is what its delivered part cost."""
+    """The request ended without a receipt; `paid_ucr` is what its delivered part cost.
+
+    `short_ucr` is what a cap, a deposit or a cheque lacked, where that ended it and is known.
+    """
 
     code: str
     detail: str
     paid_ucr: int
     at_ns: int
+    short_ucr: int = 0
 
 
 @dataclass(frozen=True, slots=True)

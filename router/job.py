@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from protocol.envelope import Signed
 from protocol.job import JOB_TRANSITIONS, JobEvent, JobState
 from protocol.machine import apply
+from protocol.units import format_credits
 from router.actions import Ask
 from router.attempt import Attempt
 from router.auction import ScoredBid
@@ -87,8 +88,14 @@ class Job:
 
     def lacks(self) -> str:
         """How much the cap lacks for the cheapest that was asked."""
-        least_ucr, cap_ucr = self.over_cap_ucr, self.ask.price_max_ucr
-        return f"up to {least_ucr} ucr are asked, {least_ucr - cap_ucr} over the cap of {cap_ucr}"
+        least, cap = format_credits(self.over_cap_ucr), format_credits(self.ask.price_max_ucr)
+        over = format_credits(self.short_ucr)
+        return f"up to {least} credits are asked, {over} over the cap of {cap}"
+
+    @property
+    def short_ucr(self) -> int:
+        """The same in ucr."""
+        return max(0, self.over_cap_ucr - self.ask.price_max_ucr)
 
     def rival(self, role: Role) -> "Job":
         """One more award of the same request, about to go to the best bid that is left."""

@@ -5,6 +5,7 @@ Rule: router/README.md, "Money": between half a chunk and a chunk ahead, never o
 
 from protocol.errors import LocalError
 from protocol.messages import Voucher
+from protocol.units import format_credits
 from router import events
 from router.attempt import Attempt
 from router.context import Context
@@ -39,16 +40,25 @@ class Paying:
         channel, total_ucr = attempt.channel, attempt.needed_ucr
         advance = total_ucr - self._payer.payable_ucr(channel)
         if total_ucr > channel.total_ucr and advance > job.ask.advance_max_ucr:
-            detail = f"{advance} ucr wanted, {job.ask.advance_max_ucr} allowed"
-            raise LocalError("channel.advance_limit", detail)
+            allowed_ucr = job.ask.advance_max_ucr
+            wanted, allowed = format_credits(advance), format_credits(allowed_ucr)
+            raise LocalError(
+                "channel.advance_limit",
+                f"{wanted} credits wanted, {allowed} allowed",
+                short_ucr=advance - allowed_ucr,
+            )
         if total_ucr > channel.deposit_ucr:
             if not self._top_ups.can_offer(channel):
-                detail = f"{total_ucr} of {channel.deposit_ucr} ucr"
-                raise LocalError("channel.over_deposit", detail)
+                total, deposit = format_credits(total_ucr), format_credits(channel.deposit_ucr)
+                raise LocalError(
+                    "channel.over_deposit",
+                    f"{total} of {deposit} credits",
+                    short_ucr=total_ucr - channel.deposit_ucr,
+                )
             # With room for another chunk, so that not each one waits for an answer.
             left = attempt.parameters.output_tokens_max - attempt.output_tokens
-            wanted = total_ucr + headroom_ucr(attempt.scored, 0, left)
-            self._top_ups.offer(attempt.session, channel, wanted)
+            raised_ucr = total_ucr + headroom_ucr(attempt.scored, 0, left)
+            self._top_ups.offer(attempt.session, channel, raised_ucr)
             return
         attempt.needed_ucr = 0
         if total_ucr > channel.total_ucr:  # else it is on its way

@@ -1,4 +1,5 @@
-"""An ask as a signed request: all that bidders are told, nothing of the prompt. Sans-IO."""
+"""An ask as a signed request: all that bidders are told, nothing of the prompt; and whether the
+day has money for it. Sans-IO."""
 
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ from protocol.errors import LocalError
 from protocol.messages import Request
 from protocol.records import RequestKeyed
 from protocol.transcript import prompt_commitment
+from protocol.units import format_credits
 from router.actions import Ask
 from router.context import Context
 from router.quoting import input_tokens_bucket
@@ -56,3 +58,16 @@ def published(context: Context, ask: Ask) -> Published:
     if ask.key is not None:
         context.append(RequestKeyed(*ask.key, signed.digest, context.now_ns))
     return Published(signed, ephemeral_seed, prompt_key)
+
+
+def check_day(context: Context, ask: Ask, most_ucr: int, running_ucr: int) -> None:
+    """Whether an ask at its worst fits into what a UTC day may cost, beside what runs at its
+    worst; 0 is no cap, and a quote costs nothing. LocalError `request.day_limit`."""
+    if not most_ucr or ask.choice.quote:
+        return
+    spent_ucr = context.ledger.reputation.spent_ucr(context.now_ns)
+    over_ucr = spent_ucr + running_ucr + ask.price_max_ucr - most_ucr
+    if over_ucr > 0:
+        over, most = format_credits(over_ucr), format_credits(most_ucr)
+        detail = f"{over} credits over {most}, at the request's cap"
+        raise LocalError("request.day_limit", detail, short_ucr=over_ucr)

@@ -29,7 +29,7 @@ from router.judging import Judging
 from router.offers import OfferBook
 from router.payer import Payer
 from router.progress import Progress
-from router.publishing import Published, published
+from router.publishing import Published, check_day, published
 from router.racing import KINDS, Racing
 from router.reestablish import PayerReestablish
 from router.selection import Selection
@@ -106,13 +106,13 @@ class Requester:
         if len(self._contests) >= limits.REQUESTS_OPEN_MAX:
             context.deliver(ask.ask_id, events.Failed("request.too_many", "", 0, 0))
             return
-        if short := self._over_the_day(ask):
-            context.deliver(ask.ask_id, events.Failed("request.day_limit", short, 0, 0))
-            return
+        running_ucr = sum(one.runs[0].ask.price_max_ucr for one in self._contests.values())
         try:
+            check_day(context, ask, self._settings.day_max_ucr, running_ucr)
             request = published(context, ask)
         except LocalError as error:
-            failed = events.Failed("request.invalid", error.detail, 0, 0)
+            code = error.code if error.short_ucr else "request.invalid"
+            failed = events.Failed(code, error.detail, 0, 0, error.short_ucr)
             context.deliver(ask.ask_id, failed)
             return
         context.deliver(ask.ask_id, events.Published(request.signed.digest))
@@ -146,17 +146,6 @@ class Requester:
         job.step(JobEvent.WINNER)
         self.awarding.keep_warm(offers[: limits.SESSIONS_WARM_MAX])
         self.racing.start(job)
-
-    def _over_the_day(self, ask: Ask) -> str:
-        """What a request at its worst would put this UTC day over its cap by, said; or ""."""
-        most_ucr = self._settings.day_max_ucr
-        if not most_ucr or ask.choice.quote:
-            return ""
-        spent_ucr = self._context.ledger.reputation.spent_ucr(self._context.now_ns)
-        contests = self._contests.values()
-        spent_ucr += sum(contest.runs[0].ask.price_max_ucr for contest in contests)
-        over_ucr = spent_ucr + ask.price_max_ucr - most_ucr
-        return f"{over_ucr} ucr over {most_ucr}, at the request's cap" if over_ucr > 0 else ""
 
     def _quoted(self, job: Job, scored: list[ScoredBid]) -> None:
         """End a request that only wanted to know."""
@@ -222,7 +211,7 @@ class Requester:
         if not job.queue:
             codes = [code for code in job.bidders.values() if code]
             if job.over_cap_ucr and set(codes) <= {"request.price_too_low"}:
-                self.fail(job, "request.price_too_low", job.lacks())
+                self.fail(job, "request.price_too_low", job.lacks(), job.short_ucr)
                 return
             code = codes[0] if codes else "request.no_bids"
             nobody = f"nobody bid on model {job.ask.model!r}"
@@ -236,8 +225,9 @@ class Requester:
 
     # --- the end ---------------------------------------------------------------------------
 
-    def fail(self, job: Job, code: str, detail: str) -> None:
-        """End a request without a receipt: stop its providers, pay what arrived."""
+    def fail(self, job: Job, code: str, detail: str, short_ucr: int = 0) -> None:
+        """End a request without a receipt, for want of `short_ucr` if that is why: stop its
+        providers, pay what arrived."""
         progress, runs = job.progress, list(job.contest.runs)
         for run in runs:
             if run.attempt is not None:
@@ -246,7 +236,7 @@ class Requester:
         if job.state is not JobState.STREAMING and code not in _OUR_OWN:
             told, why = progress.reason(code, detail)
         paid, at_ns = progress.paid_ucr, job.elapsed_ns(self._context.now_ns)
-        failed = events.Failed(told, why, paid, at_ns)
+        failed = events.Failed(told, why, paid, at_ns, short_ucr if told == code else 0)
         self._context.deliver(job.ask.ask_id, failed)
         for run in runs:
             self.judging.failed(run, code)

@@ -9,6 +9,7 @@ from protocol.envelope import Signed
 from protocol.errors import RemoteError
 from protocol.messages import Bid, Request
 from protocol.quantization import known, matches
+from protocol.units import format_credits
 from router.auction import SCORE_UNIT, ScoredBid, check_bid, score
 from router.breaker import Breakers
 from router.choosing import WEIGHTS_SUM
@@ -127,5 +128,6 @@ class Selection:
             raise RemoteError("bid.low_reputation", detail, penalize=False)
         most_ucr = job.median_ucr * choice.market_factor_milli // 1_000
         if job.median_ucr and choice.market_factor_milli and scored.cost_max_ucr > most_ucr:
-            detail = f"{scored.cost_max_ucr} ucr, the median is {job.median_ucr}"
+            asked, usual = format_credits(scored.cost_max_ucr), format_credits(job.median_ucr)
+            detail = f"{asked} credits, the median is {usual}"
             raise RemoteError("bid.off_market", detail, penalize=False)

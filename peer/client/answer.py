@@ -10,10 +10,12 @@ Json = dict[str, Any]
 
 
 class AskFailed(PeerdError):
-    """A request that ended without a receipt; what had arrived cost `paid_ucr`."""
+    """A request that ended without a receipt; what had arrived cost `paid_ucr`, and for want of
+    `short_ucr` it ended, if that is why."""
 
-    def __init__(self, code: str, detail: str, paid_ucr: int) -> None:
-        super().__init__(code if code in CODES else "provider.refused", detail)
+    def __init__(self, code: str, detail: str, paid_ucr: int, short_ucr: int = 0) -> None:
+        known = code if code in CODES else "provider.refused"
+        super().__init__(known, detail, short_ucr=short_ucr)
         self.paid_ucr = paid_ucr
 
 
@@ -72,7 +74,8 @@ class Answer:
             self.receipt, self.parts = event["receipt"], event.get("parts", [])
             self.provider = self.receipt.get("payee", self.provider)
         elif kind == "failed":
-            raise AskFailed(event["code"], event["detail"], event["paid_ucr"])
+            short_ucr = event.get("short_ucr", 0)
+            raise AskFailed(event["code"], event["detail"], event["paid_ucr"], short_ucr)
         return ""
 
     def _sum(self, name: str) -> int | None:

@@ -6,6 +6,7 @@ Each of our codes has one status. Rule: peer/gateway/README.md, "Errors".
 from typing import Any, Final
 
 from protocol.errors import CODES, PeerdError
+from protocol.units import format_credits
 from router import events
 
 # Ours first: the longest prefix decides, so a code of its own line overrides its area's.
@@ -70,6 +71,7 @@ _TYPES: Final[dict[int, str]] = {
 }
 _NO_MODEL: Final = ("api.unknown_model", "engine.unknown_model")  # on the market, and here
 RETRY_AFTER_S: Final = 2
+SHORT_HEADER: Final = "x-peerd-short-ucr"  # what was lacking, where that is known
 
 
 class ApiError(PeerdError):
@@ -98,6 +100,8 @@ def error_headers(error: PeerdError) -> dict[str, str]:
         headers["www-authenticate"] = "Bearer"
     if error.code.startswith("cheque."):
         headers["x-should-retry"] = "false"  # with the same cheque it would be refused again
+    if status == 402 and error.short_ucr:
+        headers[SHORT_HEADER] = str(error.short_ucr)
     if isinstance(error, ApiError):
         if error.paid_ucr or not error.again:
             headers["x-peerd-cost-ucr"] = str(error.paid_ucr)
@@ -126,7 +130,7 @@ def failure(event: events.Failed) -> ApiError:
     detail = event.detail
     if event.paid_ucr:
         detail = f"{detail}; " if detail else ""
-        detail += f"{event.paid_ucr} ucr were paid for what arrived"
+        detail += f"{format_credits(event.paid_ucr)} credits were paid for what arrived"
     error = ApiError(event.code if event.code in CODES else "provider.refused", detail)
-    error.paid_ucr = event.paid_ucr
+    error.paid_ucr, error.short_ucr = event.paid_ucr, event.short_ucr
     return error

@@ -20,6 +20,7 @@ from peer.gateway.failures import ApiError
 from peer.keys import Answers, KeptAnswer
 from protocol import limits
 from protocol.errors import PeerdError
+from protocol.units import format_credits
 from router.actions import RequestKey
 from router.keyed import Bought
 
@@ -204,7 +205,7 @@ class Once:
 def _lost(bought: Bought) -> ApiError:
     """It was paid for, and its answer is not there."""
     receipts = ", ".join(receipt.hex() for receipt in bought.receipt_ids)
-    detail = f"{bought.paid_ucr} ucr were paid so far"
+    detail = f"{format_credits(bought.paid_ucr)} credits were paid so far"
     if receipts:
         detail += f", receipt {receipts}"
     error = ApiError("api.answer_gone" if bought.answered else "request.interrupted", detail)

@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from peer.gateway.bodies import ChatBody, CompletionBody, EmbeddingBody
+from peer.gateway.failures import SHORT_HEADER
 from protocol import limits
 
 Json = dict[str, Any]
@@ -144,6 +145,12 @@ _KEY: Final[Json] = {
 }
 
 
+_SHORT: Final[Json] = {
+    "description": "What was lacking, in ucr: 1,000,000 are a credit; absent where it isn't known",
+    "schema": {"type": "integer", "minimum": 1},
+}
+
+
 def _reference(name: str) -> Json:
     return {"$ref": _REFERENCE.format(name=name)}
 
@@ -154,6 +161,8 @@ def _responses(answer: Json, *wrong: dict[int, str]) -> Json:
     error = {"application/json": {"schema": _reference("Error")}}
     for status, about in sorted({k: v for one in wrong for k, v in one.items()}.items()):
         found[str(status)] = {"description": about, "content": error}
+        if status == 402:
+            found["402"]["headers"] = {SHORT_HEADER: _SHORT}
     return found
 
 

@@ -153,6 +153,7 @@ def _failed(said: Any, error: PeerdError) -> Json:
     data: Json = {"code": error.code, "detail": error.detail}
     if isinstance(error, AskFailed):
         data["paid_ucr"] = error.paid_ucr
+        data["short_ucr"] = error.short_ucr
     message = _MEANING.get(number, str(error))
     return {
         "jsonrpc": "2.0",

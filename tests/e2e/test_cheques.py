@@ -230,8 +230,9 @@ def test_the_price_can_be_known_before(shop: Shop) -> None:
     short = shop.post(headers)
     most_ucr = quote["cost_max_ucr"]
     assert code_of(short) == (402, "cheque.short")
-    said = short.json()["error"]["message"]
-    assert said.startswith(f"0 of {most_ucr} ucr, {most_ucr} short: ")
+    said, most = short.json()["error"]["message"], quote["cost_max"]
+    assert said.startswith(f"0 of {most} credits, {most} short: ")
+    assert short.headers["x-peerd-short-ucr"] == str(most_ucr)
     assert code_of(shop.post(shop.cheques.headers(f"{(most_ucr - 1) / 1e6:.6f}")))[0] == 402
     exact = shop.cheques.headers(f"{most_ucr / 1e6:.6f}")
     assert shop.post(exact).status_code == 200

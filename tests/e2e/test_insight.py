@@ -49,7 +49,9 @@ def test_a_cap_that_is_too_low_says_by_how_much(http: httpx.Client) -> None:
     body = {**ASKED, "peerd": {"window_ms": 200, "max_price": f"0.{most - 3:06}"}}
     answer = http.post("/chat/completions", json=body)
     assert answer.status_code == 402, answer.text
-    assert f"{most} ucr are asked, 3 over the cap" in answer.json()["error"]["message"]
+    said = f"{most / 1e6:.6f}".rstrip("0") + " credits are asked, 0.000003 over the cap"
+    assert said in answer.json()["error"]["message"]
+    assert answer.headers["x-peerd-short-ucr"] == "3"
 
 
 def test_the_same_key_is_billed_once(http: httpx.Client, api: Daemon) -> None:

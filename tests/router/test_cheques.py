@@ -14,7 +14,7 @@ from protocol import limits, signing, transcript
 from protocol.crypto import verify
 from protocol.fields import Cheque
 from protocol.records import ChequeCharged, ChequeTaken
-from protocol.units import NS_PER_S
+from protocol.units import NS_PER_S, format_credits
 from router import actions as act
 from router import events
 from tests.router.cheque_desk import (
@@ -73,11 +73,11 @@ def test_what_is_refused_leaves_nothing_behind(case: str) -> None:
 
 
 def test_the_shortfall_is_said_to_the_ucr() -> None:
-    code, detail = refusal(Desk().serve(cheque_of(amount_ucr=1_000)))
-    assert (code, detail) == (
-        "cheque.short",
-        f"1000 of {most_ucr(40)} ucr, {most_ucr(40) - 1_000} short",
-    )
+    """In credits to a person, in ucr to a program."""
+    (short,) = told(Desk().serve(cheque_of(amount_ucr=1_000)))
+    most, lacks = format_credits(most_ucr(40)), format_credits(most_ucr(40) - 1_000)
+    said = f"0.001 of {most} credits, {lacks} short"
+    assert short == events.Failed("cheque.short", said, 0, 0, most_ucr(40) - 1_000)
 
 
 @pytest.mark.parametrize("age_ns", [OLDEST_NS, 0, EARLIEST_NS])
@@ -219,11 +219,11 @@ def test_limits_hold_for_what_is_owed_and_what_runs() -> None:
     assert (code, detail.partition(" ")[0]) == ("cheque.over_limit", "newcomers")
     for number in range(3):
         desk.serve(cheque_of(LISTED, nonce=NOW_NS + number), 200)
-    code, detail = refusal(desk.serve(cheque_of(LISTED, nonce=NOW_NS + 9), 200))
-    assert (code, detail) == (
-        "cheque.over_limit",
-        f"you have {60_000 - 3 * each_ucr} ucr left, this may cost {each_ucr}",
-    )
+    (over,) = told(desk.serve(cheque_of(LISTED, nonce=NOW_NS + 9), 200))
+    left_ucr = 60_000 - 3 * each_ucr
+    left, most = format_credits(left_ucr), format_credits(each_ucr)
+    said = f"you have {left} credits left, this may cost {most}"
+    assert over == events.Failed("cheque.over_limit", said, 0, 0, each_ucr - left_ucr)
     desk = Desk(total_ucr=each_ucr)
     job = job_of(desk.serve(cheque_of(LISTED), 200))
     code, detail = refusal(desk.serve(cheque_of(USERS[1]), 200))

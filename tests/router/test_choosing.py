@@ -14,7 +14,7 @@ from protocol import limits
 from protocol.errors import LocalError, RemoteError
 from protocol.fields import Outcome, Strategy
 from protocol.machine import apply
-from protocol.units import NS_PER_MS, NS_PER_S
+from protocol.units import NS_PER_MS, NS_PER_S, format_credits
 from router import actions as act
 from router import events
 from router.auction import ScoredBid, rank
@@ -362,7 +362,8 @@ def test_the_days_cap() -> None:
     world.give(requester, make_ask(3))
     assert failure(requester, 3) == "request.day_limit"
     (told,) = list(requester.heard(events.Failed))
-    assert told.detail.startswith(f"{spent_ucr} ucr over")
+    assert told.detail.startswith(f"{format_credits(spent_ucr)} credits over")
+    assert told.short_ucr == spent_ucr
     assert told.paid_ucr == 0
     requester.node.requester._settings = replace(settings, day_max_ucr=0)
     complete(world, requester, 4)
@@ -402,4 +403,6 @@ def test_a_cap_under_all_known_prices_says_by_how_much() -> None:
     world.run(NS_PER_S)
     assert failure(requester, 2) == "request.price_too_low"
     told = requester.heard(events.Failed)[-1]
-    assert told.detail == f"up to {cost_ucr} ucr are asked, 4 over the cap of {cost_ucr - 4}"
+    most, cap = format_credits(cost_ucr), format_credits(cost_ucr - 4)
+    assert told.detail == f"up to {most} credits are asked, 0.000004 over the cap of {cap}"
+    assert told.short_ucr == 4

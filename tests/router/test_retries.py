@@ -13,6 +13,7 @@ from router import events
 from simnet.peer import Peer
 from simnet.world import World
 from tests.router.support import (
+    W_UCR,
     awarded_to,
     break_engine,
     channels,
@@ -192,16 +193,23 @@ def test_a_prompt_of_exactly_the_announced_size() -> None:
 
 
 def test_an_advance_limit_that_is_too_small() -> None:
-    """The prompt costs more than W, and the asker lends nothing: `channel.advance_limit`."""
+    """The prompt costs more than W, and the asker lends nothing: `channel.advance_limit`, and with
+    as much more as it says it lacks, it goes."""
     world = make_world(0, 0)
     provider = world.add(engine(input_tokens=512))
     requester = world.add()
     world.give(requester, make_ask(advance_max_ucr=0))
     world.run(20 * NS_PER_S)
     assert failure(requester) == "channel.advance_limit"
+    short_ucr = last_end(requester).short_ucr
+    assert short_ucr == cost_ucr(512, 1, 15_000_000, 60_000_000) - W_UCR
     assert channels(requester)[0].total_ucr == 0
     assert channels(provider)[0].due_ucr == 0
     assert not provider.jobs
+    for number, (advance_ucr, goes) in enumerate(((short_ucr - 1, False), (short_ucr, True))):
+        world.give(requester, make_ask(2 + number, advance_max_ucr=advance_ucr))
+        world.run(20 * NS_PER_S)
+        assert succeeded(requester, 2 + number) is goes
 
 
 def test_an_asker_who_lends_nothing_is_served_on_credit() -> None:

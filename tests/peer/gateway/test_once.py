@@ -227,5 +227,5 @@ async def test_what_was_paid_and_is_not_there_says_so(
     status, body, names = await server.ask()
     assert (status, b"x-peerd-cost-ucr" in names) == (410, True)
     assert receipt_id(receipt).hex().encode() in body
-    assert b"7 ucr were paid so far" in body
+    assert b"0.000007 credits were paid so far" in body
     assert server.runs == 0

@@ -118,7 +118,8 @@ async def test_an_error_has_its_code(data: bytes, code: int) -> None:
 async def test_a_market_s_failure_says_what_was_paid() -> None:
     answer = await said(request("inferenceRequest", ["fail"]))
     assert answer["error"]["code"] == -32000
-    assert answer["error"]["data"] == {"code": "chunk.stalled", "detail": "", "paid_ucr": 5}
+    said_so = {"code": "chunk.stalled", "detail": "", "paid_ucr": 5, "short_ucr": 0}
+    assert answer["error"]["data"] == said_so
     full = await call(json.dumps(request("inferenceRequest", ["a"])).encode(), full=True)
     assert full["error"]["data"]["code"] == "api.too_many"
 
