@@ -16,11 +16,12 @@ from peer.identity import peer_id
 from peer.journal import log_reader
 from protocol import records
 from protocol.errors import CODES, ConfigError, LocalError, StorageError
+from protocol.fields import AwardRole
 from protocol.log import ScanOutcome
 from protocol.quantization import known
 from protocol.units import milliseconds
 from router import actions as act
-from router.explaining import Considered, Explanation, Tried
+from router.explaining import Considered, Explanation, Tried, judged_awards
 from router.reputation import Reputation
 
 _READERS = trio.CapacityLimiter(1)
@@ -93,7 +94,7 @@ def _considered_json(one: Considered) -> Json:
 def _tried_json(one: Tried) -> Json:
     return {
         "provider": peer_id(one.provider),
-        "role": one.role.value,
+        "role": one.role.name.lower(),
         "at_ms": milliseconds(one.at_ns),
         "outcome": one.outcome.name.lower() if one.outcome else None,
         "code": one.code or None,
@@ -117,7 +118,7 @@ def explain_from_log(directory: Path, wanted: bytes) -> Json:
         raise LocalError("request.unknown", wanted.hex())
     parts = begun | {request for request, root in first.items() if root in begun}
     every = [record for record in _records(directory) if record.request_id in parts]
-    awards = [record for record in every if isinstance(record, records.AwardJudged)]
+    awards = list(judged_awards(every))
     if not awards:
         raise LocalError("request.unknown", wanted.hex())
     return _awards_json(awards, begun.pop())
@@ -125,7 +126,8 @@ def explain_from_log(directory: Path, wanted: bytes) -> Json:
 
 def _records(directory: Path) -> Iterator[Any]:
     """The records that say what became of requests. StorageError `storage.corrupt`."""
-    kinds = [records.NUMBERS[kind] for kind in (records.AwardJudged, records.RequestContinued)]
+    told = (records.AwardJudged, records.AwardMade, records.RequestContinued)
+    kinds = [records.NUMBERS[kind] for kind in told]
     reader = log_reader(directory / LOG_DIRECTORY)
     for entry in reader.entries():
         if entry.type in kinds:
@@ -134,8 +136,8 @@ def _records(directory: Path) -> Iterator[Any]:
         raise StorageError("storage.corrupt", reader.replay.detail)
 
 
-def _awards_json(listed: list[records.AwardJudged], request_id: bytes) -> Json:
-    last, continued = listed[-1], [award.request_id for award in listed]
+def _awards_json(listed: list[tuple[records.AwardJudged, AwardRole]], request_id: bytes) -> Json:
+    last, continued = listed[-1][0], [award.request_id for award, _ in listed]
     return {
         "request_id": request_id.hex(),
         "continued_by": [one.hex() for one in dict.fromkeys(continued) if one != request_id],
@@ -144,6 +146,7 @@ def _awards_json(listed: list[records.AwardJudged], request_id: bytes) -> Json:
         "awards": [
             {
                 "provider": peer_id(award.provider),
+                "role": role.name.lower(),
                 "outcome": award.outcome.name.lower(),
                 "code": award.code or None,
                 "promised_ttft_ms": milliseconds(award.promised_ttft_ns),
@@ -152,9 +155,9 @@ def _awards_json(listed: list[records.AwardJudged], request_id: bytes) -> Json:
                 "paid_ucr": award.paid_ucr,
                 "ended_at_ns": award.judged_at_ns,
             }
-            for award in listed
+            for award, role in listed
         ],
-        "paid_ucr": sum(award.paid_ucr for award in listed),
+        "paid_ucr": sum(award.paid_ucr for award, _ in listed),
         "receipt_id": last.receipt_id.hex() or None,
         "code": last.code or None,
         "ended": True,

@@ -59,6 +59,18 @@ class Outcome(IntEnum):
     WITHDRAWN = 6
 
 
+class AwardRole(IntEnum):
+    """Why an award was made, in its payer's log; numbers are in logs. RETRY: in the place of one
+    that failed. RACE: with others at once. HEDGE: beside a late one. CONTINUE: for the rest of an
+    answer that broke off."""
+
+    FIRST = 1
+    RETRY = 2
+    RACE = 3
+    HEDGE = 4
+    CONTINUE = 5
+
+
 @dataclass(frozen=True, slots=True)
 class Strategy:
     """How the requester ranks bids, committed to before any bid: weights in 1/1000, sum 1000."""

@@ -15,6 +15,7 @@ from protocol.fields import (
     U8,
     U32,
     U63,
+    AwardRole,
     Bytes16,
     Bytes32,
     Bytes64,
@@ -492,12 +493,25 @@ class ChequesPaid:
 @dataclass(frozen=True, slots=True)
 class RequestContinued:
     """Payer, before it publishes or awards `by`: a request for the rest of the answer to
-    `request_id`, whose provider broke off for the reason `code`."""
+    `request_id`, whose provider broke off for the reason `code`; or for all of it, where every
+    award failed before its first text, the last one for that reason."""
 
     request_id: Bytes32
     by: Bytes32
     code: Annotated[str, Meta(max_length=limits.CODE_CHARS_MAX)]
     continued_at_ns: U63
+
+
+@record(49)
+@dataclass(frozen=True, slots=True)
+class AwardMade:
+    """Payer, before an award of another role than FIRST leaves; one without this is a first. It
+    is about the next AwardJudged of that request and provider."""
+
+    request_id: Bytes32
+    provider: Bytes32
+    role: AwardRole
+    made_at_ns: U63
 
 
 def encode_record(value: Any) -> tuple[int, bytes]:

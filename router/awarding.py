@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from protocol import limits
 from protocol.channel import ChannelEvent, ChannelState
 from protocol.errors import RemoteError
+from protocol.fields import AwardRole
 from protocol.job import JobEvent, JobState
 from protocol.messages import DirectRequest
 from router import events
@@ -75,7 +76,7 @@ class Awarding:
         if job.direct:
             self._offers.drop(provider, job.ask.model)
         self.drop_opening(job)
-        job.candidate = job.attempt = None
+        job.candidate, job.attempt, job.role = None, None, AwardRole.RETRY
         job.step(JobEvent.NEXT_BID)
         retrying = events.Retrying(provider, code, job.elapsed_ns(self._context.now_ns))
         context.deliver(job.ask.ask_id, retrying)
@@ -246,7 +247,7 @@ class Awarding:
             opened_channel=opened,
             deposit_ucr=channel.deposit_ucr,
             at_ns=job.elapsed_ns(context.now_ns),
-            role=job.role.value,
+            role=job.role.name.lower(),
         )
         context.deliver(job.ask.ask_id, awarded)
         context.note(

@@ -47,7 +47,7 @@ class Awarded:
     opened_channel: bool
     deposit_ucr: int
     at_ns: int
-    role: str = "award"
+    role: str = "first"
 
 
 @dataclass(frozen=True, slots=True)

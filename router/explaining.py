@@ -4,11 +4,13 @@ Kept in memory, bounded; what lasts of it is in the log. Holds no prompt and no 
 Rule: router/README.md, "Choosing".
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from enum import Enum
+from typing import Any
 
 from protocol import limits
-from protocol.fields import Outcome
+from protocol.fields import AwardRole, Outcome
+from protocol.records import AwardJudged, AwardMade
 from router.actions import Ask
 
 
@@ -36,16 +38,6 @@ class Considered:
     quantization: str = ""
 
 
-class Role(Enum):
-    """Why there was an award: as ever, one of several in a race, a second one because the first
-    was late, or to go on where another provider broke off."""
-
-    AWARD = "award"
-    RACE = "race"
-    HEDGE = "hedge"
-    CONTINUE = "continue"
-
-
 @dataclass(slots=True)
 class Tried:
     """An award; `outcome` is None while it runs."""
@@ -55,7 +47,7 @@ class Tried:
     outcome: Outcome | None = None
     code: str = ""
     paid_ucr: int = 0
-    role: Role = Role.AWARD
+    role: AwardRole = AwardRole.FIRST
 
 
 @dataclass(slots=True)
@@ -121,3 +113,16 @@ class Explanations:
             if any(name.startswith(request_id) for name in (key, *explanation.continued_by))
         ]
         return found[0] if len(found) == 1 else None
+
+
+def judged_awards(logged: Iterable[Any]) -> Iterator[tuple[AwardJudged, AwardRole]]:
+    """The awards that a log says ended, each with why it was made: a provider has one at a time
+    of a request."""
+    roles: dict[tuple[bytes, bytes], AwardRole] = {}
+    for record in logged:
+        match record:
+            case AwardMade():
+                roles[record.request_id, record.provider] = record.role
+            case AwardJudged():
+                of = (record.request_id, record.provider)
+                yield record, roles.pop(of, AwardRole.FIRST)

@@ -3,13 +3,14 @@
 from dataclasses import dataclass, field, replace
 
 from protocol.envelope import Signed
+from protocol.fields import AwardRole
 from protocol.job import JOB_TRANSITIONS, JobEvent, JobState
 from protocol.machine import apply
 from protocol.units import format_credits
 from router.actions import Ask
 from router.attempt import Attempt
 from router.auction import ScoredBid
-from router.explaining import Explanation, Role
+from router.explaining import Explanation
 from router.progress import Progress
 
 
@@ -42,7 +43,7 @@ class Job:
     progress: Progress
     contest: Contest = field(default_factory=Contest)
     slot: int = 0
-    role: Role = Role.AWARD
+    role: AwardRole = AwardRole.FIRST
     state: JobState = JobState.BIDDING
     bids: list[ScoredBid] = field(default_factory=list)
     bidders: dict[bytes, str] = field(default_factory=dict)  # provider -> "" or why not
@@ -82,9 +83,7 @@ class Job:
         """The first award of a request is about to be sought."""
         self.contest.runs.append(self)
         if self.progress.broke_off:
-            self.role = Role.CONTINUE
-        elif self.ask.choice.race > 1:
-            self.role = Role.RACE
+            self.role = AwardRole.CONTINUE
 
     def lacks(self) -> str:
         """How much the cap lacks for the cheapest that was asked."""
@@ -97,7 +96,7 @@ class Job:
         """The same in ucr."""
         return max(0, self.over_cap_ucr - self.ask.price_max_ucr)
 
-    def rival(self, role: Role) -> "Job":
+    def rival(self, role: AwardRole) -> "Job":
         """One more award of the same request, about to go to the best bid that is left."""
         contest = self.contest
         rival = replace(

@@ -7,9 +7,9 @@ first chunk and a failure after it. Sans-IO. Rule: router/README.md, "Reputation
 from typing import Final
 
 from protocol.errors import CODES
-from protocol.fields import Outcome
+from protocol.fields import AwardRole, Outcome
 from protocol.job import JobState
-from protocol.records import AwardJudged, FeedbackGiven
+from protocol.records import AwardJudged, AwardMade, FeedbackGiven
 from router.attempt import Attempt
 from router.auction import ScoredBid
 from router.breaker import Breakers
@@ -32,7 +32,7 @@ def outcome_of(code: str, state: JobState) -> Outcome:
 
 
 class Judging:
-    """Writes one AwardJudged for each award of this node's requests."""
+    """Writes what each award of this node's requests was for, and what became of it."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -41,6 +41,9 @@ class Judging:
     def awarded(self, job: Job, provider: bytes) -> None:
         """A provider is tried."""
         self.breakers.awarded(provider)
+        if job.role is not AwardRole.FIRST:
+            made = AwardMade(job.id, provider, job.role, self._context.now_ns)
+            self._context.append(made)
         if job.explanation is not None:
             at_ns = job.elapsed_ns(self._context.now_ns)
             job.explanation.tried.append(Tried(provider, at_ns, role=job.role))

@@ -6,9 +6,9 @@ request's cap at their worst, or fewer run. Sans-IO. Rule: router/README.md, "Ra
 
 from typing import TYPE_CHECKING, Final
 
+from protocol.fields import AwardRole
 from protocol.job import JobEvent
 from router.context import Context
-from router.explaining import Role
 from router.job import Job
 from router.timers import TimerKey
 
@@ -34,10 +34,12 @@ class Racing:
     def start(self, job: Job) -> None:
         """Award the best bid; in a race, the best few."""
         self._saved = min(self._saved + 1, HEDGE_EVERY * HEDGES_SAVED)
+        if job.ask.choice.race > 1 and job.role is not AwardRole.CONTINUE:
+            job.role = AwardRole.RACE
         self._requester.awarding.next(job)
         for _ in range(job.ask.choice.race - 1):
             if self._may_enter(job):
-                self._requester.awarding.next(job.rival(Role.RACE))
+                self._requester.awarding.next(job.rival(AwardRole.RACE))
 
     def watch(self, job: Job) -> None:
         """An award is about to be made: note when it would be late."""
@@ -59,7 +61,7 @@ class Racing:
         self._saved -= HEDGE_EVERY
         contest.hedged = True
         self._context.note("award.hedged", request_id=job.id)
-        self._requester.awarding.next(job.rival(Role.HEDGE))
+        self._requester.awarding.next(job.rival(AwardRole.HEDGE))
 
     def _may_enter(self, job: Job) -> bool:
         contest = job.contest

@@ -183,6 +183,8 @@ class Reputation:
                 self._judge(record)
             case records.FeedbackGiven():
                 self._heed(record)
+            case records.AwardMade():
+                pass  # why it was made says nothing of the provider
             case _:
                 return False
         return True

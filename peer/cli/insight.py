@@ -73,8 +73,8 @@ def _award_line(award: Json) -> str:
     outcome = award["outcome"] or "running"
     code = f" ({award['code']})" if award["code"] else ""
     paid = format_credits(award["paid_ucr"])
-    role = award.get("role", "award")
-    why = "" if role == "award" else f" ({role})"
+    role = award["role"]
+    why = "" if role == "first" else f" ({role})"
     return f"awarded to {short(award['provider'])}{why}: {outcome}{code}, {paid} credits"
 
 

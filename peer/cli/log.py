@@ -4,6 +4,7 @@ import json
 import sys
 from collections import deque
 from collections.abc import Callable
+from enum import IntEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,9 +44,11 @@ def archive_option(command: F) -> F:
 
 
 def _plain(value: Any) -> Any:
-    """A record's field for people: digests in hex, nested parts as objects."""
+    """A record's field for people: digests in hex, enums by name, nested parts as objects."""
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, IntEnum):
+        return value.name.lower()
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     slots = getattr(type(value), "__dataclass_fields__", None)

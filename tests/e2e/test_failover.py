@@ -82,10 +82,11 @@ def test_one_stream_over_a_kill_and_a_race_before_it(tmp_path: Path) -> None:
         assert report["cost_ucr"] == due_ucr(requester) - before_ucr
         assert 0 < part["output_tokens"] < parts[-1].usage.completion_tokens <= TOKENS
         assert awards_of(requester, report["request_id"]) == [
-            (cheap.peer_id, "award", "failed"),
+            (cheap.peer_id, "first", "failed"),
             (other.peer_id, "continue", "delivered"),
         ]
         logged = explain_from_log(requester.directory, bytes.fromhex(report["request_id"]))
-        assert [award["outcome"] for award in logged["awards"]] == ["failed", "delivered"]
+        ends = [(award["role"], award["outcome"]) for award in logged["awards"]]
+        assert ends == [("first", "failed"), ("continue", "delivered")]
         assert logged["paid_ucr"] == report["cost_ucr"]
         assert len(logged["continued_by"]) == 1

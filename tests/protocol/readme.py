@@ -68,6 +68,7 @@ ENUMS: Final = (
     fields.FinishReason,
     fields.ConstraintKind,
     fields.Outcome,
+    fields.AwardRole,
 )
 
 

@@ -3,12 +3,11 @@
 Source: router/README.md, "When a provider fails" and "Races and hedges".
 """
 
-from protocol.fields import ChatMessage, Outcome
+from protocol.fields import AwardRole, ChatMessage, Outcome
 from protocol.records import AwardJudged, RequestContinued, decode_record
 from protocol.units import NS_PER_MS, NS_PER_S
 from router import events
 from router.choosing import RequesterSettings
-from router.explaining import Role
 from tests.router.support import PRICE_MAX_UCR, PROMPT, channels, counted, last_end, make_ask
 from tests.router.test_continuing import ELSEWHERE, ask, counting_world, crash_engine, stall
 
@@ -61,8 +60,8 @@ def test_the_explanation_has_all_awards() -> None:
     assert found is not None
     assert explanations.find(told.request_id) is found
     assert [(one.role, one.outcome) for one in found.tried] == [
-        (Role.AWARD, Outcome.FAILED),
-        (Role.CONTINUE, Outcome.DELIVERED),
+        (AwardRole.FIRST, Outcome.FAILED),
+        (AwardRole.CONTINUE, Outcome.DELIVERED),
     ]
     done = last_end(requester)
     assert isinstance(done, events.Done)

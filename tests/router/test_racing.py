@@ -10,13 +10,14 @@ import pytest
 
 from protocol import limits
 from protocol.channel import Role as Side
-from protocol.fields import Outcome, Strategy
+from protocol.fields import AwardRole, Outcome, Strategy
 from protocol.messages import Award, Chunk
+from protocol.records import decode_record
 from protocol.units import NS_PER_MS, NS_PER_S, cost_ucr
 from router import actions as act
 from router import events
 from router.choosing import Choice
-from router.explaining import Role
+from router.explaining import judged_awards
 from router.racing import HEDGE_EVERY, HEDGES_SAVED
 from simnet.peer import Peer, WorldSettings
 from simnet.world import World
@@ -65,11 +66,15 @@ def run(world: World, choice: Choice, seconds: int = 10, **changes: Any) -> Peer
     return requester
 
 
-def tried(requester: Peer) -> list[tuple[bytes, Role, Outcome | None]]:
+def tried(requester: Peer) -> list[tuple[bytes, AwardRole, Outcome | None]]:
     (published,) = requester.heard(events.Published)
     found = requester.node.requester.explanations.find(published.request_id)
     assert found is not None
-    return [(one.provider, one.role, one.outcome) for one in found.tried]
+    live = [(one.provider, one.role, one.outcome) for one in found.tried]
+    entries = (decode_record(*entry) for entry in requester.log)
+    logged = [(one.provider, role, one.outcome) for one, role in judged_awards(entries)]
+    assert set(logged) == set(live), "the log knows as much"
+    return live
 
 
 @pytest.mark.parametrize("winner", [0, 1])
@@ -89,8 +94,8 @@ def test_the_first_text_wins(winner: int, offers: bool) -> None:
     assert same_totals(requester, first)
     assert same_totals(requester, other)
     assert sorted(tried(requester), key=lambda one: one[2].value) == [  # type: ignore[union-attr]
-        (key_of(first), Role.RACE, Outcome.DELIVERED),
-        (key_of(other), Role.RACE, Outcome.WITHDRAWN),
+        (key_of(first), AwardRole.RACE, Outcome.DELIVERED),
+        (key_of(other), AwardRole.RACE, Outcome.WITHDRAWN),
     ]
     assert_losses_bounded(requester, other)
     close_all(world, requester)
@@ -130,10 +135,11 @@ def test_all_awards_together_fit_the_cap(cap: int, awards: int) -> None:
 
 
 def test_a_racer_that_refuses_leaves_the_race() -> None:
-    """The other goes on alone; with a third bid, that one enters in its place."""
+    """The other goes on alone; with a third bid, that one enters in its place, as a retry."""
     for providers, awards in ((2, 1), (3, 2)):
         world = racing_world({0: 300, 1: 300}, providers)
         requester = world.peers[-1]
+        requester.node.requester.explanations._kept = 8
         world.give(requester, make_ask(choice=Choice(race=2), early_close_bids=0))
         world.run(150 * NS_PER_MS)
         world.give(world.peers[providers - 1], act.OffersChanged(()))
@@ -142,6 +148,8 @@ def test_a_racer_that_refuses_leaves_the_race() -> None:
         assert retried(requester) == ["provider.busy"]
         jobs = sum(len(channels(peer, Side.PAYEE)) for peer in world.peers[:-1])
         assert jobs == awards
+        roles = [role for _, role, _ in tried(requester)]
+        assert roles == [AwardRole.RACE, AwardRole.RACE, AwardRole.RETRY][:providers]
 
 
 def test_all_racers_fail() -> None:
@@ -199,8 +207,8 @@ def test_a_late_first_text_brings_a_second_award(offers: bool) -> None:
     requester = run(world, HEDGE, use_offers=offers, **changes)
     second, late = world.peers[0], world.peers[1]
     assert tried(requester) == [
-        (key_of(late), Role.AWARD, Outcome.WITHDRAWN),
-        (key_of(second), Role.HEDGE, Outcome.DELIVERED),
+        (key_of(late), AwardRole.FIRST, Outcome.WITHDRAWN),
+        (key_of(second), AwardRole.HEDGE, Outcome.DELIVERED),
     ]
     _, other = requester.heard(events.Awarded)
     # From when the award is decided: a dial comes before the stream that carries it.

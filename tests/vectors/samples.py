@@ -9,6 +9,7 @@ from typing import Any, Final
 from protocol import messages as m
 from protocol import records as r
 from protocol.fields import (
+    AwardRole,
     ChannelOpen,
     ChannelTerms,
     ChatMessage,
@@ -313,6 +314,7 @@ RECORDS: Final[dict[str, Any]] = {
     ),
     "FeedbackGiven": r.FeedbackGiven(fill(0xD0), 1, NOW_NS),
     "RequestContinued": r.RequestContinued(REQUEST_ID, fill(0x35), "engine.crashed", NOW_NS),
+    "AwardMade": r.AwardMade(REQUEST_ID, fill(0x02), AwardRole.HEDGE, NOW_NS),
     "RequestKeyed": r.RequestKeyed(fill(0x33), fill(0x34), REQUEST_ID, NOW_NS),
     "ChequeTaken": r.ChequeTaken(CHEQUE, "embedded", 15_000_000, 60_000_000, 6_810, NOW_NS),
     "ChequeTaken.bound": r.ChequeTaken(BOUND_CHEQUE, "embedded", 15, 60, 6_810, NOW_NS),
