@@ -36,7 +36,7 @@ def status_json(daemon: Daemon) -> Json:
     """Who and where this node is, what it sells, how the models do, and its money.
 
     `served` has, by model, what was done since the start and how promises were kept; `bids`
-    how many were sent, and withheld as they could not win.
+    how many were sent, withheld as they could not win, and not made, by the code that says why.
     """
     offers = daemon.node.provider.offers.values()
     return {
@@ -65,6 +65,7 @@ def status_json(daemon: Daemon) -> Json:
         "bids": {
             "sent": daemon.node.provider.placing.sent,
             "withheld": daemon.node.provider.self_selection.withheld,
+            "not_made": dict(daemon.node.provider.placing.silences.counts),
         },
         "running_jobs": daemon.node.provider.rooms.running,
         "open_requests": daemon.node.requester.open_jobs,

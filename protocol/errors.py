@@ -45,6 +45,7 @@ CODES: Final[dict[str, str]] = {
     "bid.unknown_request": "the bid answers no open request; it was ignored",
     "bid.late": "the bid came after the window; it was ignored",
     "bid.unacceptable": "the bid does not fit the request that it answers",
+    "bid.too_slow": "it would not be done by the deadline; allow more time, or ask for less",
     "bid.too_many": "the request has as many bids as it keeps; this one was ignored",
     "bid.low_reputation": "the provider's record with us is below what is wanted",
     "bid.short_context": "the prompt is longer than the model's context there; shorten it",

@@ -81,6 +81,8 @@ BID_WINDOW_NS_MAX: Final = 10 * NS_PER_S
 DEADLINE_NS_MAX: Final = 3_600 * NS_PER_S
 # Bids kept for one request. At 10,000 nodes ~190-2,000 arrive without self-selection.
 BIDS_PER_REQUEST_MAX: Final = 256
+# Between two log lines that say of one reason why there was no bid.
+SILENCE_NOTE_NS: Final = 10 * NS_PER_S
 # Bids that a provider has outstanding; each is a promise that an award may collect on.
 BIDS_OUTSTANDING_MAX: Final = 1_024
 BID_LIFETIME_NS: Final = 30 * NS_PER_S

@@ -85,7 +85,8 @@ def told_points(request: Signed, told: Clearing) -> int:
 
 
 def check_bid(request: Signed, scored: ScoredBid, now_ns: int) -> None:
-    """RemoteError when the bid can't be taken: `request.price_too_low`, `bid.unacceptable`.
+    """RemoteError when the bid can't be taken: `request.price_too_low`, `bid.unacceptable`,
+    `bid.too_slow`.
 
     None of these is an offence.
     """
@@ -104,7 +105,7 @@ def check_bid(request: Signed, scored: ScoredBid, now_ns: int) -> None:
         asked = f"{format_credits(scored.cost_max_ucr)} credits"
         raise RemoteError("request.price_too_low", asked, penalize=False)
     if now_ns + scored.latency_ns > ask.deadline_ns:
-        raise RemoteError("bid.unacceptable", "too slow for the deadline", penalize=False)
+        raise RemoteError("bid.too_slow", penalize=False)
 
 
 def rank(bids: list[ScoredBid]) -> list[ScoredBid]:

@@ -18,6 +18,7 @@ from router.provider_job import PlacedBid
 from router.quoting import quote
 from router.rooms import Rooms
 from router.self_selection import SelfSelection
+from router.silences import Silences
 
 
 class Seller(Protocol):
@@ -25,7 +26,11 @@ class Seller(Protocol):
 
     payee: Payee
     rooms: Rooms
-    offers: dict[str, ModelOffer]
+
+    @property
+    def sells(self) -> bool:
+        """Whether it offers something, or has since its start."""
+        ...
 
     def find_offer(self, model: str) -> ModelOffer:
         """What is sold of a model now. RemoteError."""
@@ -40,6 +45,7 @@ class Placing:
         self._seller = seller
         self._self_selection = self_selection
         self._bids: OrderedDict[bytes, PlacedBid] = OrderedDict()
+        self.silences = Silences(context)
         self.sent = 0
 
     def take_gossip(self, signed: Signed) -> bool:
@@ -57,7 +63,7 @@ class Placing:
 
         A node that sells nothing has nothing to say; most nodes of a large network are such.
         """
-        if self._seller.offers:
+        if self._seller.sells:
             bid = self._quote(request)
             if not self._self_selection.withholds(request, bid):
                 self._place(request, bid)
@@ -86,6 +92,13 @@ class Placing:
             self._self_selection.won(placed.request.digest)
 
     def _quote(self, request: Signed) -> Bid:
+        try:
+            return self._quoted(request)
+        except RemoteError as error:
+            self.silences.keep(request, error)
+            raise
+
+    def _quoted(self, request: Signed) -> Bid:
         context, seller = self._context, self._seller
         offer = seller.find_offer(request.message.model)
         seller.rooms.check(offer, request.sender)

@@ -61,6 +61,7 @@ class Provider:
         self.standing_offers = standing_offers
         self.payee = Payee(context, anchor)
         self.offers: dict[str, ModelOffer] = {}
+        self._sold: set[str] = set()  # what was ever offered: bounded by the engine's models
         self.serving = Serving(context, self.payee)
         self.cheques = Cheques(context, cheques, self)
         self.rooms = Rooms(self.serving, self.cheques)
@@ -75,10 +76,17 @@ class Provider:
         offers = () if self.draining else self.offers.values()
         return max(map(window_ucr, offers), default=0)
 
+    @property
+    def sells(self) -> bool:
+        """Whether it offers something, or has since its start."""
+        return bool(self._sold)
+
     def find_offer(self, model: str) -> ModelOffer:
         """What is sold of a model now. RemoteError, no offence: `engine.unknown_model`,
-        `provider.draining`."""
+        `provider.busy` for one that is away for a while, `provider.draining`."""
         offer = self.offers.get(model)
+        if offer is None and model in self._sold:
+            raise RemoteError("provider.busy", "the model is not offered now", penalize=False)
         if offer is None:
             raise RemoteError("engine.unknown_model", model, penalize=False)
         if self.draining:
@@ -227,6 +235,7 @@ class Provider:
     def set_offers(self, offers: tuple[ModelOffer, ...]) -> None:
         """What the engine serves from now on."""
         self.offers = {offer.name: offer for offer in offers}
+        self._sold.update(self.offers)
         self.announce()
 
     def announce(self) -> None:

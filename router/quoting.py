@@ -63,8 +63,8 @@ def quote(
     """The bid for `request`; an open channel with its sender carries `carried_ucr` more.
 
     RemoteError, not an offence, is the reason for silence:
-    `bid.unacceptable`, `request.price_too_low`, `channel.over_limit`, `request.expired`,
-    `provider.busy`, `engine.no_embeddings`.
+    `bid.unacceptable`, `bid.too_slow`, `request.price_too_low`, `channel.over_limit`,
+    `request.expired`, `provider.busy`, `engine.no_embeddings`.
     """
     standing = standing_offer(
         offer,
@@ -90,7 +90,8 @@ def check_request(
     carried_ucr: int = 0,
 ) -> None:
     """Whether `provider` wants to serve `request` by this offer. RemoteError, not an offence:
-    `bid.unacceptable`, `request.price_too_low`, `channel.over_limit`, `request.expired`.
+    `bid.unacceptable`, `bid.too_slow`, `request.price_too_low`, `channel.over_limit`,
+    `request.expired`.
     """
     ask: Request = request.message
     filters = ask.filters
@@ -114,7 +115,7 @@ def check_request(
     if cost > max(offer.terms.deposit_max_ucr, carried_ucr):
         raise RemoteError("channel.over_limit", penalize=False)
     if now_ns + expected_latency_ns(bid, ask.output_tokens_max) > ask.deadline_ns:
-        raise RemoteError("bid.unacceptable", "too slow for the deadline", penalize=False)
+        raise RemoteError("bid.too_slow", penalize=False)
 
 
 def standing_offer(

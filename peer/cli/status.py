@@ -49,6 +49,10 @@ def status_command(directory: Path, as_json: bool) -> None:
     if status["bids"]["withheld"]:
         sent, withheld = status["bids"]["sent"], status["bids"]["withheld"]
         console.print(f"{sent} bids sent, {withheld} withheld that could not win")
+    if silent := status["bids"]["not_made"]:
+        reasons = sorted(silent.items(), key=lambda item: (-item[1], item[0]))
+        told = ", ".join(f"{count} {code}" for code, count in reasons)
+        console.print(f"no bid on {sum(silent.values())} requests: {told}")
     if status["engine"]:
         offered = {model["name"] for model in status["models"]}
         console.print(models_table(status["engine"], offered))

@@ -42,6 +42,7 @@ _STATUS: Final[dict[str, int]] = {
     "bid.low_reputation": 503,
     "bid.off_market": 402,
     "bid.short_context": 400,
+    "bid.too_slow": 504,
     "bid.other_quantization": 503,
     "request.too_many": 429,
     "request.no_bids": 503,

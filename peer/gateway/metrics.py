@@ -99,6 +99,10 @@ def exposition(status: Json, counts: HttpCounts) -> str:
         lines += _family(name, kind, about, [((), credits)])
     for key, about in _BIDS:
         lines += _family(f"bids_{key}_total", "counter", about, [((), status["bids"][key])])
+    silent = [((("code", code),), count) for code, count in status["bids"]["not_made"].items()]
+    lines += _family(
+        "bids_not_made_total", "counter", "Requests without a bid, by reason.", silent
+    )
     for name, about, key in _SERVED:
         served = status["served"].items()
         samples = [((("model", model),), meter[key]) for model, meter in served]

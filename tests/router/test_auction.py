@@ -214,7 +214,7 @@ def test_what_a_request_does_not_take() -> None:
 
     in_time = make_request(deadline_ns=NOW_NS + 3 * NS_PER_S)
     check_bid(in_time, make_bid(in_time, stranger(1)), NOW_NS)
-    assert refusal(in_time, make_bid(in_time, stranger(1)), NOW_NS + 1) == unacceptable
+    assert refusal(in_time, make_bid(in_time, stranger(1)), NOW_NS + 1) == ("bid.too_slow", False)
 
     listed = replace(ANYBODY, providers_only=(stranger(1).public_key,))
     chosen = make_request(filters=listed)

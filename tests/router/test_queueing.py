@@ -83,8 +83,8 @@ def test_no_bid_for_what_no_requester_waits_for(wait_s: int) -> None:
     request = make_request()
     patient = make_request(deadline_ns=NOW_NS + limits.DEADLINE_NS_MAX)
     waiting = replace(offer(), ttft_ns=wait_s * NS_PER_S)
-    assert silence(patient, offer=waiting) in ("provider.busy", "bid.unacceptable")
-    assert silence(request, offer=waiting) in ("provider.busy", "bid.unacceptable")
+    assert silence(patient, offer=waiting) in ("provider.busy", "bid.too_slow")
+    assert silence(request, offer=waiting) in ("provider.busy", "bid.too_slow")
 
 
 def test_what_has_grown_since_the_bid_is_refused_at_the_award() -> None:

@@ -122,4 +122,4 @@ def test_reasons_for_silence() -> None:
     make_quote(make_request(deadline_ns=far_ns))
     assert silence(make_request(deadline_ns=far_ns + 1)) == "bid.unacceptable"
     make_quote(make_request(deadline_ns=NOW_NS + taken_ns))
-    assert silence(make_request(deadline_ns=NOW_NS + taken_ns - 1)) == "bid.unacceptable"
+    assert silence(make_request(deadline_ns=NOW_NS + taken_ns - 1)) == "bid.too_slow"

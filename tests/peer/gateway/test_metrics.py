@@ -14,7 +14,7 @@ STATUS: dict[str, Any] = {
     "peers": ["a", "b"],
     "topic_peers": 1,
     "running_jobs": 3,
-    "bids": {"sent": 8, "withheld": 9},
+    "bids": {"sent": 8, "withheld": 9, "not_made": {"bid.too_slow": 2}},
     "open_requests": 4,
     "records": 5,
     "balance": {
@@ -59,6 +59,7 @@ async def test_every_line_is_of_the_format() -> None:
         assert LINE.fullmatch(line), line
     assert "peerd_peers 2\n" in text
     assert "peerd_bids_withheld_total 9\n" in text
+    assert 'peerd_bids_not_made_total{code="bid.too_slow"} 2\n' in text
     assert "peerd_spent_credits_total 1.5\n" in text
     assert 'peerd_served_jobs_total{model="a\\"\\\\\\nb"} 7\n' in text
 
