@@ -139,17 +139,18 @@ class Links:
 
     # --- streams ---------------------------------------------------------------------------
 
-    def trip_ns(self, source: int, target: int, length: int) -> int:
-        """One way of `length` bytes from now, with losses sent again."""
+    def trip_ns(self, source: int, target: int, length: int, after_ns: int = 0) -> int:
+        """One way of `length` bytes that leave `after_ns` from now, with losses sent again."""
         # Counted by pair: what others do at the same moment changes no draw.
         pair = source * self._nodes + target
         self._trips[pair] = n = self._trips.get(pair, 0) + 1
         length += HEADER_BYTES * (1 + length // PACKET_BYTES)
         self.sent_bytes += length
-        now_ns = self._clock.now_ns
+        now_ns = self._clock.now_ns + after_ns
         start_ns = max(now_ns, self._free_ns[source], self._cpu.free_ns[source])
         start_ns += length * self._ns_per_kib[source] >> 10
-        self._free_ns[source] = start_ns
+        if not after_ns:  # what leaves later holds up nothing that leaves before it
+            self._free_ns[source] = start_ns
         way_ns = self._least_ns[self.region[source]][self.region[target]]
         trip_ns = way_ns + self._jitter_ns[self._scatter.draw(source, target, n) >> 4]
         trip_ns += self._extra_ns[source] + self._extra_ns[target]
@@ -169,10 +170,12 @@ class Links:
 
     def dial_ns(self, source: Peer, target: Peer) -> tuple[int, int]:
         """As in `streams.Wire`: TCP, Noise and the muxer take three round trips."""
-        there_ns = sum(self.trip_ns(source.index, target.index, DIAL_BYTES) for _ in range(3))
-        back_ns = sum(self.trip_ns(target.index, source.index, DIAL_BYTES) for _ in range(2))
-        up_ns = there_ns + back_ns
-        return up_ns, up_ns + self.trip_ns(target.index, source.index, 0)
+        # One after the other: what the first had to wait for, the others find done.
+        ends, up_ns = (source.index, target.index), 0
+        for trip in range(5):
+            from_, to = ends if trip % 2 == 0 else ends[::-1]
+            up_ns += self.trip_ns(from_, to, DIAL_BYTES, up_ns)
+        return up_ns, up_ns + self.trip_ns(target.index, source.index, 0, up_ns)
 
     def reachable(self, source: Peer, target: Peer) -> bool:
         """As in `streams.Wire`: it lives, nothing is between, neither keeps away."""

@@ -24,6 +24,7 @@ from simnet.network.cpu import Cpu
 from simnet.network.latency import ACCESS_LINKS, ROUND_TRIPS_MS, cloud_regions, read_matrix
 from simnet.network.links import Links
 from simnet.network.topology import build
+from simnet.peer import Peer
 from simnet.scenario.market import Requesters, Tokens
 from simnet.scenario.network import Access, Latency, Topology
 
@@ -101,6 +102,31 @@ def test_an_uplink_sends_one_thing_after_the_other() -> None:
     assert len(came) == 10
     gaps = [after - before for before, after in itertools.pairwise(came)]
     assert all(gap == pytest.approx(160 * NS_PER_MS, rel=0.01) for gap in gaps)
+
+
+def test_a_dial_waits_once_for_a_busy_processor_and_holds_up_nothing() -> None:
+    """600 ms of work before it make a dial 600 ms longer, not three times that for three trips;
+    and what leaves while it goes on doesn't wait for its end."""
+    latency = Latency(jitter_permille=0, regions={"dublin": 1, "sydney": 1})
+    idle = make_links(latency, Access(links={"fast": 1}), 40)
+    names = list(idle.regions)
+    one, other = (
+        Peer(
+            idle.region.index(names.index(name)),
+            crypto.Signer(bytes(32)),
+            None,
+            Entropy(1, "peers"),
+            "",
+        )
+        for name in ("dublin", "sydney")
+    )
+    up_ns, answered_ns = idle.dial_ns(one, other)
+    assert up_ns == pytest.approx(5 * 128 * NS_PER_MS, rel=0.02)
+    assert answered_ns == pytest.approx(6 * 128 * NS_PER_MS, rel=0.02)
+    assert idle.delay_ns(one, other, 0) == pytest.approx(128 * NS_PER_MS, rel=0.02)
+    busy = make_links(latency, Access(links={"fast": 1}), 40)
+    busy._cpu.take(one.index, 0, 600 * NS_PER_MS)
+    assert busy.dial_ns(one, other) == (up_ns + 600 * NS_PER_MS, answered_ns + 600 * NS_PER_MS)
 
 
 def test_gossip_copies_are_lost_and_streams_wait_instead() -> None:
