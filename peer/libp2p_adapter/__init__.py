@@ -12,6 +12,7 @@ Survival
   keeps cancellation from leaving sockets listening; `links.Links.close_all` closes listeners.
 - A frame that was begun is finished, whoever is cancelled: `yamux.BoundedYamux._write_frame`;
   sessions write in a task of their own: `session.Session.run`.
+- A stream that ends wakes who reads it: `yamux.BoundedYamux._finalize_stream_locked`.
 - Noise alone, no plaintext; identify is answered, never asked, and pushes are ignored: `host`.
 - A busy port is an error, not shared (SO_REUSEPORT): `hardening._refuse_busy_ports`.
 - libp2p's logging is off, and kept from the root logger: `hardening._quiet_logging`.
@@ -37,7 +38,8 @@ Delivery
 - Nodes that met one bootstrap node meet each other: `exchange`, `router.peering`.
 
 Speed: /meshsub/1.1.0 alone, windows given back by halves, buffered reads, RPCs serialized once
-and written several at a time, no address record in each RPC: tests/bench/gossip.py.
+and written several at a time, no address record in each RPC: tests/bench/gossip.py. No locks
+and no task switch to read or write a frame that need not wait: `noise`, `yamux`, `yamux_stream`.
 """
 
 from peer.libp2p_adapter.network import Network, NetworkSettings

@@ -13,13 +13,17 @@ from typing import Any, Final
 import libp2p.network.connection.swarm_connection as swarm_connection
 import libp2p.pubsub.pubsub as pubsub
 import libp2p.pubsub.rpc_queue as rpc_queue
+import libp2p.security.noise.patterns as noise_patterns
 import libp2p.stream_muxer.muxer_multistream as muxer_multistream
+import libp2p.stream_muxer.yamux.yamux as yamux
 import libp2p.tools.anyio_service.trio_manager as trio_manager
 import libp2p.transport.tcp.tcp as tcp
 import structlog
 import trio
 
-from peer.libp2p_adapter.yamux import BoundedYamux, YamuxStream, release_window
+from peer.libp2p_adapter.noise import BufferedNoise
+from peer.libp2p_adapter.yamux import BoundedYamux
+from peer.libp2p_adapter.yamux_stream import BoundedStream
 from protocol import limits
 
 log = structlog.get_logger()
@@ -80,12 +84,11 @@ def _contain_streams() -> None:
 
 
 def _install_yamux() -> None:
-    """The muxer is hard-coded by name (muxer_multistream.py:143), whatever `muxer_opt` says.
-
-    Stock also sends a window update for each read (yamux.py:410): 1.2 ms CPU a delivery.
-    """
+    """The muxer is hard-coded by name (muxer_multistream.py:143), whatever `muxer_opt` says, and
+    so are the class of its streams and that of encrypted messages."""
     muxer_multistream.Yamux = BoundedYamux
-    YamuxStream._auto_tune_and_send_window_update = release_window
+    yamux.YamuxStream = BoundedStream
+    noise_patterns.NoiseTransportReadWriter = BufferedNoise
 
 
 def _enlarge_queues() -> None:

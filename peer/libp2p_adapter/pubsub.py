@@ -16,6 +16,7 @@ from libp2p.network.stream.exceptions import StreamError
 from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
+from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.utils.varint import encode_uvarint
 
 from peer.libp2p_adapter.router import TopicRouter, message_id
@@ -209,12 +210,12 @@ class TopicPubsub(Pubsub):  # type: ignore[misc]
         reader = RpcReader()
         try:
             while True:
-                data = await stream.read(READ_BYTES)
+                data = await stream.muxed_stream.read(READ_BYTES)
                 if not data:
                     return
                 for body in reader.feed(data):
                     await self._take(body, peer)
-        except (StreamError, IOException, RawConnError):
+        except (StreamError, MuxedStreamError, IOException, RawConnError):
             return  # the connection or stream ended
         except Exception as error:
             # protobuf's errors have no common base: reset the stream, keep the host.
@@ -275,7 +276,7 @@ class TopicPubsub(Pubsub):  # type: ignore[misc]
                     body = rpc.SerializeToString()
                     out += encode_uvarint(len(body)) + body
                     rpc = queue._queue.pop() if len(out) < WRITE_BYTES else None
-                await stream.write(bytes(out))
-        except (StreamError, IOException, RawConnError):
+                await stream.muxed_stream.write(bytes(out))
+        except (StreamError, MuxedStreamError, IOException, RawConnError):
             if self.peers.get(peer_id) is stream:
                 self._handle_dead_peer(peer_id)

@@ -16,14 +16,11 @@ from libp2p.stream_muxer.exceptions import MuxedConnError, MuxedStreamError
 
 from protocol import limits
 from protocol.errors import NetworkError, RemoteError
-from protocol.units import NS_PER_S
 
 READ_BYTES: Final = 64 * 1024
 WRITE_BYTES: Final = 256 * 1024
-WRITE_TIMEOUT_S: Final = limits.STREAM_WRITE_TIMEOUT_NS / NS_PER_S
 # After our end of stream, the other side's is awaited this long before the stream is reset.
 LINGER_S: Final = 2.0
-_POLL_S: Final = 0.01
 
 # What a stream of libp2p raises when it or its connection has ended, by any layer.
 STREAM_ENDED: Final = (
@@ -89,7 +86,7 @@ class Session:
     async def receive(self) -> bytes:
         """Some bytes; b"" when the peer ended the stream, reset it or vanished."""
         try:
-            data: bytes = await self._stream.read(READ_BYTES)
+            data: bytes = await self._stream.muxed_stream.read(READ_BYTES)
         except STREAM_ENDED:
             return b""
         return data
@@ -141,29 +138,24 @@ class Session:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _write(self, data: bytes) -> None:
-        """Write within the peer's window; stock gives up on a closed window after 5 s."""
+        """Write within the peer's window, past libp2p's own state of a stream and its lock: the
+        multiplexer's says the same."""
         muxed = self._stream.muxed_stream
         start = 0
         while start < len(data):
-            with trio.fail_after(WRITE_TIMEOUT_S):
-                await _wait_window(muxed)
+            if muxed.send_window <= 0:
+                await muxed.wait_window()
             piece = data[start : start + max(1, muxed.send_window)]
-            await self._stream.write(piece)
+            await muxed.write(piece)
             start += len(piece)
             self._queued_bytes -= len(piece)
 
     async def _end(self) -> None:
         await self._stream.close()
         with trio.move_on_after(LINGER_S):
-            while await self._stream.read(READ_BYTES):
+            while await self._stream.muxed_stream.read(READ_BYTES):
                 pass
 
     async def _reset(self) -> None:
         with contextlib.suppress(*STREAM_ENDED):
             await self._stream.reset()
-
-
-async def _wait_window(muxed: Any) -> None:
-    """Until the peer takes more or the stream ends; libp2p offers no event for it."""
-    while muxed.send_window <= 0 and not muxed.closed and not muxed.send_closed:  # noqa: ASYNC110
-        await trio.sleep(_POLL_S)

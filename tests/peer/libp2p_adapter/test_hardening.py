@@ -20,7 +20,8 @@ from peer.libp2p_adapter import hardening
 from peer.libp2p_adapter.addresses import parse_address, peer_id
 from peer.libp2p_adapter.pubsub import RpcError, RpcReader, SeenIds, TopicPubsub
 from peer.libp2p_adapter.router import ContentCache, TopicRouter, message_id
-from peer.libp2p_adapter.yamux import BoundedYamux, YamuxStream
+from peer.libp2p_adapter.yamux import BoundedYamux
+from peer.libp2p_adapter.yamux_stream import BoundedStream
 from protocol import limits
 from protocol.errors import NetworkError
 
@@ -279,13 +280,13 @@ async def test_messages_carry_no_sender_signature_or_record(start, join, monkeyp
 async def test_the_window_is_given_back_by_halves(start, join, monkeypatch) -> None:
     # Stock answers each read with a frame: a third of the CPU of gossip.
     updates: list[int] = []
-    stock = YamuxStream.send_window_update
+    stock = BoundedStream.send_window_update
 
-    async def counting(self: YamuxStream, increment: int, skip_lock: bool = False) -> None:
+    async def counting(self: BoundedStream, increment: int, skip_lock: bool = False) -> None:
         updates.append(increment)
         await stock(self, increment, skip_lock)
 
-    monkeypatch.setattr(YamuxStream, "send_window_update", counting)
+    monkeypatch.setattr(BoundedStream, "send_window_update", counting)
     one, other = await start(1), await start(2)
     await join(one, other)
     for number in range(100):

@@ -98,14 +98,15 @@ async def test_the_receiver_holds_no_more_than_a_window(start, join) -> None:
 async def test_many_small_frames_travel_in_few_writes(start, join) -> None:
     _, _, near, far = await pair(start, join)
     writes = 0
-    stock = near._stream.write
+    muxed = near._stream.muxed_stream
+    stock = muxed.write
 
     async def counting(data: bytes) -> None:
         nonlocal writes
         writes += 1
         await stock(data)
 
-    near._stream.write = counting
+    muxed.write = counting
     for _ in range(1000):
         near.send_nowait(b"0123456789")
     with trio.fail_after(10):
