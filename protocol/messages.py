@@ -490,9 +490,6 @@ class CloseClaim:
     voucher: Voucher
 
 
-# --- session: client to witness ------------------------------------------------------------
-
-
 @message(65)
 @dataclass(frozen=True, slots=True)
 class CloseShown:
@@ -502,6 +499,9 @@ class CloseShown:
     total_ucr: U63
     payer_signature: Bytes64
     payee_signature: Bytes64
+
+
+# --- session: client to witness ------------------------------------------------------------
 
 
 @message(70)

@@ -13,6 +13,7 @@ from typing import Any
 import trio
 
 Json = dict[str, Any]
+KEY = "sk-very-secret-0123456789"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
 
 

@@ -192,7 +192,7 @@ MUTANTS: Final = (
         "router/challenges.py",
         "        if voucher.total_ucr <= channel.total_ucr:\n            return\n",
         "        if channel.state is ChannelState.CHALLENGE:\n            return\n",
-        ("tests/router/test_challenges.py",),
+        ("tests/router/test_challenges.py", "tests/router/test_lifetimes.py"),
     ),
     Mutant(
         "a witness ignores the response",
@@ -303,7 +303,7 @@ MUTANTS: Final = (
         "router/challenges.py",
         "if unknown and not channel.due_ucr and not self._anchor.pays_out:",
         "if False:",
-        ("tests/router/test_challenges.py",),
+        ("tests/router/test_challenges.py", "tests/router/test_lifetimes.py"),
     ),
     Mutant(
         "dispute keeps what was paid",
@@ -319,7 +319,7 @@ MUTANTS: Final = (
         "protocol/channel.py",
         "self.settled_due_ucr = self.reserved_ucr if payee else self.due_ucr",
         "self.settled_due_ucr = self.settled_due_ucr",
-        ("tests/router/test_challenges.py",),
+        ("tests/router/test_challenges.py", "tests/router/test_lifetimes.py"),
     ),
     Mutant(
         "agreement not believed",
@@ -327,6 +327,6 @@ MUTANTS: Final = (
         "router/challenges.py",
         "elif channel.agreed_signature:",
         "elif False:",
-        ("tests/router/test_challenges.py",),
+        ("tests/router/test_challenges.py", "tests/router/test_lifetimes.py"),
     ),
 )

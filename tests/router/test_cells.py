@@ -21,6 +21,7 @@ from tests.router import (
     test_channels,
     test_denials,
     test_holdback,
+    test_lifetimes,
     test_reconnects,
     test_resuming,
     test_top_ups,
@@ -90,13 +91,13 @@ SCENARIOS: dict[str, Scenario] = {
     "answered": partial(test_challenges.test_a_voucher_that_was_lost_is_shown_in_time, 0),
     "forged notice": test_challenges.test_a_notice_that_is_forged,
     "frozen, closed alone": test_challenges.test_a_frozen_channel_can_be_closed_alone,
-    "never paid, away": test_challenges.test_a_channel_without_a_voucher_ends_at_nothing,
+    "never paid, away": test_lifetimes.test_a_channel_without_a_voucher_ends_at_nothing,
     "never paid, here": partial(
-        test_challenges.test_the_channel_of_a_payer_that_never_pays_ends_at_nothing,
+        test_lifetimes.test_the_channel_of_a_payer_that_never_pays_ends_at_nothing,
         frozen=False,
     ),
     "never paid, frozen": partial(
-        test_challenges.test_the_channel_of_a_payer_that_never_pays_ends_at_nothing,
+        test_lifetimes.test_the_channel_of_a_payer_that_never_pays_ends_at_nothing,
         frozen=True,
     ),
     "other total": partial(

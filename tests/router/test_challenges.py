@@ -7,18 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from protocol import limits
 from protocol.channel import ChannelState, Role
 from protocol.messages import Award, CloseAck, CloseClaim, CloseNotice, Voucher
-from protocol.records import ChannelFrozen, VoucherAccepted, decode_record
+from protocol.records import VoucherAccepted, decode_record
 from protocol.units import NS_PER_MS, NS_PER_S
 from router import actions as act
 from router import events
-from simnet.peer import Peer
-from simnet.world import World
-from tests.router.hand_payer import HandPayer, Shop
+from tests.router.closed_alone import LIFETIME_NS, PERIOD_NS, assert_settled, force, states
 from tests.router.support import (
-    ADVANCE_UCR,
     channels,
     close_all,
     codes_against,
@@ -30,35 +26,6 @@ from tests.router.support import (
     tamper,
 )
 from tests.simnet.watch import check_replay
-
-PERIOD_NS = limits.CHALLENGE_NS
-LIFETIME_NS = limits.CHANNEL_LIFETIME_NS
-
-
-def force(world: World, peer: Peer) -> None:
-    """The peer closes its only open channel alone."""
-    (channel,) = [channel for channel in channels(peer) if channel.is_open]
-    world.give(peer, act.ForceClose((channel.cid,)))
-    world.run(NS_PER_S)
-
-
-def states(world: World) -> list[ChannelState]:
-    """Of the last channel, at each end."""
-    return [channels(peer)[-1].state for peer in world.peers]
-
-
-def assert_settled(world: World, *, lost_ucr: int = 0) -> None:
-    """Both ends at the same sum, at most A over what was delivered; nobody is blamed."""
-    (theirs,), (mine,) = (channels(peer) for peer in world.peers)
-    assert states(world) == [ChannelState.SETTLED, ChannelState.SETTLED]
-    assert theirs.settled_ucr == mine.settled_ucr == theirs.total_ucr
-    assert mine.due_ucr - lost_ucr <= mine.settled_ucr <= mine.due_ucr + ADVANCE_UCR
-    for peer in world.peers:
-        assert not peer.penalized
-        balance = peer.node.context.ledger.balance()
-        assert (balance.locked_ucr, balance.unpaid_ucr) == (0, 0)
-        (settled,) = peer.heard(events.ChannelSettled)
-        assert settled.settled_ucr == mine.settled_ucr
 
 
 @pytest.mark.parametrize("starter", [0, 1])
@@ -308,91 +275,6 @@ def test_a_close_of_what_can_not_be_closed() -> None:
         (gone, "channel.wrong_state"),
         (bytes(32), "channel.wrong_state"),
     ]
-
-
-# --- a lifetime's end ----------------------------------------------------------------------
-
-
-def test_a_payer_asks_to_close_before_the_lifetime_ends() -> None:
-    """By agreement: the rest of the deposit comes back."""
-    world = make_world()
-    provider, requester = world.peers
-    complete(world, requester, 1)
-    world.run(LIFETIME_NS - 2 * limits.CLAIM_MARGIN_NS)
-    (settled,) = requester.heard(events.ChannelSettled)
-    assert settled.settled_ucr == channels(requester)[0].due_ucr
-    assert channels(provider)[0].state is ChannelState.CLOSED
-
-
-def test_a_payee_claims_before_the_lifetime_ends() -> None:
-    """The payer is gone for good: settled at the payee's best voucher."""
-    world = make_world()
-    provider, requester = world.peers
-    complete(world, requester, 1)
-    world.crash(requester)
-    (channel,) = channels(provider)
-    world.run(LIFETIME_NS - limits.CLAIM_MARGIN_NS)
-    assert channel.state is ChannelState.CHALLENGE
-    world.run(PERIOD_NS)
-    assert channel.state is ChannelState.SETTLED
-    assert channel.settled_ucr == channel.total_ucr
-
-
-def test_a_payer_whose_payee_is_gone_gets_its_deposit_back() -> None:
-    """A period after the lifetime it closes alone, but for what it signed."""
-    world = make_world()
-    provider, requester = world.peers
-    complete(world, requester, 1)
-    world.crash(provider)
-    world.run(LIFETIME_NS + PERIOD_NS)
-    assert channels(requester)[0].state is ChannelState.CHALLENGE
-    world.run(PERIOD_NS)
-    assert channels(requester)[0].state is ChannelState.SETTLED
-    assert requester.node.context.ledger.balance().locked_ucr == 0
-
-
-def test_a_channel_without_a_voucher_ends_at_nothing() -> None:
-    """Nothing to claim with: ended at its lifetime's end; what was lent is remembered."""
-    world = make_world()
-    provider, requester = world.peers
-    tamper(world, requester, Voucher, lambda _: None, times=100)
-    world.give(requester, make_ask(advance_max_ucr=0, tokens=10))
-    world.run(2 * NS_PER_S)
-    world.crash(requester)
-    (channel,) = channels(provider)
-    lent = channel.due_ucr
-    assert lent
-    assert not channel.total_ucr
-    world.run(LIFETIME_NS + PERIOD_NS)
-    assert (channel.state, channel.settled_ucr) == (ChannelState.SETTLED, 0)
-    assert provider.node.context.ledger.denials.open_ucr(channel.payer) == lent
-
-
-def test_a_challenge_period_beyond_all_reason_is_cut() -> None:
-    """A payee's terms can't lock a deposit for ever; without a period there is the usual one."""
-    world = make_world()
-    _, requester = world.peers
-    complete(world, requester, 1)
-    (channel,) = channels(requester)
-    for given, taken in ((2**60, limits.CHALLENGE_NS_MAX), (0, limits.CHALLENGE_NS)):
-        channel.terms = replace(channel.terms, challenge_ns=given)
-        channel.state = ChannelState.READY
-        world.give(requester, act.ForceClose((channel.cid,)))
-        assert channel.deadline_ns - world.clock.now_ns == taken
-
-
-@pytest.mark.parametrize("frozen", [False, True])
-def test_the_channel_of_a_payer_that_never_pays_ends_at_nothing(frozen: bool) -> None:
-    """At the lifetime's end, in whatever state; what was lent is remembered."""
-    shop = Shop()
-    payer = HandPayer(shop)
-    payer.start(10)
-    channel, lent = payer.channel(), payer.channel().due_ucr
-    if frozen:
-        shop.node.context.append(ChannelFrozen(channel.cid, "head.two_logs", shop.now_ns))
-    shop.wait(LIFETIME_NS + PERIOD_NS)
-    assert (channel.state, channel.settled_ucr) == (ChannelState.SETTLED, 0)
-    assert shop.ledger.denials.open_ucr(channel.payer) == lent
 
 
 # --- peers that lie ------------------------------------------------------------------------
