@@ -21,6 +21,7 @@ from protocol.log import ScanOutcome
 from protocol.quantization import known
 from protocol.units import milliseconds
 from router import actions as act
+from router.counting import MILLI, Counts
 from router.explaining import Considered, Explanation, Tried, judged_awards
 from router.reputation import Reputation
 
@@ -81,6 +82,8 @@ def _considered_json(one: Considered) -> Json:
         "tokens_per_s": one.tokens_per_s_milli / 1000,
         "quantization": known(one.quantization),
         "cost_max_ucr": one.cost_max_ucr,
+        "effective_ucr": one.effective_ucr,
+        **_counts_json(one.counts),
         "latency_ms": milliseconds(one.latency_ns),
         "score": one.score,
         "reputation": one.reputation,
@@ -88,6 +91,14 @@ def _considered_json(one: Considered) -> Json:
         "at_ms": milliseconds(one.at_ns),
         "refused": one.code or None,
         "reason": one.detail or CODES.get(one.code),
+    }
+
+
+def _counts_json(counts: Counts) -> Json:
+    """How many times the tokens of others a provider counts for the same text."""
+    return {
+        "input_count": counts.input_milli / MILLI,
+        "output_count": counts.output_milli / MILLI,
     }
 
 
@@ -167,6 +178,8 @@ def _awards_json(listed: list[tuple[records.AwardJudged, AwardRole]], request_id
 
 def standings_json(book: Reputation, now_ns: int) -> list[Json]:
     """Everybody that is known, best first."""
+    models = dict.fromkeys(model for _, model in book.standings)
+    usual = {model: book.usual(model) for model in models}
     listed = [
         {
             "provider": peer_id(provider),
@@ -183,6 +196,7 @@ def standings_json(book: Reputation, now_ns: int) -> list[Json]:
             "good_feedback": standing.liked,
             "bad_feedback": standing.disliked,
             "paid_ucr": standing.paid_ucr,
+            **_counts_json(standing.counts(usual[model])),
         }
         for (provider, model), standing in book.standings.items()
     ]

@@ -75,6 +75,13 @@ OUTPUT_TOKENS_MAX: Final = 131_072
 INPUT_TOKENS_MAX: Final = 1_048_576
 # Tokens that a chat template may add to the text: bytes bound the text's own tokens.
 TEMPLATE_TOKENS_MAX: Final = 256
+# Beyond so many tokens over its bytes, a prompt's count is a lie: templates that explain tools or
+# thinking have some 1,000 of their own, and 4 to 10 around a message.
+PROMPT_EXTRA_TOKENS_MAX: Final = 2_048
+MESSAGE_EXTRA_TOKENS_MAX: Final = 64
+# Output tokens that may have no text of their own: ends of turns, marks that are not shown, the
+# first bytes of a character.
+EMPTY_TOKENS_MAX: Final = 64
 BID_WINDOW_NS_MIN: Final = 10 * NS_PER_MS
 BID_WINDOW_NS_MAX: Final = 10 * NS_PER_S
 # A provider doesn't bid on what may run longer than this.

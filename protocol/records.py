@@ -4,7 +4,7 @@
 record does to a channel is in `router.ledger`. Rule: protocol/README.md, "The log".
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
 from msgspec import Meta
@@ -12,6 +12,7 @@ from msgspec import Meta
 from protocol import limits, wire
 from protocol.errors import RemoteError, StorageError
 from protocol.fields import (
+    OPTIONAL,
     U8,
     U32,
     U63,
@@ -424,6 +425,10 @@ class AwardJudged:
     cost_max_ucr: U63
     paid_ucr: U63
     judged_at_ns: U63
+    input_tokens: U32 = field(default=0, metadata=OPTIONAL)
+    prompt_bytes: U63 = field(default=0, metadata=OPTIONAL)
+    output_tokens: U32 = field(default=0, metadata=OPTIONAL)
+    text_bytes: U63 = field(default=0, metadata=OPTIONAL)
 
 
 @record(41)

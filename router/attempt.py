@@ -16,6 +16,7 @@ from protocol.messages import Accept, Chunk, Receipt, Request, Result
 from protocol.transcript import transcript_next
 from router.actions import SessionKey
 from router.auction import ScoredBid, patience_ns
+from router.counting import output_tokens_most
 from router.pace import Pace
 
 
@@ -26,7 +27,8 @@ class Attempt:
     and may come back, `asked` once the next stream has brought the wish to go on. `needed_ucr` is
     the total that the provider waits for, 0 for none. `said` is what it is when the provider
     itself ends it, `code` why it ended. `slot` is that of its Job,
-    `away_until_ns` when a broken stream has had its time to come back."""
+    `away_until_ns` when a broken stream has had its time to come back. The prompt has
+    `prompt_bytes` and may be billed as `input_tokens_most`; `text_bytes` came so far."""
 
     request: bytes
     ask: Request
@@ -45,6 +47,9 @@ class Attempt:
     needed_ucr: int = 0
     said: Outcome | None = None
     slot: int = 0
+    input_tokens_most: int = limits.INPUT_TOKENS_MAX
+    prompt_bytes: int = 0
+    text_bytes: int = 0
     away_until_ns: int = 0
     code: str = ""
     receipt_id: bytes = b""
@@ -84,7 +89,8 @@ class Attempt:
         if chunk.sequence != self.lane.chunks + 1:
             expected = self.lane.chunks + 1
             raise RemoteError("chunk.out_of_order", f"{chunk.sequence}, expected {expected}")
-        self._check_counts(chunk)
+        text_bytes = self.text_bytes + len(chunk.text.encode())
+        self._check_counts(chunk, text_bytes)
         due = self.lane.price_ucr(chunk.input_tokens, chunk.output_tokens)
         if chunk.due_ucr != due:
             raise RemoteError("chunk.wrong_total", f"{chunk.due_ucr} ucr, {due} expected")
@@ -105,11 +111,11 @@ class Attempt:
         if not verify(self.provider, signed, chunk.signature):
             raise RemoteError("chunk.bad_signature")
         self.lane.chunks, self.lane.due_ucr = chunk.sequence, due
-        self.transcript = transcript
+        self.transcript, self.text_bytes = transcript, text_bytes
         self.input_tokens, self.output_tokens = chunk.input_tokens, chunk.output_tokens
 
-    def _check_counts(self, chunk: Chunk) -> None:
-        if chunk.input_tokens > self.ask.input_tokens_max:
+    def _check_counts(self, chunk: Chunk, text_bytes: int) -> None:
+        if chunk.input_tokens > self.input_tokens_most:
             raise RemoteError("chunk.too_many_tokens", f"{chunk.input_tokens} in")
         if self.lane.chunks and chunk.input_tokens != self.input_tokens:
             raise RemoteError("chunk.wrong_total", "the prompt's length changed")
@@ -117,6 +123,9 @@ class Attempt:
             raise RemoteError("chunk.too_many_tokens", f"{chunk.output_tokens} out")
         if chunk.output_tokens < self.output_tokens:
             raise RemoteError("chunk.wrong_total", "the output's length fell")
+        if chunk.output_tokens > output_tokens_most(text_bytes, self.parameters.stop):
+            detail = f"{chunk.output_tokens} out in {text_bytes} bytes of text"
+            raise RemoteError("chunk.too_many_tokens", detail)
         # An engine may know fewer than it has tokens: those of a remote server's hidden text.
         most = chunk.output_tokens - self.output_tokens if self.parameters.logprobs else 0
         if len(chunk.logprobs) > most:

@@ -12,6 +12,7 @@ from protocol.envelope import Signed
 from protocol.errors import RemoteError
 from protocol.messages import Bid, Clearing, Request
 from protocol.units import cost_ucr, format_credits
+from router.counting import AS_OTHERS, MILLI, Counts
 
 SCORE_UNIT = 1_000_000
 NS_MILLI_TOKENS = 10**12  # tokens_per_s_milli counts tokens in 1,000 s = 10^12 ns
@@ -19,7 +20,10 @@ NS_MILLI_TOKENS = 10**12  # tokens_per_s_milli counts tokens in 1,000 s = 10^12 
 
 @dataclass(frozen=True, slots=True)
 class ScoredBid:
-    """A verified bid with what it would cost and take at worst; a lower score is better."""
+    """A verified bid with what it would cost and take at worst; a lower score is better.
+
+    `effective_ucr` is what it would cost if it counted tokens as others do: the price by the text.
+    """
 
     signed: Signed
     bid: Bid
@@ -27,13 +31,15 @@ class ScoredBid:
     latency_ns: int
     score: int
     tie: bytes
+    effective_ucr: int
+    counts: Counts = AS_OTHERS
     reputation: int = 0
     suspended: bool = False
 
     @property
     def order(self) -> tuple[bool, int, int, int, int, bytes]:
         """What bids are sorted by: where rounding makes scores equal, cheaper, then faster."""
-        costs = (self.cost_max_ucr, self.latency_ns, -self.reputation)
+        costs = (self.effective_ucr, self.latency_ns, -self.reputation)
         return self.suspended, self.score, *costs, self.tie
 
 
@@ -53,21 +59,30 @@ def score_bid(request: Signed, signed: Signed) -> ScoredBid:
     return score(request, signed, signed.message)
 
 
-def score(request: Signed, signed: Signed, bid: Bid) -> ScoredBid:
-    """Score `bid`, which is what `signed` says or follows from it, against its request."""
-    cost, latency, points = measure(request, bid)
-    tie = crypto.digest(request.digest, signed.sender)
-    return ScoredBid(signed, bid, cost, latency, points, tie)
-
-
-def measure(request: Signed, bid: Bid | Clearing) -> tuple[int, int, int]:
-    """What `bid` would cost (ucr) and take (ns) at worst on a request, and its points: fewer
-    are better."""
+def score(request: Signed, signed: Signed, bid: Bid, counts: Counts = AS_OTHERS) -> ScoredBid:
+    """Score `bid`, which is what `signed` says or follows from it, against its request, of a
+    provider that counts tokens as `counts` says."""
     ask: Request = request.message
-    cost = cost_ucr(
-        ask.input_tokens_max, ask.output_tokens_max, bid.input_price_ucr, bid.output_price_ucr
-    )
-    latency = expected_latency_ns(bid, ask.output_tokens_max)
+    effective, latency, points = measure(request, bid, counts)
+    cost = effective
+    if counts is not AS_OTHERS:
+        sizes = (ask.input_tokens_max, ask.output_tokens_max)
+        cost = cost_ucr(*sizes, bid.input_price_ucr, bid.output_price_ucr)
+        latency = expected_latency_ns(bid, ask.output_tokens_max)
+    tie = crypto.digest(request.digest, signed.sender)
+    return ScoredBid(signed, bid, cost, latency, points, tie, effective, counts)
+
+
+def measure(
+    request: Signed, bid: Bid | Clearing, counts: Counts = AS_OTHERS
+) -> tuple[int, int, int]:
+    """What `bid` would cost (ucr) and take (ns) at worst on a request, and its points: fewer
+    are better. Who counts more tokens for the same text costs and takes so much more."""
+    ask: Request = request.message
+    read = ask.input_tokens_max * counts.input_milli // MILLI
+    made = ask.output_tokens_max * counts.output_milli // MILLI
+    cost = cost_ucr(read, made, bid.input_price_ucr, bid.output_price_ucr)
+    latency = expected_latency_ns(bid, made)
     budget_ns = max(1, ask.deadline_ns - request.sent_at_ns)
     price_part = ask.strategy.price_weight * cost * SCORE_UNIT // max(1, ask.price_max_ucr)
     latency_part = ask.strategy.latency_weight * latency * SCORE_UNIT // budget_ns

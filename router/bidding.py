@@ -106,7 +106,7 @@ class Bidding:
     def _keep_bid(self, job: Job, scored: ScoredBid) -> None:
         now_ns, enough = self._context.now_ns, _enough(job)
         job.bids.append(scored)
-        points = measure(job.request, scored.bid)[2]
+        points = measure(job.request, scored.bid, scored.counts)[2]
         # Those that failed before, being many and quick, would close the window on everybody else.
         as_told = job.bar_points is None or points <= job.bar_points
         job.good_bids += as_told and not scored.suspended

@@ -9,6 +9,7 @@ from protocol.channel import ChannelEvent
 from protocol.lane import LaneEvent, LaneState
 from protocol.messages import Chunk, NeedVoucher
 from router.context import Context
+from router.counting import output_tokens_most
 from router.payee import Payee
 from router.provider_job import ProviderJob
 from router.resending import Resending
@@ -63,6 +64,10 @@ class Chunking:
             self.paid(job)
         job.channel.step(ChannelEvent.CHUNK)
         lane.step(LaneEvent.CHUNK)
+        # Tokens of text that is never shown, as a remote service counts them, are not billed.
+        job.text_bytes += len(text.encode())
+        most = output_tokens_most(job.text_bytes, job.parameters.stop)
+        count = max(0, min(count, most - job.output_tokens))
         job.output_tokens += count
         lane.chunks += 1
         lane.due_ucr = lane.price_ucr(job.input_tokens, job.output_tokens)

@@ -12,12 +12,14 @@ from protocol import limits
 from protocol.fields import AwardRole, Outcome
 from protocol.records import AwardJudged, AwardMade
 from router.actions import Ask
+from router.counting import Counts
 
 
 @dataclass(frozen=True, slots=True)
 class Considered:
     """A bid, or a standing offer, as it was judged; `code` is empty when it was acceptable.
 
+    `effective_ucr` is the cost for who counts tokens as others do, `counts` how it counts them;
     `score` is lower for better, `reputation` 0 to 1000 for better; times in ns from the start.
     """
 
@@ -28,6 +30,8 @@ class Considered:
     ttft_ns: int
     tokens_per_s_milli: int
     cost_max_ucr: int
+    effective_ucr: int
+    counts: Counts
     latency_ns: int
     score: int
     reputation: int

@@ -10,6 +10,7 @@ from protocol.units import format_credits
 from router.actions import Ask
 from router.attempt import Attempt
 from router.auction import ScoredBid
+from router.counting import UNKNOWN, Counts
 from router.explaining import Explanation
 from router.progress import Progress
 
@@ -56,6 +57,7 @@ class Job:
     attempt: Attempt | None = None
     last_code: str = ""
     input_tokens_least: int = 0
+    usual: Counts = UNKNOWN  # tokens a KiB, as most count them; 0: not known
     median_ucr: int = 0  # what such a job usually costs; 0 when that is not known
     over_cap_ucr: int = 0  # the least that was asked over the cap; 0 for nothing
     explanation: Explanation | None = None

@@ -85,9 +85,13 @@ class Judging:
         receipt_id: bytes,
     ) -> None:
         ttft_ns = speed_milli = paid_ucr = 0
+        counts = (0, 0, 0, 0)
         if attempt is not None:
             ttft_ns, speed_milli = attempt.pace.ttft_ns, attempt.pace.tokens_per_s_milli
             paid_ucr = attempt.lane.due_ucr
+            if attempt.lane.chunks:
+                read = attempt.input_tokens, attempt.prompt_bytes
+                counts = (*read, attempt.output_tokens, attempt.text_bytes)
         self._context.append(
             AwardJudged(
                 request_id=job.id,
@@ -103,6 +107,10 @@ class Judging:
                 cost_max_ucr=scored.cost_max_ucr,
                 paid_ucr=paid_ucr,
                 judged_at_ns=self._context.now_ns,
+                input_tokens=counts[0],
+                prompt_bytes=counts[1],
+                output_tokens=counts[2],
+                text_bytes=counts[3],
             )
         )
         self.breakers.ended(scored.signed.sender, outcome, self._context.now_ns)

@@ -12,6 +12,7 @@ from router.auction import ScoredBid
 from router.context import Context
 from router.job import Job
 from router.pace import Pace
+from router.quoting import input_tokens_allowed, text_bytes
 
 
 def open_lane(context: Context, job: Job, scored: ScoredBid, channel: Channel) -> Attempt:
@@ -47,6 +48,8 @@ def open_lane(context: Context, job: Job, scored: ScoredBid, channel: Channel) -
         lane=lane,
         transcript=transcript_start(context.network, job.id, bid_id, commitment),
         slot=job.slot,
+        input_tokens_most=input_tokens_allowed(job.ask.prompt, request),
+        prompt_bytes=text_bytes(job.ask.prompt),
         pace=Pace(context.now_ns),
     )
 

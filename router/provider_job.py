@@ -37,8 +37,10 @@ class ProviderJob:
     commitment: bytes
     transcript: bytes
     started_at_ns: int
+    input_tokens_most: int
     input_tokens: int | None = None
     output_tokens: int = 0
+    text_bytes: int = 0
     pieces: deque[tuple[str, int]] = field(default_factory=deque)
     logprobs: deque[TokenLogprob] = field(default_factory=deque)
     finished: JobFinished | None = None

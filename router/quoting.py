@@ -11,16 +11,18 @@ from protocol.messages import Bid, Request, StandingOffer
 from protocol.units import cost_ucr
 from router.actions import ModelOffer
 from router.auction import expected_latency_ns, patience_ns
+from router.counting import input_tokens_most
 
 
-def _text_bytes(prompt: Prompt) -> int:
+def text_bytes(prompt: Prompt) -> int:
+    """Of all its messages."""
     return sum(len(message.content.encode()) for message in prompt.messages)
 
 
 def input_tokens_bound(prompt: Prompt) -> int:
     """More tokens than a prompt can have: a byte-level tokenizer never makes more than there are
     bytes, and a template adds its own."""
-    return _text_bytes(prompt) + limits.TEMPLATE_TOKENS_MAX + 8 * len(prompt.messages)
+    return text_bytes(prompt) + limits.TEMPLATE_TOKENS_MAX + 8 * len(prompt.messages)
 
 
 def input_tokens_bucket(prompt: Prompt) -> int:
@@ -30,18 +32,25 @@ def input_tokens_bucket(prompt: Prompt) -> int:
     return min(limits.INPUT_TOKENS_MAX, max(512, 1 << (bound - 1).bit_length()))
 
 
+def input_tokens_allowed(prompt: Prompt, request: Request) -> int:
+    """The most tokens that a job may bill for its prompt: what the request states, and what the
+    prompt can have."""
+    most = input_tokens_most(text_bytes(prompt), len(prompt.messages))
+    return min(request.input_tokens_max, most)
+
+
 def input_tokens_estimate(prompt: Prompt) -> int:
     """A likely prompt length, for the first voucher: paying the bound would be lending money.
 
     When it is too low, the provider asks for the difference before the first chunk.
     """
-    return _text_bytes(prompt) // 2 + 8 * len(prompt.messages)
+    return text_bytes(prompt) // 2 + 8 * len(prompt.messages)
 
 
 def input_tokens_least(prompt: Prompt) -> int:
     """What a prompt makes at least in practice: tokenizers pack 3 to 5 bytes of text into a
     token, over a whole prompt never 8."""
-    return _text_bytes(prompt) // 8
+    return text_bytes(prompt) // 8
 
 
 def window_ucr(offer: ModelOffer) -> int:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from protocol import limits, records
 from protocol.fields import Outcome
 from protocol.units import NS_PER_MS, NS_PER_S
+from router.counting import AS_OTHERS, MILLI, PROMPT_EXTRA_BYTES, Counted, Counts, usual_milli
 
 UNIT: Final = 1_000  # a job, a whole share, a full score
 DAY_NS: Final = 86_400 * NS_PER_S
@@ -51,7 +52,8 @@ def kept_share(reached: int, promised: int) -> int:
 @dataclass(slots=True)
 class Standing:
     """A provider's record with one model. `good` and `bad` are decayed evidence in 1/1000 of a
-    job, `up` and `down` of being there; the `_kept` shares are moving averages in 1/1000."""
+    job, `up` and `down` of being there; the `_kept` shares are moving averages in 1/1000.
+    `read` and `made` are the tokens that it billed for prompts and answers."""
 
     good: int = 0
     bad: int = 0
@@ -69,6 +71,8 @@ class Standing:
     cost_max_ucr: int = 0
     paid_ucr: int = 0
     updated_at_ns: int = 0
+    read: Counted = field(default_factory=Counted)
+    made: Counted = field(default_factory=Counted)
 
     def at(self, now_ns: int) -> tuple[int, int, int, int]:
         """`good`, `bad`, `up` and `down` as they count at `now_ns`."""
@@ -90,12 +94,21 @@ class Standing:
         good, bad, _, _ = self.at(now_ns)
         return good + bad >= EVIDENCE_MIN and self.score(now_ns) < EJECTED_BELOW
 
+    def counts(self, usual: Counts) -> Counts:
+        """How many times the `usual` tokens it counts."""
+        read = self.read.factor_milli(usual.input_milli)
+        made = self.made.factor_milli(usual.output_milli)
+        return AS_OTHERS if read == made == MILLI else Counts(read, made)
+
     @property
     def is_newcomer(self) -> bool:
         """Too few receipts to tell, and nothing against it."""
         return self.completed < NEWCOMER_JOBS and not self.bad
 
     def _age(self, now_ns: int) -> None:
+        for counted in (self.read, self.made):
+            counted.tokens_milli = decayed(counted.tokens_milli, now_ns - self.updated_at_ns)
+            counted.text_bytes = decayed(counted.text_bytes, now_ns - self.updated_at_ns)
         self.good, self.bad, self.up, self.down = self.at(now_ns)
         self.updated_at_ns = max(self.updated_at_ns, now_ns)
 
@@ -132,6 +145,9 @@ class Standing:
             self.up += UNIT
         self._hold()
         self._weigh_promises(record)
+        if record.input_tokens and record.prompt_bytes:
+            self.read.add(record.input_tokens, record.prompt_bytes + PROMPT_EXTRA_BYTES)
+        self.made.add(record.output_tokens, record.text_bytes)
 
     def _weigh_promises(self, record: records.AwardJudged) -> None:
         if record.ttft_ns:
@@ -192,6 +208,13 @@ class Reputation:
     def standing(self, provider: bytes, model: str) -> Standing:
         """What is known of a provider; that of a stranger when nothing is."""
         return self.standings.get((provider, model)) or Standing()
+
+    def usual(self, model: str) -> Counts:
+        """Tokens a KiB, in 1/1000, of prompts and answers, as most count them; 0: not known."""
+        known = [one for (_, name), one in self.standings.items() if name == model]
+        return Counts(
+            usual_milli([one.read for one in known]), usual_milli([one.made for one in known])
+        )
 
     def spent_ucr(self, now_ns: int) -> int:
         """What the jobs that ended on this UTC day cost."""

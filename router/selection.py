@@ -41,6 +41,7 @@ class Selection:
         sizes = (ask.input_tokens_max, ask.output_tokens_max)
         job.median_ucr = self._prices.median_ucr(ask.model, *sizes, self._context.now_ns)
         least_ucr = self._prices.least_ucr(ask.model, *sizes, self._context.now_ns)
+        job.usual = self._context.ledger.reputation.usual(ask.model)
         job.input_tokens_least = input_tokens_least(job.ask.prompt)
         # Who would ask more than the cap stays silent: this says why nobody answers.
         job.over_cap_ucr = least_ucr if least_ucr > ask.price_max_ucr else 0
@@ -53,7 +54,8 @@ class Selection:
         """A bid with its score, and why it can't be taken, or ""."""
         now_ns, provider = self._context.now_ns, signed.sender
         standing = self._context.ledger.reputation.standing(provider, job.ask.model)
-        scored = self._ranked(job, score(job.request, signed, bid), standing)
+        counts = standing.counts(job.usual)
+        scored = self._ranked(job, score(job.request, signed, bid, counts), standing)
         code = detail = ""
         try:
             check_bid(job.request, scored, now_ns)
@@ -76,6 +78,8 @@ class Selection:
                     ttft_ns=bid.ttft_ns,
                     tokens_per_s_milli=bid.tokens_per_s_milli,
                     cost_max_ucr=scored.cost_max_ucr,
+                    effective_ucr=scored.effective_ucr,
+                    counts=scored.counts,
                     latency_ns=scored.latency_ns,
                     score=scored.score,
                     reputation=standing.score(now_ns),
@@ -127,7 +131,7 @@ class Selection:
             detail = f"{standing.completed} jobs, at least {choice.completed_min} wanted"
             raise RemoteError("bid.low_reputation", detail, penalize=False)
         most_ucr = job.median_ucr * choice.market_factor_milli // 1_000
-        if job.median_ucr and choice.market_factor_milli and scored.cost_max_ucr > most_ucr:
-            asked, usual = format_credits(scored.cost_max_ucr), format_credits(job.median_ucr)
+        if job.median_ucr and choice.market_factor_milli and scored.effective_ucr > most_ucr:
+            asked, usual = format_credits(scored.effective_ucr), format_credits(job.median_ucr)
             detail = f"{asked} credits, the median is {usual}"
             raise RemoteError("bid.off_market", detail, penalize=False)

@@ -16,6 +16,7 @@ from router.chunking import Chunking
 from router.context import Context
 from router.payee import Payee
 from router.provider_job import PlacedBid, ProviderJob, split_piece
+from router.quoting import input_tokens_allowed
 from router.resending import Resending
 from router.timers import TimerKey
 
@@ -64,6 +65,7 @@ class Serving:
                 context.network, award.request_id, award.bid_id, commitment
             ),
             started_at_ns=context.now_ns,
+            input_tokens_most=input_tokens_allowed(award.prompt, placed.request.message),
         )
         job.lane.step(LaneEvent.ACCEPT)
         self._jobs[job_id] = job
@@ -81,15 +83,13 @@ class Serving:
     # --- the engine's side -----------------------------------------------------------------
 
     def job_started(self, job_id: bytes, input_tokens: int) -> None:
-        """The prompt's real length is known; more than the request announced ends the job."""
-        job = self._jobs.get(job_id)
-        if job is None:
-            return
-        if input_tokens > job.placed.request.message.input_tokens_max:
-            self._end(job, "award.prompt_too_large")
-            return
-        job.input_tokens = input_tokens
-        self._pump(job)
+        """The prompt's real length is known; more than may be billed for it ends the job."""
+        if job := self._jobs.get(job_id):
+            if input_tokens > job.input_tokens_most:
+                self._end(job, "award.prompt_too_large")
+            else:
+                job.input_tokens = input_tokens
+                self._pump(job)
 
     def job_tokens(
         self,

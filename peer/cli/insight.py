@@ -96,9 +96,20 @@ def _bids_table(bids: list[Json]) -> Table:
             f"{bid['latency_ms']:.0f} ms",
             str(bid["reputation"]),
             f"{bid['score']:,}",
-            why or ("suspended: tried last" if bid["suspended"] else ""),
+            why or ", ".join(_remarks(bid)),
         )
     return table
+
+
+def _remarks(bid: Json) -> list[str]:
+    last = ["suspended: tried last"] if bid["suspended"] else []
+    return [*last, *_counts(bid)]
+
+
+def _counts(row: Json) -> list[str]:
+    """How its tokens differ from others', where they do: "counts 1.5 times the tokens"."""
+    kinds = (("output_count", "tokens"), ("input_count", "tokens of prompts"))
+    return [f"counts {row[key]:.1f} times the {name}" for key, name in kinds if row[key] > 1]
 
 
 @click.command("reputation")
@@ -126,7 +137,8 @@ def reputation_command(directory: Path, as_json: bool) -> None:
         cells = [str(row[name]) for name in numbers]
         feedback = f"+{row['good_feedback']} -{row['bad_feedback']}"
         bad = [f"{row[name]} {name}" for name in _AGAINST if row[name]]
-        against = ", ".join([*bad, "ejected"] if row["ejected"] else bad)
+        bad += ["ejected"] if row["ejected"] else []
+        against = ", ".join([*bad, *_counts(row)])
         table.add_row(short(row["provider"]), row["model"], *cells, feedback, against)
     table_console().print(table)
 

@@ -21,6 +21,7 @@ from peer.insight import (
 from protocol.errors import ConfigError, LocalError
 from protocol.fields import Outcome, Strategy
 from router.choosing import Choice
+from router.counting import Counts
 from router.explaining import Considered, Explanation, Explanations, Tried
 from router.reputation import Reputation
 from tests.router.support import make_ask
@@ -31,7 +32,8 @@ OTHER = bytes([8]) * 32
 
 def considered(provider: bytes, score: int, code: str = "") -> Considered:
     return Considered(
-        *(provider, False, 15, 60, 10**6, 50_000, 900, 10**9, score, 500),
+        *(provider, False, 15, 60, 10**6, 50_000, 900, 1_350, Counts(1_000, 1_500)),
+        *(10**9, score, 500),
         *(False, 5_000_000, code, "why" if code else ""),
     )
 
@@ -53,6 +55,7 @@ def test_an_explanation_reads_best_first_refused_last() -> None:
     assert told["awards"][1]["outcome"] is None
     assert (told["paid_ucr"], told["ended"], told["median_ucr"]) == (3, False, 800)
     assert told["weights"]["reputation"] == 600
+    assert (told["bids"][0]["output_count"], told["bids"][0]["effective_ucr"]) == (1.5, 1_350)
     assert "hi" not in json.dumps(told).split('"')
 
 
