@@ -130,6 +130,7 @@ CODES: Final[dict[str, str]] = {
     "cheque.wrong_body": "the cheque is for a request with another body; write one for this",
     "cheque.bad_signature": "the cheque is not signed by its user, or for another network",
     "cheque.unknown_user": "this key has no limit here; ask the node's operator for one",
+    "cheque.unknown": "no cheque of this key and nonce was charged lately; has its answer ended?",
     "cheque.over_limit": "what unpaid cheques may cost has no room for it; pay, or ask for less",
     "cheque.replayed": "the cheque's nonce was used; write a new cheque",
     "cheque.short": "the cheque is for less than the answer may cost; sign for more",

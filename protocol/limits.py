@@ -173,8 +173,11 @@ CHEQUE_LIFETIME_NS: Final = 600 * NS_PER_S
 # Nonces of a user's last cheques that are remembered; one older than all of them counts as used.
 # So many of a user's calls may overtake each other.
 CHEQUE_NONCES_KEPT: Final = 64
-# Keys that ever used a newcomer's allowance here, ~1 KB each: nonces are kept for good.
+# Users that are remembered, ~1 KB each: beyond that, a newcomer takes the place of one who owes
+# nothing and whose cheques have all expired.
 CHEQUE_NEWCOMERS_MAX: Final = 4_096
+# The last answers for cheques whose receipt their users can fetch again, ~1 KB each.
+CHEQUE_RECEIPTS_KEPT: Final = 1_024
 # Users with a limit of their own, from a file.
 CHEQUE_USERS_MAX: Final = 1_024
 # Closed channels that are still listed; older ones only count in the balance.

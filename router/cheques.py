@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from protocol import limits, signing
+from protocol import signing
 from protocol.cheque import check_cheque
 from protocol.errors import RemoteError
 from protocol.fields import Cheque, GenerationParameters, Prompt
@@ -120,6 +120,10 @@ class Cheques:
         """What a user owes."""
         return self._context.ledger.cheques.account(user)
 
+    def charged(self, user: bytes, nonce: int) -> ChequeCharged | None:
+        """What a user's cheque was charged for, of the last answers."""
+        return self._context.ledger.cheques.charged.get((user, nonce))
+
     def limit_ucr(self, user: bytes) -> int:
         """What a user may owe, 0 for one whose cheques are not taken."""
         return self.terms.users_ucr.get(user, self.terms.newcomer_ucr)
@@ -134,7 +138,7 @@ class Cheques:
         if user not in terms.users_ucr:
             listed = sum(book.account(one).at_risk_ucr for one in terms.users_ucr)
             rooms.append(("newcomers together", terms.newcomers_ucr - (book.at_risk_ucr - listed)))
-            if user not in book.accounts and len(book.accounts) >= limits.CHEQUE_NEWCOMERS_MAX:
+            if not book.has_room(user, self._context.now_ns):
                 rooms.append(("newcomers together", 0))
         for who, room_ucr in rooms:
             if cost_ucr > room_ucr:

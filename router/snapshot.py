@@ -15,7 +15,7 @@ from protocol import limits
 from protocol.channel import Channel
 from protocol.errors import StorageError
 from protocol.fields import DepositOrder, SignedHead
-from protocol.records import DepositOrdered, DepositProved, DepositSettled
+from protocol.records import ChequeCharged, DepositOrdered, DepositProved, DepositSettled
 from router.cheque_book import ChequeAccount
 from router.denials import Denial
 from router.keyed import Keyed
@@ -33,6 +33,8 @@ class Totals:
     receipts: int
     forgotten_spent_ucr: int
     forgotten_earned_ucr: int
+    cheques_floor: int = 0
+    cheques_forgotten_ucr: int = 0
 
 
 @dataclass(slots=True)
@@ -58,11 +60,19 @@ class State:
     spent: list[tuple[int, int]] = field(default_factory=list)
     keyed: list[Keyed] = field(default_factory=list)
     cheques: list[tuple[bytes, ChequeAccount]] = field(default_factory=list)
+    charged: list[ChequeCharged] = field(default_factory=list)
 
 
 def snapshot_parts(ledger: Ledger) -> Iterator[bytes]:
     """The ledger in parts of at most SNAPSHOT_PART_BYTES_MAX; equal ledgers give equal parts."""
-    totals = Totals(ledger.receipts, ledger.forgotten_spent_ucr, ledger.forgotten_earned_ucr)
+    cheques = ledger.cheques
+    totals = Totals(
+        receipts=ledger.receipts,
+        forgotten_spent_ucr=ledger.forgotten_spent_ucr,
+        forgotten_earned_ucr=ledger.forgotten_earned_ucr,
+        cheques_floor=cheques.floor,
+        cheques_forgotten_ucr=cheques.forgotten_earned_ucr,
+    )
     yield _encode({"totals": totals, "shown": ledger.heads.shown})
     listed: dict[str, Iterable[Any]] = {
         "channels": ledger.channels.values(),
@@ -81,7 +91,8 @@ def snapshot_parts(ledger: Ledger) -> Iterator[bytes]:
         "rated": ledger.reputation.rated.items(),
         "spent": ledger.reputation.spent_by_day.items(),
         "keyed": ledger.keyed.requests.values(),
-        "cheques": ledger.cheques.accounts.items(),
+        "cheques": cheques.accounts.items(),
+        "charged": cheques.charged.values(),
     }
     for name, values in listed.items():
         for items in _batches(values):
@@ -114,6 +125,9 @@ def restore(ledger: Ledger, parts: Iterable[bytes]) -> None:
             ledger.forgotten_spent_ucr = state.totals.forgotten_spent_ucr
             ledger.forgotten_earned_ucr = state.totals.forgotten_earned_ucr
             ledger.heads.shown = state.shown
+            ledger.cheques.floor = state.totals.cheques_floor
+            ledger.cheques.forgotten_earned_ucr = state.totals.cheques_forgotten_ucr
+            ledger.cheques.earned_ucr += state.totals.cheques_forgotten_ucr
         for channel in state.channels:
             ledger.keep(channel)
         ledger.closed += state.closed
@@ -132,7 +146,7 @@ def restore(ledger: Ledger, parts: Iterable[bytes]) -> None:
         ledger.reputation.spent_by_day |= dict(state.spent)
         for keyed in state.keyed:
             ledger.keyed.keep(keyed)
-        ledger.cheques.restore(state.cheques)
+        ledger.cheques.restore(state.cheques, state.charged)
 
 
 def _decode(part: bytes) -> State:

@@ -5,16 +5,19 @@ import os
 from pathlib import Path
 
 import click
+import httpx
 import trio
 
 from peer.cheque_reports import cheques_json, read_cheques
 from peer.cli.credit import Json, listed, print_rows
 from peer.cli.options import data_option, json_option, load_node
-from peer.client.cheques import Cheques
+from peer.client.cheques import Cheques, receipt_path
 from peer.config import credits_of
 from peer.control import call_control
-from protocol.errors import StorageError
+from protocol.errors import CODES, NetworkError, RemoteError, StorageError
 from protocol.units import format_credits
+
+_FETCH_S = 20.0
 
 
 @click.group("cheques")
@@ -69,6 +72,47 @@ def paid_command(directory: Path, user: str, amount: str, as_json: bool) -> None
         click.echo(json.dumps(answers[0]))
         return
     click.echo(f"{user} owes {format_credits(answers[0]['owed_ucr'])} credits")
+
+
+@cheques_group.command("receipt")
+@click.argument("node")
+@click.argument("url")
+@click.argument("nonce", type=click.IntRange(0))
+@click.option("--network", metavar="NAME", help="The network's name.")
+@data_option
+@json_option
+def receipt_command(
+    directory: Path, node: str, url: str, nonce: int, network: str | None, as_json: bool
+) -> None:
+    """Fetch again what the cheque with this NONCE was charged for, from NODE at URL.
+
+    The node's signature is checked. Only the key in the data directory is needed, and no daemon.
+    """
+    _, config = load_node(directory, {})
+    cheques = Cheques(node, directory, network=network or config.network.name)
+    found = _fetch(url.rstrip("/").removesuffix("/v1"), nonce, cheques)
+    if found["receipt"] is not None:
+        cheques.check_receipt(found)
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    proof = f"receipt {found['receipt_id']}" if found["receipt"] else found["error"]
+    click.echo(f"{found['cost']} credits, {proof}")
+
+
+def _fetch(url: str, nonce: int, cheques: Cheques) -> Json:
+    """The node's answer. NetworkError `network.unreachable`; RemoteError for its refusal."""
+    try:
+        answer = httpx.get(
+            url + receipt_path(nonce), headers=cheques.receipt_headers(nonce), timeout=_FETCH_S
+        )
+        found: Json = answer.json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise NetworkError("network.unreachable", f"{url}: {error}") from error
+    if answer.status_code != 200:
+        code = str((found.get("error") or {}).get("code"))
+        raise RemoteError(code if code in CODES else "cheque.unknown", url, penalize=False)
+    return found
 
 
 @cheques_group.command("write")

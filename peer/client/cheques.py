@@ -21,6 +21,11 @@ from protocol.messages import Receipt
 from protocol.wire import decode
 
 
+def receipt_path(nonce: int) -> str:
+    """Where a node says what a cheque was charged for."""
+    return f"/v1/cheques/{nonce}"
+
+
 class Cheques:
     """Writes cheques to one node with the key in `directory`, which `peerd init` made.
 
@@ -50,6 +55,11 @@ class Cheques:
             body=digest(body) if body is not None else b"",
         )
         return write_headers(cheque)
+
+    def receipt_headers(self, nonce: int) -> dict[str, str]:
+        """Headers of GET `receipt_path(nonce)`, which tells again what the call with this
+        X-Peerd-Nonce was charged for: for `check_receipt`. They pay for nothing."""
+        return self.headers("0", receipt_path(nonce).encode())
 
     def auth(self, max_price: str) -> httpx.Auth:
         """Has an httpx client pay each of its calls, bound to its body; those that are tried again

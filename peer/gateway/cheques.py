@@ -23,16 +23,19 @@ from peer.gateway.bodies import ChatBody, CompletionBody, EmbeddingBody, parse_b
 from peer.gateway.exchange import Exchange, Market
 from peer.gateway.failures import ApiError
 from peer.identity import peer_id
-from protocol import signing
+from protocol import signing, wire
 from protocol.cheque import check_body
 from protocol.errors import RemoteError
 from protocol.fields import Cheque
 from protocol.quantization import known
+from protocol.records import ChequeCharged
 from protocol.units import format_credits
 from router import actions
 from router.cheques import Cheques
 
 Json = dict[str, Any]
+
+_NONCE_DIGITS_MAX = 19
 
 
 class Till(Market, Protocol):
@@ -197,6 +200,23 @@ class ChequeDesk:
             }
         return JSONResponse(answer)
 
+    async def receipt(self, request: Request) -> JSONResponse:
+        """GET /v1/cheques/{nonce}: what the user's cheque of this nonce was charged for.
+
+        Asked with another cheque of the same key, which is not used up, over any amount. It has to
+        be bound to the path, so that who read it on its way learns nothing else by it.
+        """
+        asked = request.path_params["nonce"]
+        cheque = self._cheque(request.headers)
+        if not cheque.body:
+            raise RemoteError("cheque.wrong_body", "bind it to the path", penalize=False)
+        check_body(cheque, request.url.path.encode())
+        known_nonce = asked.isascii() and asked.isdigit() and len(asked) <= _NONCE_DIGITS_MAX
+        charged = self._till.cheques.charged(cheque.user, int(asked)) if known_nonce else None
+        if charged is None:
+            raise RemoteError("cheque.unknown", asked[:_NONCE_DIGITS_MAX], penalize=False)
+        return JSONResponse(_charge_json(charged))
+
     def app(self) -> ASGIApp:
         """The ASGI application."""
         return Starlette(
@@ -206,9 +226,25 @@ class ChequeDesk:
                 Route("/v1/embeddings", self.embeddings, methods=["POST"]),
                 Route("/v1/quote", self.quote, methods=["POST"]),
                 Route(CHEQUES_PATH, self.terms, methods=["GET"]),
+                Route(f"{CHEQUES_PATH}/{{nonce}}", self.receipt, methods=["GET"]),
             ],
             exception_handlers=EXCEPTIONS,
         )
+
+
+def _charge_json(charged: ChequeCharged) -> Json:
+    """What an answer cost, with the receipt as its answer had it; or why it has none."""
+    receipt = charged.receipt
+    return {
+        "object": "charge",
+        "nonce": charged.nonce,
+        "cost_ucr": charged.cost_ucr,
+        "cost": format_credits(charged.cost_ucr),
+        "error": charged.code or None,
+        "receipt_id": signing.receipt_id(receipt).hex() if receipt else None,
+        "receipt": wire.encode(receipt).hex() if receipt else None,
+        "signature": charged.payee_signature.hex() or None,
+    }
 
 
 async def _read(request: Request, cheque: Cheque) -> bytes:

@@ -30,6 +30,7 @@ _STATUS: Final[dict[str, int]] = {
     "cheque.bad_signature": 401,
     "cheque.not_taken": 403,
     "cheque.unknown_user": 403,
+    "cheque.unknown": 404,
     "cheque.short": 402,
     "cheque.over_limit": 402,
     "cheque.replayed": 409,

@@ -113,6 +113,16 @@ _ANSWERS: Final[dict[str, Json]] = {
         newcomer_ucr=_COUNT,
         models=_list(_object(id=_TEXT, context_length=_COUNT, pricing=_OBJECT)),
     ),
+    "Charge": _object(
+        object={"const": "charge"},
+        nonce=_COUNT,
+        cost_ucr=_COUNT,
+        cost=_TEXT,
+        error=_or_null("string"),
+        receipt_id=_or_null("string"),
+        receipt=_or_null("string"),
+        signature=_or_null("string"),
+    ),
     "Model": _MODEL,
     "Models": _object(object={"const": "list"}, data=_list(_MODEL)),
     "Status": _object(status=_TEXT),
@@ -208,6 +218,7 @@ def openapi_document() -> Json:
     ready = _get("Whether somebody can be asked", "Status")
     ready["get"]["responses"]["503"] = ready["get"]["responses"]["200"]
     chat, completion = ("ChatBody", "ChatAnswer"), ("CompletionBody", "CompletionAnswer")
+    no_charge = {"s400": "No cheque of 0 for this path", "s404": "No such cheque was charged"}
     no_id = {"s400": "The id is no hex of 6 digits or more", "s404": "No such request is known"}
     return {
         "openapi": "3.1.0",
@@ -225,6 +236,9 @@ def openapi_document() -> Json:
             "/v1/models": _get("What can be asked for", "Models"),
             "/v1/models/{name}": _get("One of them", "Model", "name", s404="Nobody offers it"),
             "/v1/cheques": _get("Whom a cheque has to name, and the prices", "Cheques"),
+            "/v1/cheques/{nonce}": _get(
+                "What a cheque was charged for, for its user", "Charge", "nonce", **no_charge
+            ),
             "/rpc": _post("JSON-RPC 2.0 calls", "Rpc", "RpcAnswer"),
             "/healthz": _get("Whether the process answers", "Status"),
             "/readyz": ready,

@@ -21,7 +21,9 @@ import pytest
 from peer.cheque_reports import read_cheques
 from peer.cli.identity import initialize
 from peer.client import Cheques
+from peer.client.cheques import receipt_path
 from protocol.errors import RemoteError
+from protocol.units import format_credits
 from tests.e2e.support import (
     LONG_PROMPT,
     NETWORK,
@@ -247,6 +249,34 @@ def test_the_price_can_be_known_before(shop: Shop) -> None:
     assert known["account"] == {"owed_ucr": owed_ucr, "running_ucr": 0, "limit_ucr": LIMIT_UCR}
 
 
+def test_a_lost_receipt_is_told_again_to_its_user_alone(shop: Shop) -> None:
+    """By a cheque that is bound to the path and pays for nothing; what was seen on the way is
+    good for no other."""
+    paid = shop.cheques.headers("0.01")
+    cost_ucr = int(shop.post(paid).headers["x-peerd-cost-ucr"])
+    nonce = int(paid["X-Peerd-Nonce"])
+    owed_ucr = shop.account()["owed_ucr"]
+
+    def fetch(headers: dict[str, str], of: int = nonce) -> httpx.Response:
+        return httpx.get(shop.url.removesuffix("/v1") + receipt_path(of), headers=headers)
+
+    asked = shop.cheques.receipt_headers(nonce)
+    told = fetch(asked).json()
+    assert shop.cheques.check_receipt(told) == told["cost_ucr"] == cost_ucr
+    assert fetch(asked).json() == told
+    assert code_of(fetch(asked, nonce + 1)) == (400, "cheque.wrong_body")
+    assert code_of(shop.post(asked)) == (400, "cheque.wrong_body")
+    assert code_of(fetch(shop.cheques.headers("1"))) == (400, "cheque.wrong_body")
+    assert code_of(fetch(paid)) == (409, "cheque.replayed")
+    assert code_of(fetch({})) == (400, "cheque.malformed")
+    other = shop.cheques.receipt_headers(nonce + 1)
+    assert code_of(fetch(other, nonce + 1)) == (404, "cheque.unknown")
+    options = ("--network", NETWORK, "--data", str(shop.user))
+    line = ("cheques", "receipt", shop.daemon.peer_id, shop.url, str(nonce), *options)
+    assert run_json(*line) == told
+    assert shop.account()["owed_ucr"] == owed_ucr
+
+
 def test_of_several_with_one_nonce_one_is_served(shop: Shop) -> None:
     """However they race, and as often as they come."""
     before = shop.account()
@@ -270,7 +300,8 @@ def test_what_is_owed_is_bounded_until_it_is_paid(shop: Shop) -> None:
         assert shop.account()["owed_ucr"] <= LIMIT_UCR
     assert code_of(answer) == (402, "cheque.over_limit")
     owed_ucr = shop.account()["owed_ucr"]
-    assert f"you have {LIMIT_UCR - owed_ucr} ucr left" in answer.json()["error"]["message"]
+    left = format_credits(LIMIT_UCR - owed_ucr)
+    assert f"you have {left} credits left" in answer.json()["error"]["message"]
     slip = run("cheques", "paid", shop.user_id, "100", *data)
     assert slip.returncode == 1
     assert slip.stderr.startswith("peerd: cheque.no_debt (")

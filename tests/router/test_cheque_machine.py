@@ -4,25 +4,36 @@ ledger that lives, no nonce is taken twice, and nobody owes more than was allowe
 Source: router/README.md, "Cheques".
 """
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from protocol import limits
 from router import actions as act
 from tests.router.cheque_desk import NOW_NS, USERS, Desk, cheque_of, job_of
 
 
 class ChequeMachine(RuleBasedStateMachine):
-    """Users with limits and newcomers, four places, nonces that come again."""
+    """Users with limits and newcomers, four places, nonces that come again; two users are
+    remembered, and the clock goes any way."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(limits, "CHEQUE_NEWCOMERS_MAX", 2)
         self.desk = Desk()
         self.jobs: dict[bytes, tuple[int, int]] = {}  # job -> its ask, its user
         self.taken: set[tuple[int, int]] = set()
 
-    @rule(user=st.integers(0, 3), nonce=st.integers(0, 9), tokens=st.integers(1, 400))
-    def pay(self, user: int, nonce: int, tokens: int) -> None:
+    @rule(
+        user=st.integers(0, 3),
+        lifetimes=st.integers(0, 3),
+        number=st.integers(0, 4),
+        tokens=st.integers(1, 400),
+    )
+    def pay(self, user: int, lifetimes: int, number: int, tokens: int) -> None:
+        nonce = lifetimes * (limits.CHEQUE_LIFETIME_NS + 1) + number
         actions = self.desk.serve(cheque_of(USERS[user], nonce=NOW_NS + nonce), tokens)
         if any(isinstance(action, act.StartJob) for action in actions):
             assert (user, nonce) not in self.taken
@@ -55,6 +66,13 @@ class ChequeMachine(RuleBasedStateMachine):
         key = USERS[user].public_key
         if key in self.desk.node.context.ledger.cheques.accounts:
             self.desk.give(act.ChequesWerePaid(key, amount_ucr))
+
+    @rule(lifetimes=st.integers(0, 3))
+    def clock(self, lifetimes: int) -> None:
+        self.desk.now_ns = NOW_NS + lifetimes * (limits.CHEQUE_LIFETIME_NS + 1)
+
+    def teardown(self) -> None:
+        self.patch.undo()
 
     @rule()
     def kill(self) -> None:
