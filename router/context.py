@@ -10,13 +10,14 @@ from typing import Any
 from protocol import wire
 from protocol.channel import Role
 from protocol.crypto import Signer, Verify, verify
-from protocol.errors import CODES
+from protocol.errors import CODES, RemoteError
 from protocol.framing import frame
 from protocol.records import encode_record
 from router.actions import Action, Append, Deliver, Note, Penalize, Send, SessionKey
 from router.clearings import Clearings
 from router.fold import Fold
 from router.ledger import Ledger
+from router.offers import OfferBook
 from router.timers import Timers
 
 
@@ -40,6 +41,7 @@ class Context:
         self.verify = check
         self.timers = Timers()
         self.clearings = Clearings(self._was_paid_by)
+        self.offers = OfferBook()
         self.addresses: tuple[str, ...] = ()
         self.now_ns = 0
         self._actions: list[Action] = []
@@ -84,6 +86,14 @@ class Context:
     def penalize(self, peer: bytes, code: str) -> None:
         """The peer broke the protocol."""
         self._actions.append(Penalize(peer, code))
+
+    def blame(self, peer: bytes, error: RemoteError) -> bool:
+        """What a peer sent was refused; whether that was an offence, which keeps it away."""
+        event = "peer.offence" if error.penalize else "input.ignored"
+        self.note(event, peer_id=peer, code=error.code, detail=error.detail)
+        if error.penalize:
+            self.penalize(peer, error.code)
+        return error.penalize
 
     def note(self, event: str, **fields: Any) -> None:
         """One log line."""

@@ -9,7 +9,7 @@ from typing import Protocol
 from protocol import crypto, limits
 from protocol.envelope import Signed, sign_envelope
 from protocol.errors import RemoteError
-from protocol.messages import Bid, MoreBids, Request, SealedBid
+from protocol.messages import Bid, Request, SealedBid
 from protocol.wire import encode
 from router.actions import ModelOffer, Publish, SendBid
 from router.context import Context
@@ -48,21 +48,8 @@ class Placing:
         self.silences = Silences(context)
         self.sent = 0
 
-    def take_gossip(self, signed: Signed) -> bool:
-        """What requesters say of their requests; False for anything else. RemoteError as below."""
-        if isinstance(signed.message, Request):
-            self.take_request(signed)
-        elif isinstance(signed.message, MoreBids):
-            self.asked_again(signed)
-        else:
-            return False
-        return True
-
     def take_request(self, request: Signed) -> None:
-        """Bid on a request, or stay silent (RemoteError, no offence, says why).
-
-        A node that sells nothing has nothing to say; most nodes of a large network are such.
-        """
+        """Bid on a request, or stay silent (RemoteError, no offence, says why)."""
         if self._seller.sells:
             bid = self._quote(request)
             if not self._self_selection.withholds(request, bid):

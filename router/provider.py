@@ -29,7 +29,6 @@ from router.anchor import Anchor
 from router.auction import patience_ns
 from router.cheques import Cheques, ChequeTerms
 from router.context import Context
-from router.offers import OfferBook
 from router.payee import Payee
 from router.placing import Placing
 from router.provider_job import PlacedBid
@@ -52,7 +51,6 @@ class Provider:
         context: Context,
         anchor: Anchor,
         cheques: ChequeTerms,
-        others: OfferBook,
         bids_wanted: int,
         *,
         standing_offers: bool,
@@ -68,7 +66,7 @@ class Provider:
         self.reestablish = PayeeReestablish(context, self.payee, self.serving)
         self.draining = False
         self.standing = Standing(context, self.rooms.free, self.payee.deposit_max_ucr)
-        self.self_selection = SelfSelection(context, others, bids_wanted)
+        self.self_selection = SelfSelection(context, bids_wanted)
         self.placing = Placing(context, self, self.self_selection)
 
     def window_ucr(self) -> int:

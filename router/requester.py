@@ -8,10 +8,9 @@ from functools import partial
 from typing import Final
 
 from protocol import limits
-from protocol.envelope import Signed
 from protocol.errors import LocalError, RemoteError
 from protocol.job import JobEvent, JobState
-from protocol.messages import SealedBid, StandingOffer
+from protocol.messages import SealedBid
 from router import events
 from router.actions import Ask
 from router.anchor import Anchor
@@ -26,7 +25,6 @@ from router.delivery import Delivery
 from router.explaining import Explanation, Explanations
 from router.job import Contest, Job
 from router.judging import Judging
-from router.offers import OfferBook
 from router.payer import Payer
 from router.progress import Progress
 from router.publishing import Published, check_day, published
@@ -52,7 +50,7 @@ class Requester:
         self.explanations = Explanations(self._settings.explanations)
         self._contests: dict[bytes, Contest] = {}
         self._by_ask: dict[int, bytes] = {}
-        self.offers = OfferBook()
+        self.offers = context.offers
         self.payer = Payer(context, anchor)
         self.top_ups = TopUps(
             context,
@@ -184,14 +182,6 @@ class Requester:
         return iter(contest.runs if contest else ())
 
     # --- offers and bids -------------------------------------------------------------------
-
-    def take_gossip(self, signed: Signed) -> None:
-        """A sealed bid that came by gossip, or a standing offer. RemoteError: as `take_bid`,
-        `OfferBook.take`."""
-        if isinstance(signed.message, SealedBid):
-            self.take_bid(signed.sender, signed.message)
-        elif isinstance(signed.message, StandingOffer):
-            self.offers.take(signed, self._context.now_ns)
 
     def take_bid(self, peer: bytes, sealed: SealedBid) -> None:
         """A sealed bid from `peer`. RemoteError: as `Bidding.take`, `bid.unknown_request`."""

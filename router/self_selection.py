@@ -17,7 +17,6 @@ from protocol.units import NS_PER_S
 from router.auction import measure
 from router.clearings import PPM
 from router.context import Context
-from router.offers import OfferBook
 
 # Of what was bid by lot, or when asked again, a bar that is true lets next to none win. Once so
 # many did, and a quarter of all, it is not believed for a while.
@@ -39,9 +38,8 @@ class _Luck:
 class SelfSelection:
     """What this provider withholds. `wanted` bids by lot are aimed at; 0: every bid is sent."""
 
-    def __init__(self, context: Context, others: OfferBook, wanted: int) -> None:
+    def __init__(self, context: Context, wanted: int) -> None:
         self._context = context
-        self._others = others
         self._wanted = wanted
         self._withheld: OrderedDict[bytes, Signed] = OrderedDict()
         self._against: OrderedDict[bytes, str] = OrderedDict()  # requests bid on all the same
@@ -100,7 +98,7 @@ class SelfSelection:
         luck = self._luck.get(ask.model)
         if luck is not None and context.now_ns < luck.doubt_until_ns:
             return PPM
-        others = self._others.sellers(ask.model, context.now_ns)
+        others = context.offers.sellers(ask.model, context.now_ns)
         bar = context.clearings.bar(request, context.now_ns, others + 1 if others else 0)
         if bar is None or measure(request, bid)[2] <= bar.points:
             return PPM

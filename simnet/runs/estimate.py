@@ -13,8 +13,9 @@ from protocol.units import NS_PER_S
 from simnet.scenario import Scenario
 
 MIB: Final = 1 << 20
-BASE_BYTES: Final = 100 * MIB
-NODE_BYTES: Final = 15_000
+BASE_BYTES: Final = 120 * MIB
+NODE_BYTES: Final = 10_000
+TRADER_BYTES: Final = 11_000  # in a node that buys or sells
 CONNECTION_BYTES: Final = 40
 # In a node for each message that it could still be sent again: digest, time, history.
 SEEN_BYTES: Final = 90
@@ -63,12 +64,15 @@ def estimate(scenario: Scenario) -> Estimate:
         + requests * JOB_CPU_NS
     )
     fresh = min(messages, messages * WINDOW_S / scenario.duration_s)
+    traders = sellers + min(requests, sum(group.count for group in scenario.requesters))
     node_bytes = NODE_BYTES + CONNECTION_BYTES * scenario.topology.degree + SEEN_BYTES * fresh
     return Estimate(
         requests=round(requests),
         events=round(copies + 2 * deliveries + heartbeats + 4 * bids + 100 * requests),
         cpu_s=cpu_ns / 1e9,
-        memory_bytes=round(BASE_BYTES + nodes * node_bytes + requests * REQUEST_BYTES),
+        memory_bytes=round(
+            BASE_BYTES + nodes * node_bytes + traders * TRADER_BYTES + requests * REQUEST_BYTES
+        ),
     )
 
 
