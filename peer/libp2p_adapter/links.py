@@ -53,7 +53,10 @@ class Links(INotifee):  # type: ignore[misc]
         """Own the tasks that close connections; until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None  # `close_all` closes what is left
 
     # --- dialling -------------------------------------------------------------------------
 

@@ -34,7 +34,10 @@ class Streams:
         """Own the tasks of outbound sessions; until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None  # what opens meanwhile has no task to write in
 
     def protocol_id(self, name: str) -> str:
         """The protocol of this network called job, bid or peers."""
@@ -85,8 +88,6 @@ class Streams:
 
     async def open(self, peer: bytes, name: str) -> Session:
         """A new stream to a connected peer. NetworkError `network.unreachable`."""
-        if self._nursery is None:
-            raise NetworkError("network.unreachable", "the network is not running")
         try:
             with trio.fail_after(DIAL_TIMEOUT_S):
                 stream = await self._host.new_stream(peer_id(peer), [self.protocol_id(name)])
@@ -95,6 +96,8 @@ class Streams:
         except Exception as error:
             # Negotiation raises a dozen types without a common base.
             raise NetworkError("network.unreachable", type(error).__name__) from error
+        if self._nursery is None:
+            raise NetworkError("network.unreachable", "the network is not running")
         session = Session(peer, stream)
         self._nursery.start_soon(self._run_counted, session, name)
         return session

@@ -133,6 +133,22 @@ async def test_an_unreachable_peer_is_told_in_one_line(start) -> None:
         assert "\n" not in str(caught.value)
 
 
+async def test_a_stream_that_opens_while_its_node_stops_is_no_crash(start, join) -> None:
+    one, other = await start(1), await start(2)
+    await join(one, other)
+    host = one.network._host
+    stock = host.new_stream
+
+    async def slow(*args: object) -> object:
+        stream = await stock(*args)
+        await one.stop()
+        return stream
+
+    host.new_stream = slow
+    with pytest.raises(NetworkError, match=r"network\.unreachable"):
+        await one.network.open_session(other.key, ())
+
+
 async def test_bids_arrive_whole_in_order_with_their_sender(start) -> None:
     one, other = await start(1), await start(2)
     bids = [bytes([i]) * (1 + i * 40) for i in range(50)] + [b"x" * limits.BID_FRAME_BYTES_MAX]
