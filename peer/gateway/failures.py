@@ -73,6 +73,7 @@ _TYPES: Final[dict[int, str]] = {
 }
 _NO_MODEL: Final = ("api.unknown_model", "engine.unknown_model")  # on the market, and here
 RETRY_AFTER_S: Final = 2
+COST_HEADER: Final = "x-peerd-cost-ucr"
 SHORT_HEADER: Final = "x-peerd-short-ucr"  # what was lacking, where that is known
 
 
@@ -106,7 +107,7 @@ def error_headers(error: PeerdError) -> dict[str, str]:
         headers[SHORT_HEADER] = str(error.short_ucr)
     if isinstance(error, ApiError):
         if error.paid_ucr or not error.again:
-            headers["x-peerd-cost-ucr"] = str(error.paid_ucr)
+            headers[COST_HEADER] = str(error.paid_ucr)
         if not error.again:
             headers["x-should-retry"] = "false"  # OpenAI's clients heed it
     return headers

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from peer.asking import current_key
 from peer.gateway.app import error_response
-from peer.gateway.failures import ApiError
+from peer.gateway.failures import COST_HEADER, ApiError
 from peer.keys import Answers, KeptAnswer
 from protocol import limits
 from protocol.errors import PeerdError
@@ -26,10 +26,10 @@ from router.keyed import Bought
 
 log = structlog.get_logger()
 
-_HEADER: Final = b"idempotency-key"
-_COST: Final = b"x-peerd-cost-ucr"
+KEY_HEADER: Final = b"idempotency-key"
+_COST: Final = COST_HEADER.encode()
 _REPLAYED: Final = (b"idempotent-replayed", b"true")
-# Its sessions outlive the call that began them, so what they buy has no key.
+# Its sessions outlive the call that began them; its tool that buys has a Once of its own.
 _WITHOUT: Final = ("/mcp",)
 
 
@@ -123,7 +123,7 @@ class Once:
         key = b""
         post = scope["type"] == "http" and scope["method"] == "POST"
         if post and scope["path"] not in _WITHOUT:
-            key = {name.lower(): value for name, value in scope["headers"]}.get(_HEADER, b"")
+            key = {name.lower(): value for name, value in scope["headers"]}.get(KEY_HEADER, b"")
         if not key:
             await self._app(scope, receive, send)
             return

@@ -95,7 +95,8 @@ async def serve_gateway(
     try:
         async with trio.open_nursery() as nursery:
             client = AsyncClient(line=DirectLine(methods, nursery), defaults=defaults)
-            tools = mcp_server(client, gateway.place)
+            once = partial(Once, start=nursery.start_soon, keys=keys)
+            tools = mcp_server(client, gateway.place, once)
             more: list[BaseRoute] = [rpc_route(Rpc(client, gateway.place))]
             more += mcp_routes(tools, guarded=settings.token is not None)
             more += Insight(market, methods, defaults, gateway.place).routes()
@@ -103,7 +104,6 @@ async def serve_gateway(
             more += watch_routes(client, market, counts)
             paths = [getattr(route, "path", "") for route in [*gateway.routes(), *more]]
             paths.append(CHEQUES_PATH)
-            once = partial(Once, start=nursery.start_soon, keys=keys)
             desk = ChequeDesk(market, defaults, gateway.enter, gateway.leave).app()
             app: Any = Counted(make_app(gateway, settings.token, more, once, desk), paths, counts)
             await nursery.start(_run_sessions, tools)

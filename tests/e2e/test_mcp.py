@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import httpx2
 import pytest
 import trio
 from mcp import Client, StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
 
 from tests.e2e.support import (
     NETWORK,
@@ -79,6 +81,26 @@ async def use(client: Client) -> None:
 async def test_over_http(api: Daemon) -> None:
     async with Client(api.ready["api"].removesuffix("/v1") + "/mcp") as client:
         await use(client)
+
+
+async def test_a_key_buys_one_answer(api: Daemon) -> None:
+    """As an argument, also in another session, or as the header of all its calls."""
+    url = api.ready["api"].removesuffix("/v1") + "/mcp"
+    asked = {"prompt": PROMPT, "max_tokens": 20, "idempotency_key": "one"}
+    async with Client(url) as client:
+        first = value(await client.call_tool("ask", asked))
+    due = [channel["due_ucr"] for channel in api.channels()]
+    headers = {"Idempotency-Key": "one"}
+    async with (
+        httpx2.AsyncClient(headers=headers) as http,
+        Client(streamable_http_client(url, http_client=http)) as client,
+    ):
+        assert value(await client.call_tool("ask", asked)) == first
+        asked.pop("idempotency_key")
+        assert value(await client.call_tool("ask", asked)) == first
+        refused = await client.call_tool("ask", {**asked, "max_tokens": 21})
+    assert "api.key_reused" in refused.content[0].text
+    assert [channel["due_ucr"] for channel in api.channels()] == due
 
 
 async def test_over_stdin_and_stdout(api: Daemon) -> None:
