@@ -86,16 +86,8 @@ def event_json(event: events.AskEvent | events.ChannelSettled) -> Json:
                 "code": event.code,
                 "at_ms": milliseconds(event.at_ns),
             }
-        case events.Continuing():
-            return {
-                "event": "continuing",
-                "provider": peer_id(event.provider),
-                "code": event.code,
-                "request_id": event.request_id.hex(),
-                "output_tokens": event.output_tokens,
-                "paid_ucr": event.paid_ucr,
-                "at_ms": milliseconds(event.at_ns),
-            }
+        case events.AuctionedAgain() | events.Continuing():
+            return _going_on_json(event)
         case events.Done():
             return _done_json(event)
         case events.Failed():
@@ -124,6 +116,24 @@ def _done_json(event: events.Done) -> Json:
         "parts": list(map(part_json, event.others)),
         "cost_ucr": event.cost_ucr,
         "at_ms": milliseconds(event.at_ns),
+    }
+
+
+def _going_on_json(event: events.AuctionedAgain | events.Continuing) -> Json:
+    """Another request takes the place of the one before it."""
+    told = {
+        "code": event.code or None,
+        "request_id": event.request_id.hex(),
+        "at_ms": milliseconds(event.at_ns),
+    }
+    if isinstance(event, events.AuctionedAgain):
+        return {"event": "auction", **told}
+    return {
+        "event": "continuing",
+        "provider": peer_id(event.provider),
+        **told,
+        "output_tokens": event.output_tokens,
+        "paid_ucr": event.paid_ucr,
     }
 
 

@@ -125,6 +125,8 @@ CLEARING_STRANGERS_KEPT: Final = 32
 BIDS_WITHHELD_KEPT: Final = 256
 REQUESTS_OPEN_MAX: Final = 256
 AWARDS_PER_REQUEST_MAX: Final = 4  # the first and three retries
+# Auctions after the first where all who were awarded failed before any text: each takes a window.
+AUCTIONS_AGAIN_MAX: Final = 1
 # Providers that may go on with an answer after one another, each at the price of reading it again.
 CONTINUATIONS_MAX: Final = 3
 # An award is not called late before this: jitter of a network is no reason to pay twice.

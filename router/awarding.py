@@ -20,6 +20,7 @@ from router.breaks import Breaks
 from router.context import Context
 from router.continuing import Continuing
 from router.delivery import Delivery
+from router.fallback import Fallback
 from router.job import Job
 from router.judging import Judging
 from router.lanes import award_message, open_lane
@@ -45,7 +46,7 @@ class Awarding:
         breaks: Breaks,
         jobs: Callable[[], Iterable[Job]],
         fail: Callable[[Job, str, str], None],
-        auction: Callable[[Job], None],
+        fallback: Fallback,
         offers: OfferBook,
         judging: Judging,
         racing: Racing,
@@ -59,7 +60,7 @@ class Awarding:
         self._breaks = breaks
         self._jobs = jobs
         self._fail = fail
-        self._auction = auction
+        self._fallback = fallback
         self._offers = offers
         self._judging = judging
         self._racing = racing
@@ -76,6 +77,7 @@ class Awarding:
         if job.direct:
             self._offers.drop(provider, job.ask.model)
         self.drop_opening(job)
+        job.contest.failed.append(provider)
         job.candidate, job.attempt, job.role = None, None, AwardRole.RETRY
         job.step(JobEvent.NEXT_BID)
         retrying = events.Retrying(provider, code, job.elapsed_ns(self._context.now_ns))
@@ -121,11 +123,10 @@ class Awarding:
         if len(job.contest.runs) > 1:
             self._racing.out(job)
             return
-        if job.direct and job.ask.choice.fallbacks:
-            self._auction(job)
-            return
         code = job.last_code if job.contest.attempts <= 1 else "request.all_failed"
-        self._fail(job, code or "request.all_failed", f"last reason: {job.last_code}")
+        code, detail = code or "request.all_failed", f"last reason: {job.last_code}"
+        if not self._fallback.take(job, code, detail):
+            self._fail(job, code, detail)
 
     def keep_warm(self, offers: list[ScoredBid]) -> None:
         """Have streams to the sellers that are next in line: a cold dial costs more than an

@@ -51,6 +51,7 @@ class Continuing:
         progress.code, progress.detail = code, detail
         progress.output_tokens += attempt.output_tokens
         progress.broke_off.append(attempt.provider)
+        progress.failed = []
         if outcome_of(code, job.state) is Outcome.LIED:
             progress.lied.append(attempt.provider)
         continuing = events.Continuing(
@@ -117,6 +118,7 @@ class Continuing:
             parameters=replace(ask.parameters, output_tokens_max=tokens_left),
             price_max_ucr=price_left_ucr,
             timeout_ns=left_ns,
+            use_offers=progress.ask.use_offers,
         )
 
 

@@ -82,6 +82,16 @@ class Retrying:
 
 
 @dataclass(frozen=True, slots=True)
+class AuctionedAgain:
+    """All that bid and were awarded failed before any text, the last one for the reason `code`:
+    the request `request_id` is published in place of the one before it, to everybody else."""
+
+    code: str
+    request_id: bytes
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Continuing:
     """A provider broke off in mid-stream; what arrived is kept and paid, and the request
     `request_id` goes on with the answer elsewhere."""
@@ -208,6 +218,16 @@ class ChannelToppedUp:
 
 
 AskEvent = (
-    Published | BidSeen | Awarded | Text | Paid | Retrying | Continuing | Done | Failed | Quoted
+    Published
+    | BidSeen
+    | Awarded
+    | Text
+    | Paid
+    | Retrying
+    | AuctionedAgain
+    | Continuing
+    | Done
+    | Failed
+    | Quoted
 )
 TERMINAL = (Done, Failed, Quoted)

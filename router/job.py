@@ -19,13 +19,14 @@ from router.progress import Progress
 class Contest:
     """The awards of one request that run at once: one, or several in a race or beside a late one.
 
-    `slots` were given out, `attempts` awards made; `hedged` once there was a second one for the
-    first one's lateness.
+    `slots` were given out, `attempts` awards made, of which the providers `failed` got no text
+    out; `hedged` once there was a second one for the first one's lateness.
     """
 
     runs: list["Job"] = field(default_factory=list)
     slots: int = 1
     attempts: int = 0
+    failed: list[bytes] = field(default_factory=list)
     hedged: bool = False
 
 
@@ -86,6 +87,8 @@ class Job:
         self.contest.runs.append(self)
         if self.progress.broke_off:
             self.role = AwardRole.CONTINUE
+        if self.contest.attempts:
+            self.role = AwardRole.RETRY
 
     def lacks(self) -> str:
         """How much the cap lacks for the cheapest that was asked."""

@@ -126,7 +126,7 @@ class KeyedRequests:
 
     def _answered(self, keyed: Keyed | None) -> bool:
         """Whether a request has a receipt, or who went on with it."""
-        for _ in range(limits.CONTINUATIONS_MAX + 1):
+        for _ in range(limits.CONTINUATIONS_MAX + limits.AUCTIONS_AGAIN_MAX + 1):
             if keyed is None or any(lane.receipt_id for lane in keyed.lanes):
                 break
             keyed = self.requests.get(keyed.continued_by)

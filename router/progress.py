@@ -20,7 +20,8 @@ class Progress:
     """An ask as it was asked, the lanes that it was awarded on, and what its asker has read.
 
     `output_tokens` were read before the part that runs, of the providers that `broke_off`, some
-    of which `lied`; `code` and `detail` say why the last of those did. `pieces` are the text so
+    of which `lied`. All that `failed` did so before the first text of this part, and it was
+    auctioned again. `code` and `detail` say why the last of either did. `pieces` are the text so
     far, while a message can hold it.
     """
 
@@ -32,6 +33,8 @@ class Progress:
     output_tokens: int = 0
     broke_off: list[bytes] = field(default_factory=list)
     lied: list[bytes] = field(default_factory=list)
+    failed: list[bytes] = field(default_factory=list)
+    auctions_again: int = 0
     code: str = ""
     detail: str = ""
 
@@ -60,9 +63,12 @@ class Progress:
 
     def reason(self, code: str, detail: str) -> tuple[str, str]:
         """Why an ask failed whose award, or wish for one, came to `code`: where an answer was
-        begun, why it broke off says more."""
-        if not self.code:
+        begun, why it broke off says more; where nobody else bid again, why the first awards
+        failed."""
+        if not self.code or (self.failed and code == "request.all_failed"):
             return code, detail
+        if self.failed:
+            return self.code, f"{self.detail}; in a second auction: {code}".removeprefix("; ")
         return self.code, f"{self.detail}; not continued elsewhere: {code}".removeprefix("; ")
 
     def others(self, last: Attempt | None) -> tuple[Part, ...]:

@@ -23,6 +23,7 @@ from router.context import Context
 from router.continuing import Continuing
 from router.delivery import Delivery
 from router.explaining import Explanation, Explanations
+from router.fallback import Fallback
 from router.job import Contest, Job
 from router.judging import Judging
 from router.payer import Payer
@@ -77,7 +78,7 @@ class Requester:
             self.breaks,
             lambda: [run for contest in self._contests.values() for run in contest.runs],
             self.fail,
-            self._auction,
+            Fallback(context, self),
             self.offers,
             self.judging,
             self.racing,
@@ -118,11 +119,17 @@ class Requester:
         self.begin(ask, request, Progress(ask, request.signed.sent_at_ns), explanation)
 
     def begin(
-        self, ask: Ask, request: Published, progress: Progress, explanation: Explanation | None
+        self,
+        ask: Ask,
+        request: Published,
+        progress: Progress,
+        explanation: Explanation | None,
+        contest: Contest | None = None,
     ) -> None:
-        """Award a request to a standing offer, or publish it; of an ask, or of the rest of one."""
+        """Award a request to a standing offer, or publish it; of an ask, or of the rest of one,
+        or after a `contest` that came to nothing."""
         context = self._context
-        job = Job(ask, *request, progress, explanation=explanation)
+        job = Job(ask, *request, progress, contest or Contest(), explanation=explanation)
         job.enter()
         self._contests[job.id] = job.contest
         self._by_ask[ask.ask_id] = job.id
@@ -135,7 +142,7 @@ class Requester:
             job.queue = offers[: max(limits.OFFERS_TRIED_MAX, ask.choice.race)]
         if len(job.queue) < ask.choice.race:
             job.queue = []
-            self._auction(job)
+            self.bidding.begin(job)
             return
         if ask.choice.quote:
             self._quoted(job, offers)
@@ -152,14 +159,6 @@ class Requester:
         self._context.deliver(job.ask.ask_id, events.Quoted(bids, at_ns))
         self.judging.ended(job)
         self.forget(job)
-
-    def _auction(self, job: Job) -> None:
-        """Publish the request and collect bids; also when standing offers came to nothing."""
-        if job.direct:
-            job.direct, job.contest.attempts, job.last_code = False, 0, ""
-            job.contest.hedged = False
-            job.step(JobEvent.AUCTION)
-        self.bidding.begin(job)
 
     def cancel(self, ask_id: int) -> None:
         """The asker no longer wants the answer; what arrived is paid."""

@@ -118,6 +118,8 @@ class Selection:
         if choice.quantizations and not matches(told, choice.quantizations):
             detail = f"{known(told)}, wanted {' or '.join(choice.quantizations)}"
             raise RemoteError("bid.other_quantization", detail, penalize=False)
+        if scored.signed.sender in job.progress.failed:
+            raise RemoteError("bid.unacceptable", "it failed this request", penalize=False)
         if scored.signed.sender in job.progress.lied:
             raise RemoteError("bid.low_reputation", "it lied in this answer", penalize=False)
         named = scored.signed.sender in job.ask.filters.providers_only

@@ -101,6 +101,8 @@ class Screen:
             self._open_line = True
         elif kind == "retry":
             self.progress.print(f"{short(event['provider'])} failed: {event['code']}; next bid")
+        elif kind == "auction":
+            self.progress.print("all that bid failed; a second auction, for everybody else")
         elif kind == "continuing":
             # On stderr alone: the answer's line goes on.
             self.progress.print(

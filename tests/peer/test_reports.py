@@ -56,6 +56,7 @@ TEXTS = (
 DONE = events.Done(RECEIPT, CID, 1_930 * MS)
 PART = events.Part(ONE, CID, 3, 12, 5, 480, "engine.crashed", b"")
 CONTINUING = events.Continuing(OTHER, "engine.crashed", CID, 2, 200, 150 * MS)
+AGAIN = events.AuctionedAgain("provider.busy", CID, 100 * MS)
 FAILED = events.Failed("provider.vanished", "mid-stream", 200, 140 * MS)
 SETTLED = events.ChannelSettled(CID, 6_090, 993_910)
 QUOTED = events.Quoted((BIDS[0],), 5)
@@ -64,6 +65,7 @@ ALL = (
         PUBLISHED,
         *BIDS,
         RETRYING,
+        AGAIN,
         AWARDED,
         PAID,
         *TEXTS,
