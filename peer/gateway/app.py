@@ -191,10 +191,8 @@ class Guard:
 
 
 def for_cheques(path: str, headers: dict[bytes, bytes]) -> bool:
-    """Whether a request is the cheque desk's: it asks for its terms or for a receipt, or means to
-    pay by one."""
-    asks = path == CHEQUES_PATH or path.startswith(f"{CHEQUES_PATH}/")
-    return asks or any(name in headers for name in _CHEQUE_NAMES)
+    """Whether a request is the cheque desk's: it asks for its terms, or means to pay by one."""
+    return path == CHEQUES_PATH or any(name in headers for name in _CHEQUE_NAMES)
 
 
 def error_response(error: PeerdError, headers: Mapping[str, str] | None = None) -> JSONResponse:

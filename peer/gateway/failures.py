@@ -74,6 +74,8 @@ _TYPES: Final[dict[int, str]] = {
 _NO_MODEL: Final = ("api.unknown_model", "engine.unknown_model")  # on the market, and here
 RETRY_AFTER_S: Final = 2
 COST_HEADER: Final = "x-peerd-cost-ucr"
+# With "false": an answer of status 200 that says of a failure, and bought nothing.
+FORGET_HEADER: Final = "idempotent-kept"
 SHORT_HEADER: Final = "x-peerd-short-ucr"  # what was lacking, where that is known
 
 

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from peer.asking import current_key
 from peer.gateway.app import error_response
-from peer.gateway.failures import COST_HEADER, ApiError
+from peer.gateway.failures import COST_HEADER, FORGET_HEADER, ApiError
 from peer.keys import Answers, KeptAnswer
 from protocol import limits
 from protocol.errors import PeerdError
@@ -28,6 +28,7 @@ log = structlog.get_logger()
 
 KEY_HEADER: Final = b"idempotency-key"
 _COST: Final = COST_HEADER.encode()
+_FORGET: Final = (FORGET_HEADER.encode(), b"false")
 _REPLAYED: Final = (b"idempotent-replayed", b"true")
 # Its sessions outlive the call that began them; its tool that buys has a Once of its own.
 _WITHOUT: Final = ("/mcp",)
@@ -89,7 +90,10 @@ class Recording:
         if not self.messages or self.messages[0]["type"] != "http.response.start":
             return False
         start = self.messages[0]
-        return start["status"] < 400 or any(name == _COST for name, _ in start["headers"])
+        headers = start["headers"]
+        if start["status"] < 400:
+            return _FORGET not in headers
+        return any(name == _COST for name, _ in headers)
 
     async def play(self, send: Send, extra: Sequence[tuple[bytes, bytes]]) -> None:
         """Send what there is, and what comes, to one client."""
@@ -185,7 +189,7 @@ class Once:
 
         async def record(message: Message) -> None:
             last = message["type"] == "http.response.body" and not message.get("more_body")
-            if last and recording.lasts:
+            if last and (recording.lasts or self._keys.bought(key.name) is not None):
                 await self._keep(key.name, recording.kept(message))
             recording.add(message)
 

@@ -17,7 +17,7 @@ from peer.client import AskFailed, AsyncClient
 from peer.gateway.app import read_body
 from peer.gateway.bodies import read_json
 from peer.gateway.exchange import while_there
-from peer.gateway.failures import ApiError
+from peer.gateway.failures import FORGET_HEADER, ApiError
 from protocol import limits
 from protocol.errors import ConfigError, PeerdError, StorageError
 
@@ -167,6 +167,13 @@ def _error(said: Any, number: int, detail: str) -> Json:
     return {"jsonrpc": "2.0", "id": said, "error": error}
 
 
+def _is_worth_keeping(value: Json | list[Json] | None) -> bool:
+    """Whether a retry should get this answer again: something in it came, or was paid for."""
+    answers = value if isinstance(value, list) else [value]
+    errors = [answer.get("error") for answer in answers if answer is not None]
+    return not all(error and not error["data"].get("paid_ucr") for error in errors) or not errors
+
+
 class _Exchange:
     """An ASGI response that runs the calls, no longer than their client is there."""
 
@@ -179,7 +186,10 @@ class _Exchange:
 
         async def run() -> None:
             value = await self._rpc.answer(self._data)
-            response = Response(status_code=204) if value is None else JSONResponse(value)
+            headers = None if _is_worth_keeping(value) else {FORGET_HEADER: "false"}
+            response = (
+                Response(status_code=204) if value is None else JSONResponse(value, 200, headers)
+            )
             await response(scope, receive, send)
 
         await while_there(receive, run)

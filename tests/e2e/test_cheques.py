@@ -268,7 +268,7 @@ def test_a_lost_receipt_is_told_again_to_its_user_alone(shop: Shop) -> None:
     assert code_of(shop.post(asked)) == (400, "cheque.wrong_body")
     assert code_of(fetch(shop.cheques.headers("1"))) == (400, "cheque.wrong_body")
     assert code_of(fetch(paid)) == (409, "cheque.replayed")
-    assert code_of(fetch({})) == (400, "cheque.malformed")
+    assert fetch({}).status_code == 401  # without a cheque it is no path of the desk
     other = shop.cheques.receipt_headers(nonce + 1)
     assert code_of(fetch(other, nonce + 1)) == (404, "cheque.unknown")
     options = ("--network", NETWORK, "--data", str(shop.user))

@@ -27,12 +27,13 @@ RECEIPT = {"receipt_id": "ab" * 32, "cost_ucr": 7, "input_tokens": 3, "output_to
 
 
 async def ask(params: Json, answer: Answer) -> None:
-    """Says the question back; a question "fail" fails."""
+    """Says the question back; a question "fail" fails and costs 5, "nobody" costs nothing."""
     text = params["messages"][-1][1]
     await answer({"event": "published", "request_id": "01"})
-    if text == "fail":
-        failed = {"event": "failed", "code": "chunk.stalled", "detail": "", "paid_ucr": 5}
-        await answer(failed)
+    if text in ("fail", "nobody"):
+        paid_ucr = 5 if text == "fail" else 0
+        code = "chunk.stalled" if paid_ucr else "request.no_bids"
+        await answer({"event": "failed", "code": code, "detail": "", "paid_ucr": paid_ucr})
         return
     await answer({"event": "text", "text": text, "at_ms": 1.0})
     await answer({"event": "done", "receipt": RECEIPT})
