@@ -231,10 +231,10 @@ class Simulation(Driver):
         self.published.publish(peer.index, action.data, signed, self.clock.now_ns)
 
     def _send_bid(self, peer: Peer, action: act.SendBid) -> None:
-        request, data = action.request_id, action.data
+        request, data, life = action.request_id, action.data, peer.incarnation
         if self.bids(peer, request) and not self.carry_bid(peer, action.peer, data):
-            undelivered = act.BidUndelivered(request, data)
-            self.clock.after(limits.DIAL_TIMEOUT_NS, self.give, peer, undelivered)
+            given = peer, act.BidUndelivered(request, data)
+            self.clock.after(limits.DIAL_TIMEOUT_NS, self._if_alive, peer, life, self.give, given)
 
     def bids(self, peer: Peer, request_id: bytes) -> bool:
         """Whether a seller bids at all."""

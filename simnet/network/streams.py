@@ -79,6 +79,7 @@ class Streams:
         self._serial = 0
         self._serials: dict[Link, int] = {}  # the newest stream of a pair, unless it broke
         self._arrived_ns: dict[Link, int] = {}
+        self._answered_ns: dict[Link, int] = {}  # when the newest dial of a pair is over
         self._links: dict[int, dict[Link, None]] = {}  # peer -> its streams
 
     def _link(self, peer: Peer, session: SessionKey) -> tuple[Peer, Link]:
@@ -111,6 +112,7 @@ class Streams:
         accepted_delay_ns, answered_delay_ns = self._wire.dial_ns(peer, target)
         accepted_ns = self._arrival_ns(peer, target, accepted_delay_ns)
         answered_ns = max(accepted_ns, self._clock.now_ns + answered_delay_ns)
+        self._answered_ns[link] = answered_ns
         opened = act.SessionOpened
         self._arrive(accepted_ns, link, target, opened(inbound))
         self._arrive(answered_ns, link, peer, opened(session))
@@ -162,7 +164,9 @@ class Streams:
     def _closed(self, link: Link, end: Peer) -> Input:
         outbound = end.index == link[0]
         other = self._peers[link[1] if outbound else link[0]].signer.public_key
-        return act.SessionClosed(SessionKey(other, outbound), "session.closed")
+        dialling = outbound and self._clock.now_ns < self._answered_ns[link]
+        code = "provider.unreachable" if dialling else "session.closed"
+        return act.SessionClosed(SessionKey(other, outbound), code)
 
     def pairs(self) -> list[Link]:
         """The streams that are up, as (payer, payee), oldest first."""

@@ -25,6 +25,7 @@ from simnet.runs.runner import Run
 from simnet.scenario import Scenario
 from simnet.simulation import EPOCH_NS, NETWORK, Simulation
 from simnet.tiers.decisions import fingerprint
+from simnet.tiers.life import Life
 from simnet.tiers.shell import ShellDaemon, ShellSimulation
 from simnet.tiers.shell_run import quiet_daemons, run_shell
 
@@ -63,7 +64,7 @@ class LiveSimulation(ShellSimulation):
         """Where a node's log is."""
         return self._directory / f"node-{peer.index}"
 
-    def surroundings(self, peer: Peer) -> Surroundings:
+    def surroundings(self, life: Life) -> Surroundings:
         """This machine's, but for a clock that starts with the run."""
         return Surroundings(now_ns=lambda: self.clock.now_ns)
 

@@ -15,7 +15,7 @@ from protocol.errors import NetworkError
 from protocol.units import NS_PER_S
 from router import actions as act
 from router.actions import SessionKey
-from simnet.peer import Peer
+from simnet.tiers.life import Life
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -54,6 +54,7 @@ class MemoryStream:
 
     async def aclose(self) -> None:
         """As in `Stream`: what was sent is on its way already."""
+        await trio.lowlevel.checkpoint()
         self.close_nowait()
 
     def close_nowait(self) -> None:
@@ -69,12 +70,12 @@ class MemoryNetwork:
     def __init__(
         self,
         world: "ShellSimulation",
-        peer: Peer,
+        life: Life,
         validate: Callable[[bytes, bytes], bool],
         on_session: Callable[[MemoryStream], None],
         on_bid: Callable[[bytes, bytes], None],
     ) -> None:
-        self._world, self._peer = world, peer
+        self._world, self._life, self._peer = world, life, life.peer
         self._validate, self._on_session, self._on_bid = validate, on_session, on_bid
         self._streams: dict[SessionKey, MemoryStream] = {}
         self._dials: dict[SessionKey, trio.Event] = {}
@@ -111,7 +112,9 @@ class MemoryNetwork:
 
     async def publish(self, data: bytes) -> None:
         """To the model of gossip, if our own admission lets it out."""
-        if self._validate(data, b""):
+        # As dials and bids do: what one moment brings leaves in the order of the node's actions.
+        await trio.lowlevel.checkpoint()
+        if not self._life.over and self._validate(data, b""):
             self._world.published_by(self._peer, data)
 
     async def open_session(self, peer: bytes, addresses: tuple[str, ...]) -> MemoryStream:
@@ -146,7 +149,7 @@ class MemoryNetwork:
 
     def hang_up(self, key: SessionKey, stream: MemoryStream) -> None:
         """A stream is over, unless a newer one of the same key took its place."""
-        if self._streams.get(key) is stream:
+        if self._streams.get(key) is stream and not self._life.over:
             del self._streams[key]
             self._world.streams.hang_up(self._peer, key)
 

@@ -4,8 +4,7 @@ Who asks when, what a machine makes and what a seller charges is the simulation'
 event-heap tier; what a node does with it goes through `peer`'s own code.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,32 +18,18 @@ from peer.libp2p_adapter.network import NetworkSettings
 from peer.surroundings import AnyNetwork, Stream, Surroundings
 from protocol.crypto import Signer
 from protocol.errors import RemoteError
-from protocol.units import NS_PER_S
 from router import actions as act
 from router import events
 from router.actions import Action, Input
 from router.choosing import RequesterSettings
 from simnet.disk import VirtualDisk
-from simnet.entropy import Entropy
 from simnet.network.gossip import Message
 from simnet.peer import Peer
 from simnet.simulation import NETWORK, Simulation
+from simnet.tiers.life import Life, LifeSurroundings, SyncTime, after_crash
 from simnet.tiers.machine_engine import MachineEngine
 from simnet.tiers.memory_network import MemoryNetwork
 from simnet.tiers.task_clock import TaskClock
-
-
-class SyncTime:
-    """Makes a journal's calls here, after as long as the node's disk takes."""
-
-    def __init__(self, world: "ShellSimulation", peer: Peer) -> None:
-        self._world, self._peer = world, peer
-
-    async def run(self, call: Callable[[], None]) -> None:
-        """As in `Caller`."""
-        with trio.CancelScope(shield=True):
-            await trio.sleep(self._world.sync_ns(self._peer) / NS_PER_S)
-        call()
 
 
 class ShellDaemon(Daemon):
@@ -53,14 +38,16 @@ class ShellDaemon(Daemon):
     def __init__(
         self,
         world: "ShellSimulation",
-        peer: Peer,
+        life: Life,
         settings: DaemonSettings,
         signer: Signer,
         engine: Engine | None,
         nursery: trio.Nursery,
     ) -> None:
-        self._world, self._peer = world, peer
-        super().__init__(settings, signer, engine, nursery, world.surroundings(peer))
+        self._world, self.life, self._peer = world, life, life.peer
+        super().__init__(settings, signer, engine, nursery, world.surroundings(life))
+        self._peer.node = self.node
+        world.daemons[self._peer.index] = self
 
     def _make_network(self, signer: Signer) -> AnyNetwork:
         return self._world.make_network(self._peer, self) or super()._make_network(signer)
@@ -71,6 +58,8 @@ class ShellDaemon(Daemon):
 
     def perform(self, action: Action) -> None:
         """As in `Daemon`."""
+        if self.life.over:
+            return
         match action:
             case act.SendBid() if not self._world.bids(self._peer, action.request_id):
                 return
@@ -91,16 +80,14 @@ class ShellSimulation(Simulation):
     clock: TaskClock
 
     def __init__(self, *arguments: Any) -> None:
-        self.daemons: dict[int, Daemon] = {}
+        self.lives: dict[int, Life] = {}
+        self.daemons: dict[int, ShellDaemon] = {}
         self.disks: dict[int, VirtualDisk] = {}
         self.networks: dict[int, MemoryNetwork] = {}
         self.engines: dict[int, MachineEngine] = {}
-        self.asks: trio.Nursery | None = None  # where each request waits for its answer
+        self._nodes: trio.Nursery | None = None  # where daemons run
         super().__init__(*arguments)
         self.gossip.admit = self._through_shell
-        for index, machine in self.machines.items():
-            start = partial(self.start_job, self.peers[index])
-            self.engines[index] = MachineEngine(machine, start)
 
     def make_signer(self, seed: bytes) -> Signer:
         """A key like any other: here every signature is checked by whom it concerns."""
@@ -110,10 +97,14 @@ class ShellSimulation(Simulation):
 
     async def open(self, nursery: trio.Nursery) -> None:
         """Start every node in a nursery."""
+        self._nodes = nursery
         for peer in self.peers:
-            await nursery.start(self._keep_open, peer)
+            life = self.lives[peer.index] = Life(peer)
+            await nursery.start(self._live, peer, life)
 
-    async def _keep_open(self, peer: Peer, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+    async def _live(
+        self, peer: Peer, life: Life, *, task_status: Any = trio.TASK_STATUS_IGNORED
+    ) -> None:
         settings = DaemonSettings(
             directory=self.directory(peer),
             network=self.network_settings(peer),
@@ -122,12 +113,51 @@ class ShellSimulation(Simulation):
             bids_wanted=self.scenario.bids_wanted,
             requester=RequesterSettings(tell_clearing=self.scenario.bids_wanted > 0),
         )
-        make, engine = partial(ShellDaemon, self, peer), self.engines.get(peer.index)
-        async with open_daemon(settings, peer.signer, engine, make) as daemon:
-            self.daemons[peer.index] = daemon
-            peer.node = daemon.node
-            task_status.started()
-            await trio.sleep_forever()
+        if machine := self.machines.get(peer.index):
+            self.engines[peer.index] = MachineEngine(machine, partial(self._start_job, life))
+        make, engine = partial(ShellDaemon, self, life), self.engines.get(peer.index)
+        with life.scope:
+            async with (
+                open_daemon(settings, peer.signer, engine, make),
+                trio.open_nursery() as life.asks,
+            ):
+                task_status.started()
+                if peer.incarnation and peer.index in self.sellers:
+                    self.sellers[peer.index].forget_offers()
+                    self.stir(peer)
+                early, life.early = life.early, []
+                for item in early:
+                    self.give(peer, item)
+                await trio.sleep_forever()
+
+    def _start_job(self, life: Life, action: act.StartJob) -> None:
+        if not life.over:
+            self.start_job(life.peer, action)
+
+    def crash(self, peer: Peer, lost_records: int = 0) -> None:
+        """As in `Simulation`: its tasks are cancelled, and its disk keeps what it must, whole
+        records of what it may, and half of the next one."""
+        daemon = self.daemons[peer.index]
+        peer.durable = daemon.journal.durable_sequence + 1
+        written = list(peer.log)
+        super().crash(peer, lost_records)
+        kept = len(peer.log)
+        self.disks[peer.index] = after_crash(
+            self.disks[peer.index],
+            self.directory(peer) / LOG_DIRECTORY,
+            self.network,
+            peer.signer.public_key,
+            written[peer.durable : kept],
+            written[kept] if kept < len(written) else None,
+        )
+        daemon.life.scope.cancel()
+
+    def restart(self, peer: Peer) -> None:
+        """As in `Simulation`: a new daemon starts from the disk."""
+        assert self._nodes is not None
+        peer.alive = True
+        life = self.lives[peer.index] = Life(peer)
+        self._nodes.start_soon(self._live, peer, life)
 
     def directory(self, peer: Peer) -> Path:
         """Where a node's log is, on its disk."""
@@ -137,30 +167,22 @@ class ShellSimulation(Simulation):
         """How a node's network is set up."""
         return NetworkSettings(NETWORK)
 
-    def surroundings(self, peer: Peer) -> Surroundings:
+    def surroundings(self, life: Life) -> Surroundings:
         """What a node's daemon has instead of a machine: all of it as in the other tier."""
-        entropy = Entropy(self.seed, f"peer {peer.index}")
-        entropy.bytes(32)  # its key
-        self.disks[peer.index] = VirtualDisk()
-        return Surroundings(
+        peer = life.peer
+        return LifeSurroundings(
             now_ns=lambda: self.clock.now_ns,
-            entropy=entropy.bytes,
-            disk=self.disks[peer.index],
-            caller=partial(self._caller, peer),
+            entropy=life.entropy,
+            disk=self.disks.setdefault(peer.index, VirtualDisk()),
+            caller=lambda: nullcontext(SyncTime(partial(self._sync_ns, peer))),
+            life=life,
         )
-
-    def _caller(self, peer: Peer) -> AbstractContextManager[SyncTime]:
-        return nullcontext(SyncTime(self, peer))
-
-    def sync_ns(self, peer: Peer) -> int:
-        """How long a sync takes now."""
-        return self._sync_ns(peer)
 
     def make_network(self, peer: Peer, daemon: ShellDaemon) -> AnyNetwork | None:
         """The node's network; None for libp2p's."""
         network = MemoryNetwork(
             self,
-            peer,
+            daemon.life,
             daemon.driver.gossip,
             daemon.take_session,
             lambda key, data: daemon.driver.feed(act.BidReceived(key, data)),
@@ -171,11 +193,18 @@ class ShellSimulation(Simulation):
     async def collect(self) -> None:
         """Take over what every node's disk holds, once all of it is written."""
         for peer in self.peers:
+            if self.daemons[peer.index].life.over:
+                continue  # the run was stopped meanwhile
             await self.daemons[peer.index].driver.wait_idle()
             log = self.directory(peer) / LOG_DIRECTORY
             entries = read_entries(log, disk=self.disks.get(peer.index))
             peer.log = [(entry.type, entry.payload) for entry in entries]
             peer.durable = len(peer.log)
+
+    def close_channels(self) -> None:
+        """As in `Simulation`; who is about to start from its log may have some, too."""
+        for peer in self.peers:
+            self.give(peer, act.CloseChannels(()))
 
     def settled(self) -> bool:
         """Whether no channel is open."""
@@ -185,10 +214,15 @@ class ShellSimulation(Simulation):
 
     def give(self, peer: Peer, item: Input) -> None:
         """An input, by the way that it takes through the shell."""
+        life, daemon = self.lives[peer.index], self.daemons[peer.index]
+        if life.over:
+            return
+        if life.asks is None:
+            life.early.append(item)
+            return
         match item:
             case act.Ask():
-                assert self.asks is not None, "nobody asks yet"
-                self.asks.start_soon(self._ask, peer, item)
+                life.asks.start_soon(self._ask, daemon, item)
             case act.JobStarted() | act.JobTokens() | act.JobFinished():
                 self.engines[peer.index].came(item)
             case act.SessionOpened() | act.SessionData() | act.SessionClosed() | act.BidReceived():
@@ -196,16 +230,16 @@ class ShellSimulation(Simulation):
             case act.GossipReceived():
                 pass  # the driver has fed it
             case _:
-                self.daemons[peer.index].driver.feed(item)
+                daemon.driver.feed(item)
 
-    async def _ask(self, peer: Peer, ask: act.Ask) -> None:
-        async with self.daemons[peer.index].ask(ask) as stream:
+    async def _ask(self, daemon: ShellDaemon, ask: act.Ask) -> None:
+        async with daemon.ask(ask) as stream:
             async for event in stream:
-                self.market.told(peer, ask.ask_id, event, self.clock.now_ns)
+                self.market.told(daemon.life.peer, ask.ask_id, event, self.clock.now_ns)
 
     def _through_shell(self, peer: Peer, message: Message, source: int) -> None:
-        forwarder = self.peers[source].signer.public_key
-        if not self.daemons[peer.index].driver.gossip(message.data, forwarder):
+        forwarder, daemon = self.peers[source].signer.public_key, self.daemons[peer.index]
+        if daemon.life.over or not daemon.driver.gossip(message.data, forwarder):
             raise RemoteError("admission.rate", penalize=False)
 
     # --- out --------------------------------------------------------------------------------

@@ -40,12 +40,9 @@ async def run_shell(
             pumping.start_soon(clock.keep_running, jump)
             async with trio.open_nursery() as nodes:
                 await simulation.open(nodes)
-                async with trio.open_nursery() as asks:
-                    simulation.asks = asks
-                    await _market(run, simulation)
-                    await simulation.collect()
-                    ended_ns = clock.now_ns
-                    asks.cancel_scope.cancel()
+                await _market(run, simulation)
+                await simulation.collect()
+                ended_ns = clock.now_ns
                 nodes.cancel_scope.cancel()  # all is on the disks, and read
         finally:
             clock.end(ended_ns)
@@ -59,6 +56,7 @@ async def _market(run: Run, simulation: ShellSimulation) -> None:
         until_ns = clock.now_ns + duration_s * NS_PER_S
         while not run.stop and not done() and clock.now_ns < until_ns:
             await trio.sleep_until(clock.seconds(min(clock.now_ns + STEP_NS, until_ns)))
+            clock.run_due()
             run.look(simulation)
 
     simulation.begin()

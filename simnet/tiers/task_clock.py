@@ -45,6 +45,10 @@ class TaskClock(EventHeap):
         """Time stands still, at a moment that has been."""
         self._still_ns, self._zero_s = at_ns, None
 
+    def run_due(self) -> None:
+        """Run the events of this moment, for who comes after them."""
+        self.run_some(self.now_ns, _ALL)
+
     def seconds(self, at_ns: int) -> float:
         """A moment by trio's clock."""
         assert self._zero_s is not None, "the clock does not run"
@@ -74,7 +78,7 @@ class TaskClock(EventHeap):
             with trio.CancelScope(deadline=deadline) as self._scope:
                 await trio.sleep_forever()
             self._scope = None
-            self.run_some(self.now_ns, _ALL)
+            self.run_due()
             if jump is not None:
                 # Who is due together with this task can't be seen from within its turn.
                 await trio.testing.wait_all_tasks_blocked()
@@ -90,4 +94,4 @@ class TaskClock(EventHeap):
                 return
             if ahead_s > 0:
                 jump(ahead_s)
-            self.run_some(self.now_ns, _ALL)
+            self.run_due()

@@ -11,10 +11,14 @@ from typing import Any
 
 import pytest
 
+from protocol.units import NS_PER_S
+from router import actions as act
+from simnet.recording.recorder import Recorder
 from simnet.runs.runner import Run
 from simnet.scenario import Scenario
 from simnet.scenario.market import Providers, Requesters
 from simnet.scenario.network import Access, Gossip, Latency, Scoring, Topology
+from simnet.simulation import Simulation
 
 ROOT = Path(__file__).parents[2]
 
@@ -165,3 +169,21 @@ def test_a_star_starves_as_it_was_measured_on_libp2p() -> None:
     assert 0.25 < stock < 0.55
     assert offered > 0.8
     assert wide == 1.0
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_node_that_died_remembers_no_bid_that_was_not_delivered(
+    monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    """Regression: it was told in its next life, and put the bid on the topic. Found by holding
+    the simulator against whole daemons."""
+    simulation = Simulation(scenario(), 1, Recorder(None), Path())
+    given: list[type] = []
+    monkeypatch.setattr(simulation, "give", lambda peer, item: given.append(type(item)))
+    seller = simulation.peers[next(iter(simulation.sellers))]
+    simulation._send_bid(seller, act.SendBid(bytes(32), (), bytes(32), b"to nobody"))
+    if dies:
+        simulation.crash(seller)
+        simulation.restart(seller)
+    simulation.run(10 * NS_PER_S)
+    assert (act.BidUndelivered in given) is not dies

@@ -5,9 +5,13 @@ Source: TCP's and QUIC's contract, on which docs of the session protocol rely.
 
 import pytest
 
+from protocol.crypto import Signer
 from protocol.units import NS_PER_MS, NS_PER_S
 from router import actions as act
 from router import events
+from simnet.clock import EventHeap
+from simnet.entropy import Entropy
+from simnet.network.streams import Latency, Streams
 from simnet.peer import Peer, WorldSettings
 from simnet.world import World
 from tests.router.support import engine, make_ask, make_world, message_of, succeeded
@@ -98,3 +102,25 @@ def test_a_node_that_restarts_while_it_dials_can_dial_again(seed: int) -> None:
     world.give(requester, make_ask(2))
     world.run(30 * NS_PER_S)
     assert succeeded(requester, 2)
+
+
+@pytest.mark.parametrize(
+    ("after_ms", "code"), [(5, "provider.unreachable"), (25, "session.closed")]
+)
+def test_a_dial_that_breaks_off_is_a_dial_that_failed(after_ms: int, code: str) -> None:
+    """Regression: who was cut off while it dialled was told of the end of a stream, which the
+    daemon, having none, can't say. Found by holding the simulator against whole daemons."""
+    clock = EventHeap(0)
+    told: list[act.Input] = []
+    draw = Entropy(1, "test")
+    peers = [Peer(index, Signer(bytes([index]) * 32), None, draw, "") for index in range(2)]
+    by_key = {peer.signer.public_key: peer for peer in peers}
+    even = WorldSettings(latency_ns_min=10 * NS_PER_MS, latency_ns_max=10 * NS_PER_MS)
+    wire = Latency(even, draw)
+    streams = Streams(clock, peers, by_key, lambda peer, item: told.append(item), wire)
+    payer, payee = peers
+    key = act.SessionKey(payee.signer.public_key, outbound=True)
+    streams.open(payer, key)
+    clock.run(after_ms * NS_PER_MS)
+    streams.cut(payer, payee)
+    assert told[-2:][0] == act.SessionClosed(key, code)

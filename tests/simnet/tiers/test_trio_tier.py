@@ -73,7 +73,7 @@ def test_what_differs_is_told() -> None:
         ("live", "nodes = 51", "--tier live takes 50 at most"),
         ("live", '[[faults]]\nkind = "clog"', "has faults; --tier live runs honest daemons"),
         ("trio", 'nodes = 30\n[[adversaries]]\nkind = "censor"\nnodes = 3', "has adversaries"),
-        ("trio", '[[faults]]\nkind = "crash"', "has the fault 'crash'"),
+        ("trio", '[[faults]]\nkind = "skew"', "has the fault 'skew'"),
     ],
 )
 def test_what_a_tier_cannot_run_is_refused(
