@@ -5,10 +5,9 @@ Rule: protocol/README.md, "Cheques".
 
 from dataclasses import dataclass, field
 
-from protocol import signing, transcript
+from protocol import transcript
 from protocol.fields import (
     GenerationParameters,
-    GenerationProfile,
     InferenceType,
     Prompt,
     TokenLogprob,
@@ -18,6 +17,7 @@ from protocol.units import cost_ucr
 from router import actions as act
 from router.actions import ModelOffer, ServeCheque
 from router.quoting import input_tokens_bound
+from router.receipts import profile_of
 
 
 @dataclass(slots=True)
@@ -67,12 +67,7 @@ class ChequeJob:
             ttft_ns=finished.ttft_ns,
             duration_ns=finished.duration_ns,
             finish_reason=finished.reason,
-            profile=GenerationProfile(
-                finished.engine,
-                self.offer.digest,
-                signing.parameters_digest(self.asked.parameters),
-                finished.settings,
-            ),
+            profile=profile_of(finished, self.offer.digest, self.asked.parameters),
         )
 
 

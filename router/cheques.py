@@ -23,6 +23,7 @@ from router.cheque_book import ChequeAccount
 from router.cheque_job import ChequeJob, cost_max_ucr
 from router.context import Context
 from router.quoting import check_embeds
+from router.receipts import sign
 from router.rooms import Rooms
 from router.timers import TimerKey
 
@@ -259,8 +260,7 @@ class Cheques:
     def _finish(self, job: ChequeJob, finished: act.JobFinished) -> None:
         context, cheque = self._context, job.asked.cheque
         receipt = job.receipt(context.network, context.public_key, finished)
-        identity = signing.receipt_id(receipt)
-        signature = context.signer.sign(signing.receipt_bytes(context.network, identity))
+        identity, signature = sign(context, receipt)
         self._forget(job)
         self._charge(cheque.user, cheque.nonce, receipt.price_ucr, "", receipt, signature)
         done = events.Done(receipt, identity, self._age_ns(job), signature)

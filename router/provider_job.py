@@ -4,13 +4,14 @@ from collections import deque
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from protocol import limits, signing
+from protocol import limits
 from protocol.channel import Channel
 from protocol.envelope import Signed
-from protocol.fields import GenerationParameters, GenerationProfile, TokenLogprob
+from protocol.fields import GenerationParameters, TokenLogprob
 from protocol.lane import Lane
 from protocol.messages import Bid, Receipt
 from router.actions import JobFinished, SessionKey
+from router.receipts import profile_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +74,7 @@ class ProviderJob:
             ttft_ns=finished.ttft_ns,
             duration_ns=finished.duration_ns,
             finish_reason=finished.reason,
-            profile=GenerationProfile(
-                finished.engine,
-                self.placed.bid.model_digest,
-                signing.parameters_digest(self.parameters),
-                finished.settings,
-            ),
+            profile=profile_of(finished, self.placed.bid.model_digest, self.parameters),
         )
 
     def take_logprobs(self, count: int) -> tuple[TokenLogprob, ...]:

@@ -1,10 +1,26 @@
-"""The payer's signature under a receipt, given once and given again when it was lost. Pure."""
+"""What receipts have in common, whoever pays: how the answer was made, and the signatures of both
+sides, the payer's given again when it was lost. Pure."""
 
 from protocol import signing
 from protocol.channel import Role
-from protocol.messages import ReceiptAck, Result
-from router.actions import SessionKey
+from protocol.fields import GenerationParameters, GenerationProfile
+from protocol.messages import Receipt, ReceiptAck, Result
+from router.actions import JobFinished, SessionKey
 from router.context import Context
+
+
+def profile_of(
+    finished: JobFinished, model_digest: bytes, parameters: GenerationParameters
+) -> GenerationProfile:
+    """How the engine made an answer."""
+    digest = signing.parameters_digest(parameters)
+    return GenerationProfile(finished.engine, model_digest, digest, finished.settings)
+
+
+def sign(context: Context, receipt: Receipt) -> tuple[bytes, bytes]:
+    """A receipt's id, and our signature under it as who delivered."""
+    identity = signing.receipt_id(receipt)
+    return identity, context.signer.sign(signing.receipt_bytes(context.network, identity))
 
 
 def countersign(context: Context, result: Result, identity: bytes) -> ReceiptAck:

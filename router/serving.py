@@ -17,6 +17,7 @@ from router.context import Context
 from router.payee import Payee
 from router.provider_job import PlacedBid, ProviderJob, split_piece
 from router.quoting import input_tokens_allowed
+from router.receipts import sign
 from router.resending import Resending
 from router.timers import TimerKey
 
@@ -150,8 +151,7 @@ class Serving:
     def _finish(self, job: ProviderJob) -> None:
         context = self._context
         receipt = job.receipt(context.public_key)
-        identity = signing.receipt_id(receipt)
-        signature = context.signer.sign(signing.receipt_bytes(context.network, identity))
+        identity, signature = sign(context, receipt)
         context.append(ReceiptSigned(receipt, signature))
         self._send_result(job.session, job.lane)
         context.note("receipt.signed", request_id=job.lane.request_id, receipt_id=identity)
