@@ -62,6 +62,7 @@ class Job:
     median_ucr: int = 0  # what such a job usually costs; 0 when that is not known
     over_cap_ucr: int = 0  # the least that was asked over the cap; 0 for nothing
     explanation: Explanation | None = None
+    refusals: dict[str, str] = field(default_factory=dict)  # code -> what one of them lacked
     direct: bool = False  # the award goes to a standing offer, before any auction
 
     @property

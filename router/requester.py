@@ -202,9 +202,12 @@ class Requester:
             if job.over_cap_ucr and set(codes) <= {"request.price_too_low"}:
                 self.fail(job, "request.price_too_low", job.lacks(), job.short_ucr)
                 return
-            code = codes[0] if codes else "request.no_bids"
-            nobody = f"nobody bid on model {job.ask.model!r}"
-            self.fail(job, code, f"{len(codes)} bids, none acceptable" if codes else nobody)
+            if not codes:
+                self.fail(job, "request.no_bids", f"nobody bid on model {job.ask.model!r}")
+                return
+            why = job.refusals.get(codes[0], "")
+            detail = f"of {len(codes)} {'bids' if len(codes) > 1 else 'bid'} none is acceptable"
+            self.fail(job, codes[0], f"{detail}: {why}" if why else detail)
             return
         if job.ask.choice.quote:
             self._quoted(job, job.queue)

@@ -62,6 +62,7 @@ class Selection:
             self._check(job, scored, standing)
         except RemoteError as error:
             code, detail = error.code, error.detail
+            job.refusals.setdefault(code, detail)
             if code == "request.price_too_low":
                 job.over_cap_ucr = min(
                     job.over_cap_ucr or scored.cost_max_ucr, scored.cost_max_ucr

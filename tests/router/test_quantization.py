@@ -15,7 +15,7 @@ from router.choosing import Choice
 from router.explaining import Explanations
 from router.offers import Listed
 from simnet.world import World
-from tests.router.support import engine, failure, make_ask, make_world, offer, succeeded
+from tests.router.support import engine, failure, last_end, make_ask, make_world, offer, succeeded
 
 
 def market(*told: str) -> World:
@@ -63,6 +63,7 @@ def test_bids_and_offers_alike(
     assert failure(requester) == "bid.other_quantization"
     said = f"{told or 'unknown'}, wanted {' or '.join(wanted)}"
     assert (first.code, first.detail) == ("bid.other_quantization", said)
+    assert last_end(requester).detail == f"of 1 bid none is acceptable: {said}"
 
 
 def test_what_is_listed() -> None:
