@@ -101,6 +101,11 @@ class Answers:
             log.warning("answer.unreadable", name=name.hex(), error=str(error))
             return None
 
+    def remove(self, name: bytes) -> None:
+        """Keep the answer of a key no longer."""
+        if self._files.pop(name.hex(), None) is not None:
+            (self._directory / name.hex()).unlink(missing_ok=True)
+
     def _make_room(self, size: int) -> None:
         """Remove what is too old, and the oldest while `size` bytes more are too many."""
         oldest_s = self._now_s() - _KEPT_S

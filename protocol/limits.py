@@ -465,6 +465,8 @@ API_KEYS_MAX: Final = 1_024
 KEYED_REQUESTS_KEPT: Final = 4 * API_KEYS_MAX
 KEYED_KEPT_NS: Final = 24 * 3_600 * NS_PER_S
 API_KEY_BYTES_MAX: Final = 255
+# Requests that failed and cost nothing, for who asks later what became of them; ~2 KB each.
+API_FAILURES_KEPT: Final = 256
 API_KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
 # Programs that use the tools at once, and how long one that says nothing is remembered.
 MCP_SESSIONS_MAX: Final = 128

@@ -40,6 +40,8 @@ _STATUS: Final[dict[str, int]] = {
     "channel.over_deposit": 402,
     "request.day_limit": 402,
     "request.unknown": 404,
+    "request.cancelled": 410,
+    "receipt.unknown": 404,
     "bid.low_reputation": 503,
     "bid.off_market": 402,
     "bid.short_context": 400,

@@ -1,4 +1,4 @@
-"""What a request would cost, and why one went where it went: two paths beside OpenAI's.
+"""What a request would cost, why one went where it went, and its receipt: beside OpenAI's.
 
 Rule: peer/gateway/README.md, "Quotes and explanations".
 """
@@ -29,7 +29,7 @@ _CONNECT_S = 5.0
 
 
 class Insight:
-    """The two handlers, over a node and its control methods."""
+    """The three handlers, over a node and its control methods."""
 
     def __init__(
         self,
@@ -45,13 +45,20 @@ class Insight:
 
     async def explain(self, request: Request) -> JSONResponse:
         """GET /v1/requests/{id}/explain"""
+        return JSONResponse(await self._call("explain", request_id=request.path_params["id"]))
+
+    async def receipt(self, request: Request) -> JSONResponse:
+        """GET /v1/receipts/{id}: signed by both ends."""
+        return JSONResponse(await self._call("receipt", receipt_id=request.path_params["id"]))
+
+    async def _call(self, method: str, **params: Any) -> Json:
         found: list[Json] = []
 
         async def answer(value: Json) -> None:
             found.append(value)
 
-        await self._methods["explain"]({"request_id": request.path_params["id"]}, answer)
-        return JSONResponse(found[0])
+        await self._methods[method](params, answer)
+        return found[0]
 
     async def quote(self, request: Request) -> JSONResponse:
         """POST /v1/quote: the body of a chat or a completion."""
@@ -91,8 +98,9 @@ class Insight:
         return JSONResponse(answer)
 
     def routes(self) -> list[Route]:
-        """Both paths."""
+        """All three."""
         return [
+            Route("/v1/receipts/{id}", self.receipt, methods=["GET"]),
             Route("/v1/requests/{id}/explain", self.explain, methods=["GET"]),
             Route("/v1/quote", self.quote, methods=["POST"]),
         ]

@@ -1,220 +1,164 @@
-"""`Idempotency-Key`: the same key gives the same answer, byte for byte, and one bill.
+"""Requests that are done once (`Idempotency-Key`), or later (`Prefer: respond-async`).
 
-The first request with a key runs to its end, whether its client stays or not, and its answer is
-recorded; later ones, and those that come meanwhile, are played the recording. The last piece is
-sent when the whole is on disk, and the log knows what each key bought, so a restart changes
-nothing. Rule: peer/gateway/README.md, "Once".
+The first request with a key runs to its end, whether its client stays or not; later ones, and
+those that come meanwhile, are played the recording. Who would rather not wait is told at once
+where the answer will be. Rule: peer/gateway/README.md, "Once", "Later".
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+import secrets
+from collections.abc import Sequence
+from typing import Any, Final
 
-import structlog
-import trio
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from peer.asking import current_key
 from peer.gateway.app import error_response
-from peer.gateway.failures import COST_HEADER, FORGET_HEADER, ApiError
-from peer.keys import Answers, KeptAnswer
+from peer.gateway.exchange import while_there
+from peer.gateway.failures import COST_HEADER, RETRY_AFTER_S, ApiError
+from peer.gateway.recordings import Recording, Recordings
 from protocol import limits
 from protocol.errors import PeerdError
-from protocol.units import format_credits
-from router.actions import RequestKey
-from router.keyed import Bought
 
-log = structlog.get_logger()
+Json = dict[str, Any]
 
 KEY_HEADER: Final = b"idempotency-key"
-_COST: Final = COST_HEADER.encode()
-_FORGET: Final = (FORGET_HEADER.encode(), b"false")
 _REPLAYED: Final = (b"idempotent-replayed", b"true")
 # Its sessions outlive the call that began them; its tool that buys has a Once of its own.
 _WITHOUT: Final = ("/mcp",)
-
-
-class Keys(Protocol):
-    """What Once needs of a node; `peer.keys.Keys` is one."""
-
-    answers: Answers
-
-    def key(self, path: str, key: bytes, body: bytes) -> RequestKey:
-        """What stands for a key of a path, and for a body."""
-        ...
-
-    def bought(self, name: bytes) -> Bought | None:
-        """What a key bought by the log; None when it cost nothing."""
-        ...
-
-
-@dataclass(slots=True)
-class Recording:
-    """An answer as it is made; `done` when all of it is there."""
-
-    body: bytes
-    messages: list[Message] = field(default_factory=list)
-    done: bool = False
-    _more: trio.Event = field(default_factory=trio.Event)
-
-    @classmethod
-    def of(cls, kept: KeptAnswer) -> "Recording":
-        """One that is done."""
-        start = {"type": "http.response.start", "status": kept.status, "headers": kept.headers}
-        body = {"type": "http.response.body", "body": kept.content}
-        return cls(kept.body, [start, body], done=True)
-
-    def kept(self, last: Message) -> KeptAnswer:
-        """All of it, with the last message."""
-        start, *parts = [*self.messages, last]
-        content = b"".join(part.get("body", b"") for part in parts)
-        return KeptAnswer(self.body, start["status"], list(start["headers"]), content)
-
-    def add(self, message: Message) -> None:
-        """The next message of the answer."""
-        self.messages.append(message)
-        self._wake()
-
-    def finish(self) -> None:
-        """There is no more."""
-        self.done = True
-        self._wake()
-
-    def _wake(self) -> None:
-        self._more.set()
-        self._more = trio.Event()
-
-    @property
-    def lasts(self) -> bool:
-        """Whether a retry should get it: an answer, or a failure that was paid for."""
-        if not self.messages or self.messages[0]["type"] != "http.response.start":
-            return False
-        start = self.messages[0]
-        headers = start["headers"]
-        if start["status"] < 400:
-            return _FORGET not in headers
-        return any(name == _COST for name, _ in headers)
-
-    async def play(self, send: Send, extra: Sequence[tuple[bytes, bytes]]) -> None:
-        """Send what there is, and what comes, to one client."""
-        sent = 0
-        while True:
-            more = self._more
-            while sent < len(self.messages):
-                message = self.messages[sent]
-                if sent == 0:
-                    message = {**message, "headers": [*message["headers"], *extra]}
-                with trio.fail_after(limits.API_SEND_TIMEOUT_S):
-                    await send(message)
-                sent += 1
-            if self.done:
-                return
-            await more.wait()
+LATER: Final = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+_NAME_BYTES: Final = 32
 
 
 class Once:
-    """Runs requests that have a key in a nursery of the server; passes on all others."""
+    """Records requests that have a key or can wait; passes on all others."""
 
-    def __init__(self, app: ASGIApp, start: Callable[..., None], keys: Keys) -> None:
+    def __init__(self, app: ASGIApp, recordings: Recordings) -> None:
         self._app = app
-        self._start = start
-        self._keys = keys
-        self._running: dict[bytes, Recording] = {}
-        self._files = trio.CapacityLimiter(1)
+        self._recordings = recordings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        key = b""
+        key, later = b"", False
         post = scope["type"] == "http" and scope["method"] == "POST"
         if post and scope["path"] not in _WITHOUT:
-            key = {name.lower(): value for name, value in scope["headers"]}.get(KEY_HEADER, b"")
-        if not key:
+            headers = {name.lower(): value for name, value in scope["headers"]}
+            key = headers.get(KEY_HEADER, b"")
+            later = scope["path"] in LATER and _can_wait(headers.get(b"prefer", b""))
+        if not key and not later:
             await self._app(scope, receive, send)
             return
         try:
             body = await _whole_body(receive)
             if body is None:
                 return
-            recording, extra = await self._recording(scope, key, body)
+            made = self._recordings.key(scope["path"], key or secrets.token_bytes(16), body)
+            recording, known = await self._recordings.begin(self._app, scope, made, body)
         except PeerdError as error:
             await error_response(error)(scope, receive, send)
             return
-        async with trio.open_nursery() as nursery:
-
-            async def watch() -> None:
-                while (await receive())["type"] != "http.disconnect":
-                    pass
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(watch)
-            await recording.play(send, extra)
-            nursery.cancel_scope.cancel()
-
-    async def _recording(
-        self, scope: Scope, key: bytes, body: bytes
-    ) -> tuple[Recording, Sequence[tuple[bytes, bytes]]]:
-        if len(key) > limits.API_KEY_BYTES_MAX:
-            raise ApiError("api.bad_request", "Idempotency-Key is too long")
-        made = self._keys.key(scope["path"], key, body)
-        found = self._running.get(made.name)
-        if found is None and made.name in self._keys.answers:
-            kept = await self._on_disk(self._keys.answers.get, made.name)
-            # Another call may have begun it meanwhile.
-            found = self._running.get(made.name) or (Recording.of(kept) if kept else None)
-        bought = self._keys.bought(made.name) if found is None else None
-        known = found or bought
-        if known is not None and known.body != made.body:
-            raise ApiError("api.key_reused")
-        if found is not None:
-            return found, (_REPLAYED,)
-        if bought is not None:
-            raise _lost(bought)
-        if len(self._running) >= limits.API_KEYS_MAX:
-            raise ApiError("api.too_many")
-        recording = self._running[made.name] = Recording(made.body)
-        self._start(self._run, made, recording, scope, body)
-        return recording, ()
-
-    async def _on_disk(self, do: Callable[..., Any], *values: Any) -> Any:
-        return await trio.to_thread.run_sync(do, *values, limiter=self._files)
-
-    async def _run(self, key: RequestKey, recording: Recording, scope: Scope, body: bytes) -> None:
-        waiting = [{"type": "http.request", "body": body, "more_body": False}]
-        current_key.set(key)  # of this task, and of those that it starts
-
-        async def receive() -> Message:
-            if not waiting:
-                await trio.sleep_forever()  # its client is never seen to leave
-            return waiting.pop()
-
-        async def record(message: Message) -> None:
-            last = message["type"] == "http.response.body" and not message.get("more_body")
-            if last and (recording.lasts or self._keys.bought(key.name) is not None):
-                await self._keep(key.name, recording.kept(message))
-            recording.add(message)
-
-        try:
-            await self._app(scope, receive, record)
-        finally:
-            recording.finish()
-            del self._running[key.name]
-
-    async def _keep(self, name: bytes, answer: KeptAnswer) -> None:
-        try:
-            await self._on_disk(self._keys.answers.put, name, answer)
-        except OSError as error:  # the client gets it all the same, once
-            log.warning("answer.not_kept", error=str(error))
+        if later:
+            await _accepted(made.name, recording)(scope, receive, send)
+        else:
+            extra = (_REPLAYED,) if known else ()
+            await Played(recording, extra)(scope, receive, send)
 
 
-def _lost(bought: Bought) -> ApiError:
-    """It was paid for, and its answer is not there."""
-    receipts = ", ".join(receipt.hex() for receipt in bought.receipt_ids)
-    detail = f"{format_credits(bought.paid_ucr)} credits were paid so far"
-    if receipts:
-        detail += f", receipt {receipts}"
-    error = ApiError("api.answer_gone" if bought.answered else "request.interrupted", detail)
-    error.paid_ucr, error.again = bought.paid_ucr, False
-    return error
+class Later:
+    """What became of a request that nobody waits for: three paths."""
+
+    def __init__(self, recordings: Recordings) -> None:
+        self._recordings = recordings
+
+    async def status(self, request: Request) -> Response:
+        """GET /v1/requests/{id}"""
+        name = _name(request)
+        return JSONResponse(_status(name, await self._recordings.find(name)))
+
+    async def answer(self, request: Request) -> "Response | Played":
+        """GET /v1/requests/{id}/answer: as it was, or as it is made."""
+        return Played(await self._recordings.find(_name(request)), (_REPLAYED,))
+
+    async def drop(self, request: Request) -> Response:
+        """DELETE /v1/requests/{id}"""
+        name = _name(request)
+        await self._recordings.find(name)
+        await self._recordings.drop(name)
+        return Response(status_code=204)
+
+    def routes(self) -> list[Route]:
+        """All three."""
+        return [
+            Route("/v1/requests/{id}", self.status, methods=["GET"]),
+            Route("/v1/requests/{id}", self.drop, methods=["DELETE"]),
+            Route("/v1/requests/{id}/answer", self.answer, methods=["GET"]),
+        ]
+
+
+class Played:
+    """A recording as an ASGI response."""
+
+    def __init__(self, recording: Recording, extra: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        self._recording = recording
+        self._extra = extra
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, to the end of what is recorded; an error if it ended before it began."""
+
+        async def play() -> None:
+            if not await self._recording.play(send, self._extra):
+                await error_response(ApiError("request.cancelled"))(scope, receive, send)
+
+        await while_there(receive, play)
+
+
+def _can_wait(prefer: bytes) -> bool:
+    """Whether a Prefer header (RFC 7240) has `respond-async`."""
+    return any(
+        part.partition(b";")[0].strip().lower() == b"respond-async" for part in prefer.split(b",")
+    )
+
+
+def _name(request: Request) -> bytes:
+    """What a path's id stands for. ApiError `request.unknown`."""
+    text = request.path_params["id"]
+    try:
+        name = bytes.fromhex(text)
+    except ValueError:
+        name = b""
+    if len(name) != _NAME_BYTES:
+        raise ApiError("request.unknown", text[:12])
+    return name
+
+
+def _status(name: bytes, recording: Recording) -> Json:
+    status = recording.status
+    if not recording.done:
+        state = "running"
+    elif status is None:
+        state = "cancelled"
+    else:
+        state = "completed" if status < 400 else "failed"
+    cost, receipts = recording.header(COST_HEADER.encode()), recording.header(b"x-peerd-receipt")
+    return {
+        "id": name.hex(),
+        "object": "request",
+        "status": state,
+        "http_status": status,
+        "request_id": recording.header(b"x-request-id"),
+        "cost_ucr": None if cost is None else int(cost),
+        "receipt_ids": receipts.split(", ") if receipts else [],
+    }
+
+
+def _accepted(name: bytes, recording: Recording) -> JSONResponse:
+    headers = {
+        "location": f"/v1/requests/{name.hex()}",
+        "preference-applied": "respond-async",
+        "retry-after": str(RETRY_AFTER_S),
+    }
+    return JSONResponse(_status(name, recording), 202, headers)
 
 
 async def _whole_body(receive: Receive) -> bytes | None:

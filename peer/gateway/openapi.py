@@ -1,5 +1,6 @@
 """The gateway's OpenAPI document, made from the types that check the bodies."""
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -106,6 +107,16 @@ _ANSWERS: Final[dict[str, Json]] = {
     "Explanation": _object(
         request_id=_TEXT, model=_TEXT, bids=_list(_OBJECT), awards=_list(_OBJECT), paid_ucr=_COUNT
     ),
+    "Request": _object(
+        id=_TEXT,
+        object={"const": "request"},
+        status={"enum": ["running", "completed", "failed", "cancelled"]},
+        http_status=_or_null("integer"),
+        request_id=_or_null("string"),
+        cost_ucr=_or_null("integer"),
+        receipt_ids=_list(_TEXT),
+    ),
+    "Receipt": _object(receipt_id=_TEXT),
     "Cheques": _object(
         object={"const": "cheques"},
         node=_TEXT,
@@ -153,7 +164,12 @@ _KEY: Final[Json] = {
     "in": "header",
     "schema": {"type": "string", "maxLength": limits.API_KEY_BYTES_MAX},
 }
-
+_PREFER: Final[Json] = {
+    "name": "Prefer",
+    "in": "header",
+    "description": "respond-async: answer 202 at once, and keep what comes for GET",
+    "schema": {"type": "string"},
+}
 
 _SHORT: Final[Json] = {
     "description": "What was lacking, in ucr: 1,000,000 are a credit; absent where it isn't known",
@@ -177,7 +193,12 @@ def _responses(answer: Json, *wrong: dict[int, str]) -> Json:
 
 
 def _post(
-    summary: str, body: str, answer: str, *wrong: dict[int, str], stream: bool = False
+    summary: str,
+    body: str,
+    answer: str,
+    *wrong: dict[int, str],
+    stream: bool = False,
+    later: bool = True,
 ) -> Json:
     content: Json = {"application/json": {"schema": _reference(answer)}}
     if stream:
@@ -185,10 +206,13 @@ def _post(
     responses = _responses(content, _ANY, _BODY, *wrong)
     if body == "Rpc":
         responses["204"] = {"description": "There were notifications alone"}
+    if later:
+        running = {"application/json": {"schema": _reference("Request")}}
+        responses["202"] = {"description": "It runs: see Location", "content": running}
     return {
         "post": {
             "summary": summary,
-            "parameters": [_KEY],
+            "parameters": [_KEY, _PREFER] if later else [_KEY],
             "requestBody": {
                 "required": True,
                 "content": {"application/json": {"schema": _reference(body)}},
@@ -210,6 +234,13 @@ def _get(summary: str, answer: str, *names: str, **wrong: str) -> Json:
     return {"get": {"summary": summary, "parameters": parameters, "responses": responses}}
 
 
+def _delete(wrong: Mapping[str, str]) -> Json:
+    described = _get("End it, if it runs; its answer is not kept", "", "id", **wrong)["get"]
+    described["responses"]["204"] = {"description": "It ends"}
+    del described["responses"]["200"]
+    return {"delete": described}
+
+
 def openapi_document() -> Json:
     """The document that /openapi.json serves."""
     (_, schemas) = msgspec.json.schema_components(
@@ -219,6 +250,16 @@ def openapi_document() -> Json:
     ready["get"]["responses"]["503"] = ready["get"]["responses"]["200"]
     chat, completion = ("ChatBody", "ChatAnswer"), ("CompletionBody", "CompletionAnswer")
     no_charge = {"s400": "No cheque of 0 for this path", "s404": "No such cheque was charged"}
+    begun = ("What became of a request that was not waited for", "Request")
+    lost = {
+        "s404": "No such request is known, or it cost nothing and is forgotten",
+        "s410": "It was cancelled, or paid and its answer is not kept",
+        "s502": "The node died while it ran",
+    }
+    answer = _get("Its answer, as it was or is made", "", "id", **lost)
+    kinds = ("application/json", "text/event-stream")
+    answer["get"]["responses"]["200"]["content"] = {kind: {} for kind in kinds}
+    no_receipt = {"s400": "The id is no hex of 6 digits or more", "s404": "The log has none"}
     no_id = {"s400": "The id is no hex of 6 digits or more", "s404": "No such request is known"}
     return {
         "openapi": "3.1.0",
@@ -229,7 +270,12 @@ def openapi_document() -> Json:
             "/v1/embeddings": _post(
                 "A vector for each text", "EmbeddingBody", "EmbeddingAnswer", _BUYS
             ),
-            "/v1/quote": _post("What a chat would cost", "ChatBody", "Quote", _BUYS),
+            "/v1/quote": _post("What a chat would cost", "ChatBody", "Quote", _BUYS, later=False),
+            "/v1/requests/{id}": {**_get(*begun, "id", **lost), **_delete(lost)},
+            "/v1/requests/{id}/answer": answer,
+            "/v1/receipts/{id}": _get(
+                "A receipt, signed by both ends", "Receipt", "id", **no_receipt
+            ),
             "/v1/requests/{id}/explain": _get(
                 "Why a request went where it went", "Explanation", "id", **no_id
             ),
@@ -239,7 +285,7 @@ def openapi_document() -> Json:
             "/v1/cheques/{nonce}": _get(
                 "What a cheque was charged for, for its user", "Charge", "nonce", **no_charge
             ),
-            "/rpc": _post("JSON-RPC 2.0 calls", "Rpc", "RpcAnswer"),
+            "/rpc": _post("JSON-RPC 2.0 calls", "Rpc", "RpcAnswer", later=False),
             "/healthz": _get("Whether the process answers", "Status"),
             "/readyz": ready,
             "/metrics": _get("What Prometheus reads", ""),

@@ -21,7 +21,8 @@ from peer.gateway.app import CHEQUES_PATH, Gateway, make_app
 from peer.gateway.cheques import ChequeDesk, Till
 from peer.gateway.insight import Insight
 from peer.gateway.metrics import Counted, HttpCounts, watch_routes
-from peer.gateway.once import Keys, Once
+from peer.gateway.once import Later, Once
+from peer.gateway.recordings import Keys, Recordings
 from peer.gateway.rpc import Rpc, rpc_route
 from peer.offered import Model
 from protocol import limits
@@ -95,10 +96,12 @@ async def serve_gateway(
     try:
         async with trio.open_nursery() as nursery:
             client = AsyncClient(line=DirectLine(methods, nursery), defaults=defaults)
-            once = partial(Once, start=nursery.start_soon, keys=keys)
+            recordings = Recordings(nursery.start_soon, keys)
+            once = partial(Once, recordings=recordings)
             tools = mcp_server(client, gateway.place, once)
             more: list[BaseRoute] = [rpc_route(Rpc(client, gateway.place))]
             more += mcp_routes(tools, guarded=settings.token is not None)
+            more += Later(recordings).routes()
             more += Insight(market, methods, defaults, gateway.place).routes()
             counts = HttpCounts()
             more += watch_routes(client, market, counts)

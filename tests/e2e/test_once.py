@@ -81,3 +81,46 @@ def test_a_key_survives_a_kill(tmp_path: Path) -> None:
         assert int(died.headers["x-peerd-cost-ucr"]) > 0
         assert spent_ucr(api) == after_ucr
         assert api.log_path.read_text().count('"event": "award.sent"') == 4
+
+
+def test_a_request_that_nobody_waits_for(tmp_path: Path) -> None:
+    """Submitted, it runs on; its answer and receipt are there later, also after a kill. One that
+    is ended is paid for what had come."""
+    with ExitStack() as stack:
+        market = Market(tmp_path, stack, "--api", "127.0.0.1:0")
+        market.sell(provider_flags(steps_per_s_max=60))
+        api = market.requester
+        url = api.ready["api"].removesuffix("/v1")
+        later = {"Prefer": "respond-async"}
+        accepted = httpx.post(url + CHAT, json=chat(PROMPT, max_tokens=8), headers=later)
+        assert accepted.status_code == 202
+        where = accepted.headers["location"]
+        answer = httpx.get(url + where + "/answer", timeout=60)
+        assert answer.json()["choices"][0]["message"]["content"]
+        status = httpx.get(url + where).json()
+        assert (status["status"], status["request_id"]) == (
+            "completed",
+            answer.headers["x-request-id"],
+        )
+        (receipt_id,) = status["receipt_ids"]
+        receipt = httpx.get(f"{url}/v1/receipts/{receipt_id}").json()
+        assert receipt["cost_ucr"] == status["cost_ucr"] == spent_ucr(api)
+
+        long = chat(LONG_PROMPT, max_tokens=100, stream=True)
+        running = httpx.post(url + CHAT, json=long, headers=later).headers["location"]
+        with httpx.stream("GET", url + running + "/answer", timeout=60) as parts:
+            next(parts.iter_bytes())
+        assert httpx.delete(url + running).status_code == 204
+        ended = httpx.get(url + running).json()
+        assert ended["status"] == "cancelled"
+        until(lambda: spent_ucr(api) > status["cost_ucr"], "what had come is paid")
+        assert spent_ucr(api) < status["cost_ucr"] + 100 * 60
+
+        api.kill()
+        api.start()
+        url = api.ready["api"].removesuffix("/v1")
+        assert httpx.get(url + where + "/answer").content == answer.content
+        assert httpx.get(url + "/v1/receipts/" + "0" * 64).status_code == 404
+        assert httpx.get(url + "/v1/receipts/12").status_code == 400
+        gone = httpx.get(url + running)
+        assert (gone.status_code, gone.json()["error"]["code"]) == (502, "request.interrupted")

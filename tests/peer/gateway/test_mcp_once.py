@@ -9,6 +9,7 @@ import trio
 from peer.client import AskFailed
 from peer.gateway.mcp_once import KeyedAsk
 from peer.gateway.once import Once
+from peer.gateway.recordings import Recordings
 from protocol.errors import NetworkError
 from tests.peer.gateway.test_once import Keys
 
@@ -21,7 +22,7 @@ class Market:
     def __init__(self, nursery: trio.Nursery, directory: Path) -> None:
         self.calls: list[dict[str, Any]] = []
         self.error: Exception | None = None
-        once = partial(Once, start=nursery.start_soon, keys=Keys(directory))
+        once = partial(Once, recordings=Recordings(nursery.start_soon, Keys(directory)))
         self.ask = KeyedAsk(self.answer, once)
 
     async def answer(self, **asked: Any) -> dict[str, Any]:

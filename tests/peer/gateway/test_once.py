@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from peer.gateway.once import Once
+from peer.gateway.recordings import Recordings
 from peer.keys import Answers
 from protocol import limits
 from protocol.crypto import digest
@@ -42,7 +43,8 @@ class Server:
 
     def __init__(self, nursery: trio.Nursery, directory: Path) -> None:
         self.keys = Keys(directory)
-        self.once = Once(self.app, nursery.start_soon, self.keys)
+        self.recordings = Recordings(nursery.start_soon, self.keys)
+        self.once = Once(self.app, self.recordings)
         self.runs = 0
         self.bodies: list[bytes] = []
         self.status = 200

@@ -2,7 +2,6 @@
 
 import json
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from peer.client import AsyncClient
 from peer.client.lines import DirectLine
 from peer.config import RequesterConfig
 from peer.gateway.once import Once
+from peer.gateway.recordings import Recordings
 from peer.gateway.rpc import Rpc, rpc_route
 from tests.peer.gateway.test_once import Keys
 from tests.peer.gateway.test_rpc import METHODS, request
@@ -60,7 +60,7 @@ async def test_a_failure_that_cost_nothing_is_forgotten(
     line = DirectLine({**METHODS, "ask": counted}, nursery)
     rpc = Rpc(AsyncClient(line=line, defaults=RequesterConfig()), nullcontext)
     app = Starlette(routes=[rpc_route(rpc)])
-    once = partial(Once, start=nursery.start_soon, keys=Keys(tmp_path))(app)
+    once = Once(app, Recordings(nursery.start_soon, Keys(tmp_path)))
     first = await post(once, value)
     assert await post(once, value) == first
     assert len(asked) == runs
