@@ -8,7 +8,7 @@ from protocol.errors import ConfigError, LocalError
 from protocol.fields import Strategy
 from protocol.quantization import wanted
 from protocol.units import NS_PER_MS
-from router.choosing import Choice, weights
+from router.choosing import Choice, StrategyName, weights
 
 Json = dict[str, Any]
 
@@ -67,4 +67,5 @@ def choice_of(
         elsewhere=fallbacks,
         fallbacks=fallbacks,
         quantizations=asked,
+        strategy=StrategyName(strategy),
     )

@@ -1,4 +1,4 @@
-"""What was bought and sold, job by job, from the log alone; and its sums by peer, model or day.
+"""What was bought and sold, job by job, from the log alone; and its sums.
 
 Pure but for the clock's calendar: days are UTC. Knows nothing of channels' states.
 """
@@ -16,7 +16,8 @@ from protocol.units import NS_PER_S
 
 Json = dict[str, Any]
 
-GROUPS: Final = ("peer", "model", "day")
+GROUPS: Final = ("peer", "provider", "model", "strategy", "day", "hour")
+UNKNOWN: Final = "unknown"  # the strategy of a job that was bought before logs had it
 
 
 @dataclass(slots=True)
@@ -39,11 +40,17 @@ class SettledJob:
     receipt_id: bytes = b""
     agreed: bool = False
     ended: bool = False
+    strategy: str = ""  # by which its provider was chosen; the payer's log alone knows
 
     @property
     def day(self) -> str:
         """The UTC day on which it began, 2026-01-31."""
-        return datetime.fromtimestamp(self.at_ns // NS_PER_S, UTC).date().isoformat()
+        return self.hour[:10]
+
+    @property
+    def hour(self) -> str:
+        """The UTC hour in which it began, 2026-01-31T14."""
+        return datetime.fromtimestamp(self.at_ns // NS_PER_S, UTC).isoformat()[:13]
 
 
 class History:
@@ -53,6 +60,7 @@ class History:
         self._owner = owner
         self._peers: dict[bytes, tuple[str, bytes]] = {}  # channel -> our role, the other end
         self._jobs: dict[tuple[bytes, int], SettledJob] = {}
+        self._bought: dict[tuple[bytes, bytes], SettledJob] = {}  # request, provider -> its last
         self._cheques: dict[tuple[bytes, int], bytes] = {}  # user and nonce -> id, while open
 
     def jobs(self) -> Iterator[SettledJob]:
@@ -76,9 +84,15 @@ class History:
                 self._peers[cid] = ("payer" if paying else "payee", other)
             case records.LaneOpened():
                 role, other = self._peers.get(record.cid, ("", b""))
-                self._jobs[record.cid, record.lane] = SettledJob(
+                self._jobs[record.cid, record.lane] = opened = SettledJob(
                     record.cid, record.lane, role, other, record.model, record.opened_at_ns
                 )
+                if role == "payer":
+                    self._bought[record.request_id, other] = opened
+            case records.AwardJudged():
+                bought = self._bought.pop((record.request_id, record.provider), None)
+                if bought is not None:
+                    bought.strategy = record.strategy
             case records.LaneClosed():
                 job = self._jobs.get((record.cid, record.lane))
                 if job is not None:
@@ -122,13 +136,18 @@ class History:
         job.receipt_id, job.agreed = receipt_id(receipt), agreed
 
 
-def job_json(job: SettledJob) -> Json:
-    """One job; amounts in ucr."""
+def job_json(job: SettledJob, owner: bytes) -> Json:
+    """One job in the log of `owner`; amounts in ucr."""
+    bought = job.role == "payer"
+    peer = peer_id(job.peer) if job.peer else ""
     return {
         "at_ns": job.at_ns,
         "day": job.day,
+        "hour": job.hour,
         "role": job.role,
-        "peer": peer_id(job.peer) if job.peer else "",
+        "peer": peer,
+        "provider": peer if bought else peer_id(owner),
+        "strategy": (job.strategy or UNKNOWN) if bought else None,
         "model": job.model,
         "channel": job.cid.hex(),
         "lane": job.lane,
@@ -142,12 +161,14 @@ def job_json(job: SettledJob) -> Json:
 
 
 def sums_json(jobs: Iterable[Json], by: str) -> list[Json]:
-    """The jobs' sums a peer, model or day, the name first; sorted by name."""
+    """The jobs' sums by one of GROUPS, the name first; sorted by name. Only what was bought has
+    a strategy; the rest is `sold`."""
     rows: dict[str, Json] = {}
     for job in jobs:
+        name = job[by] if job[by] is not None else "sold"
         row = rows.setdefault(
-            job[by],
-            {by: job[by], "jobs": 0, "failed": 0, "input_tokens": 0, "output_tokens": 0}
+            name,
+            {by: name, "jobs": 0, "failed": 0, "input_tokens": 0, "output_tokens": 0}
             | {"spent_ucr": 0, "earned_ucr": 0, "net_ucr": 0},
         )
         paid = job["role"] == "payer"

@@ -23,7 +23,7 @@ def read_jobs(directory: Path, owner: bytes) -> list[Json]:
     history = History(owner)
     for network, record in log_records(directory):
         history.take(network, record)
-    return [job_json(job) for job in history.jobs()]
+    return [job_json(job, owner) for job in history.jobs()]
 
 
 def read_receipt(directory: Path, owner: bytes, wanted: bytes) -> Json:

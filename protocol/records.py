@@ -429,6 +429,7 @@ class AwardJudged:
     prompt_bytes: U63 = field(default=0, metadata=OPTIONAL)
     output_tokens: U32 = field(default=0, metadata=OPTIONAL)
     text_bytes: U63 = field(default=0, metadata=OPTIONAL)
+    strategy: Annotated[str, Meta(max_length=16)] = field(default="", metadata=OPTIONAL)
 
 
 @record(41)

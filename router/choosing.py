@@ -36,7 +36,7 @@ class Choice:
     `hedge_factor_milli` thousandths of its promise (0: never), `hedge_floor_ns` at least.
     `elsewhere` lets another provider go on where one broke off, `fallbacks` be tried where one
     failed before its first text. `quantizations`, of protocol.quantization, are those that a
-    provider has to state one of; empty for any.
+    provider has to state one of; empty for any. `strategy` is for the log, which has the name.
     """
 
     reputation_weight: int = 0
@@ -50,6 +50,7 @@ class Choice:
     elsewhere: bool = True
     fallbacks: bool = True
     quantizations: tuple[str, ...] = ()
+    strategy: StrategyName = StrategyName.WEIGHTED
 
     @property
     def awards_max(self) -> int:

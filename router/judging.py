@@ -111,6 +111,7 @@ class Judging:
                 prompt_bytes=counts[1],
                 output_tokens=counts[2],
                 text_bytes=counts[3],
+                strategy=job.ask.choice.strategy.value,
             )
         )
         self.breakers.ended(scored.signed.sender, outcome, self._context.now_ns)

@@ -16,7 +16,7 @@ from protocol.units import format_credits
 
 @click.command("balance")
 @data_option
-@click.option("--by", type=click.Choice(GROUPS), help="What it is made of, a peer, model or day.")
+@click.option("--by", type=click.Choice(GROUPS), help="What it is made of.")
 @json_option
 def balance_command(directory: Path, by: str | None, as_json: bool) -> None:
     """Say what was earned and spent, what open channels hold, and what is not yet covered."""

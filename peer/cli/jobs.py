@@ -74,7 +74,7 @@ def sums_table(rows: list[Json], by: str) -> Table:
 @click.option("--peer", metavar="PEER", help="Only jobs with this peer.")
 @click.option("--model", metavar="NAME", help="Only jobs of this model.")
 @click.option("--since", metavar="DAY", help="Only from this UTC day on, 2026-01-31.")
-@click.option("--by", type=click.Choice(GROUPS), help="Sums a peer, model or day instead.")
+@click.option("--by", type=click.Choice(GROUPS), help="Sums instead.")
 @click.option("--last", type=click.IntRange(1), help="Only the last so many jobs.")
 @json_option
 def history_command(directory: Path, as_json: bool, **chosen: Any) -> None:

@@ -71,7 +71,8 @@ def test_the_same_key_is_billed_once(http: httpx.Client, api: Daemon) -> None:
 
 def test_why_and_what_came_of_it(http: httpx.Client, api: Daemon) -> None:
     """By HTTP, by the command, and after a restart by the log; feedback moves the score."""
-    answer = http.post("/chat/completions", json=ASKED)
+    cheapest = {**ASKED, "provider": {"sort": "price"}}
+    answer = http.post("/chat/completions", json=cheapest)
     request = answer.headers["x-request-id"]
     found = http.get(f"/requests/{request}/explain").json()
     (award,) = found["awards"]
@@ -87,5 +88,7 @@ def test_why_and_what_came_of_it(http: httpx.Client, api: Daemon) -> None:
     api.kill()
     lasting = run_json("explain", request[:12], *data)
     assert (lasting["source"], lasting["awards"][0]["outcome"]) == ("log", "delivered")
+    rows = run_json("history", "--by", "strategy", *data)["by"]
+    assert {"strategy": "cheapest", "jobs": 1}.items() <= rows[0].items()
     (kept,) = run_json("reputation", *data)["providers"]
     assert abs(kept["score"] - after) <= 1

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from peer.cli import peerd
 from peer.cli.identity import initialize
 from peer.daemon import LOG_DIRECTORY
+from peer.history import GROUPS
 from peer.identity import load_key, peer_id
 from peer.journal import Journal
 from protocol import signing
@@ -20,6 +21,7 @@ from protocol.errors import ConfigError, LocalError, NetworkError
 from protocol.fields import ChannelTerms
 from protocol.messages import Receipt, Voucher
 from protocol.records import (
+    AwardJudged,
     ChannelOpened,
     LaneClosed,
     LaneOpened,
@@ -30,7 +32,7 @@ from protocol.records import (
     VoucherIssued,
     encode_record,
 )
-from tests.vectors.samples import RECEIPT
+from tests.vectors.samples import RECEIPT, RECORDS
 
 Invoke = Callable[..., Result]
 
@@ -54,7 +56,14 @@ def channel(payer: bytes, payee: bytes, salt: int) -> tuple[bytes, ChannelOpened
 
 
 def lane(cid: bytes, number: int, model: str, at_ns: int) -> LaneOpened:
-    return LaneOpened(cid, number, bytes(32), bytes(32), model, 15, 60, at_ns, b"")
+    return LaneOpened(cid, number, bytes([number]) * 32, bytes(32), model, 15, 60, at_ns, b"")
+
+
+def judged(strategy: str) -> AwardJudged:
+    """Of the first lane, as every award is at its end."""
+    return replace(
+        RECORDS["AwardJudged"], request_id=bytes([1]) * 32, provider=PROVIDER, strategy=strategy
+    )
 
 
 def receipt(cid: bytes, number: int, price_ucr: int) -> Receipt:
@@ -74,6 +83,7 @@ def home(tmp_path: Path) -> Path:
         lane(buying, 1, "small", NOON),
         VoucherIssued(buying, 60_000, ()),
         ReceiptAcknowledged(receipt(buying, 1, 52_500), bytes(64), bytes(64)),
+        judged("cheapest"),
         lane(buying, 2, "large", NOON + DAY),
         LaneClosed(buying, 2, 1, 1_000, "engine.crashed", NOON + DAY),
         sold,
@@ -151,7 +161,7 @@ def test_history_can_be_narrowed(
     assert [job["cost_ucr"] for job in jobs] == costs
 
 
-@pytest.mark.parametrize("by", ["peer", "model", "day"])
+@pytest.mark.parametrize("by", GROUPS)
 def test_balance_by_its_parts_comes_to_the_balance(home: Path, invoke: Invoke, by: str) -> None:
     """The rows' sums are the balance; `history --by` gives the same rows."""
     balance = answer(invoke("balance", "--data", home, "--json", "--by", by))
@@ -163,6 +173,23 @@ def test_balance_by_its_parts_comes_to_the_balance(home: Path, invoke: Invoke, b
     shown = invoke("balance", "--data", home, "--by", by).stdout
     assert "net 0.196501 credits" in shown
     assert "0.000001 credits delivered, no voucher yet" in shown
+
+
+@pytest.mark.parametrize(
+    ("by", "names"),
+    [
+        ("strategy", ["cheapest", "sold", "unknown"]),
+        ("hour", ["2026-01-01T12", "2026-01-02T12"]),
+        ("provider", [peer_id(PROVIDER), None]),
+    ],
+)
+def test_sums_by_how_when_and_who_did_it(
+    home: Path, invoke: Invoke, by: str, names: list[str | None]
+) -> None:
+    """What was sold was done by this node; a job from before logs had strategies has none."""
+    rows = answer(invoke("history", "--data", home, "--json", "--by", by))["by"]
+    own = peer_id(load_key(home).public_key)
+    assert [row[by] for row in rows] == sorted(name or own for name in names)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from peer.insight import (
 )
 from protocol.errors import ConfigError, LocalError
 from protocol.fields import Outcome, Strategy
-from router.choosing import Choice
+from router.choosing import Choice, StrategyName
 from router.counting import Counts
 from router.explaining import Considered, Explanation, Explanations, Tried
 from router.reputation import Reputation
@@ -94,7 +94,12 @@ def test_a_node_that_never_ran_knows_no_request(tmp_path: Any) -> None:
     ("configured", "said", "strategy", "choice"),
     [
         ({}, {}, Strategy(500, 500), Choice(0, 0, 0, 5_000)),
-        ({"strategy": "cheapest"}, {}, Strategy(1_000, 0), Choice(0, 0, 0, 5_000)),
+        (
+            {"strategy": "cheapest"},
+            {},
+            Strategy(1_000, 0),
+            Choice(0, 0, 0, 5_000, strategy=StrategyName.CHEAPEST),
+        ),
         (
             {"strategy": "cheapest"},
             {"price_weight": 100},
@@ -105,7 +110,7 @@ def test_a_node_that_never_ran_knows_no_request(tmp_path: Any) -> None:
             {},
             {"strategy": "reputable", "completed_min": 2},
             Strategy(500, 500),
-            Choice(1_000, 0, 2, 5_000),
+            Choice(1_000, 0, 2, 5_000, strategy=StrategyName.REPUTABLE),
         ),
         (
             {"market_factor_percent": 0},
@@ -113,13 +118,32 @@ def test_a_node_that_never_ran_knows_no_request(tmp_path: Any) -> None:
             Strategy(500, 500),
             Choice(600, 0, 0, 0),
         ),
-        ({"strategy": "race"}, {}, Strategy(500, 500), Choice(0, 0, 0, 5_000, race=2)),
-        ({}, {"strategy": "race", "race": 3}, Strategy(500, 500), Choice(0, 0, 0, 5_000, race=3)),
+        (
+            {"strategy": "race"},
+            {},
+            Strategy(500, 500),
+            Choice(0, 0, 0, 5_000, race=2, strategy=StrategyName.RACE),
+        ),
+        (
+            {},
+            {"strategy": "race", "race": 3},
+            Strategy(500, 500),
+            Choice(0, 0, 0, 5_000, race=3, strategy=StrategyName.RACE),
+        ),
         (
             {"race": 4, "fallbacks": True},
             {"strategy": "fastest", "fallbacks": False},
             Strategy(0, 1_000),
-            Choice(0, 0, 0, 5_000, race=4, elsewhere=False, fallbacks=False),
+            Choice(
+                0,
+                0,
+                0,
+                5_000,
+                race=4,
+                elsewhere=False,
+                fallbacks=False,
+                strategy=StrategyName.FASTEST,
+            ),
         ),
     ],
 )

@@ -312,6 +312,11 @@ RECORDS: Final[dict[str, Any]] = {
         *(REQUEST_ID, fill(0x02), "tiny", Outcome.DELIVERED, "", fill(0xD0)),
         *(20_000_000, 31_000_000, 50_000, 48_500, 54_420, 28_260, NOW_NS, 1_500, 6_200, 96, 410),
     ),
+    "AwardJudged.strategy": r.AwardJudged(
+        *(REQUEST_ID, fill(0x02), "tiny", Outcome.DELIVERED, "", fill(0xD0)),
+        *(20_000_000, 31_000_000, 50_000, 48_500, 54_420, 28_260, NOW_NS, 1_500, 6_200, 96, 410),
+        "cheapest",
+    ),
     "AwardJudged.unreached": r.AwardJudged(
         *(REQUEST_ID, fill(0x02), "tiny", Outcome.UNREACHED, "provider.unreachable", b""),
         *(20_000_000, 0, 50_000, 0, 54_420, 0, NOW_NS),
