@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.e2e.support import PATIENCE_S, Market, command, environment, provider_flags
+from tests.e2e.support import PATIENCE_S, Market, command, environment, provider_flags, run
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +57,20 @@ def test_for_people_the_answer_is_stdout_and_the_bill_stderr(market: Market) -> 
     assert "credits" not in done.stdout
     assert "tokens in" in done.stderr
     assert market.providers[0].peer_id[-8:] in done.stderr
+
+
+def test_a_quantisation_that_nobody_states_is_refused(market: Market) -> None:
+    """The embedded model is Q8_0: by class or name it is asked, in a chat as in a question."""
+    home = ("--data", str(market.requester.directory))
+    for name, code in (("int8", 0), ("int4", 1)):
+        done = chat("Hello\n", *home, "--json", "--max-tokens", "5", "--quantization", name)
+        assert done.returncode == code, done.stderr
+    assert json.loads(done.stdout)["error"] == "bid.other_quantization"
+    question = ("ask", "Hello", *home, "--max-tokens", "5")
+    asked = run(*question, "--quantization", "int4", "--quantization", "q8_0")
+    assert asked.returncode == 0, asked.stderr
+    refused = run(*question, "--quantization", "F16")
+    assert "Q8_0, wanted F16" in refused.stderr
 
 
 def test_a_turn_that_fails_is_said_and_the_next_is_asked(market: Market) -> None:
