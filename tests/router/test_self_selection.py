@@ -121,6 +121,20 @@ def test_late_bids_are_counted_and_move_the_rank() -> None:
     assert told.message.output_price_ucr == 40_000_000 + in_time[3] * 1_000_000
 
 
+def test_windows_of_different_lengths_tell_no_more_often() -> None:
+    """Regression: what a short window came to was due sooner after the long one's than anybody
+    hears of, its own node's book refused it, and that ended the daemon."""
+    world = crowd(12)
+    requester = world.peers[-1]
+    world.give(requester, make_ask(1, 4, bid_window_ns=4 * NS_PER_S, early_close_bids=12))
+    world.run(limits.CLEARING_INTERVAL_NS + NS_PER_S)
+    world.give(requester, make_ask(2, 4))
+    world.run(5 * NS_PER_S)
+    assert succeeded(requester, 1)
+    assert succeeded(requester, 2)
+    assert noted(requester, "clearing.told") == 1
+
+
 def test_who_would_say_the_same_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "CLEARINGS_ENOUGH", 4)
     world = crowd(40, requesters=10)
