@@ -11,7 +11,7 @@ from typing import Any, Final
 from peer.identity import peer_id
 from protocol import records
 from protocol.messages import Receipt
-from protocol.signing import channel_id, cheque_id, receipt_id
+from protocol.signing import cheque_id, opened_id, receipt_id
 from protocol.units import NS_PER_S
 
 Json = dict[str, Any]
@@ -71,14 +71,7 @@ class History:
         """Fold one record in; most say nothing of jobs."""
         match record:
             case records.ChannelOpened():
-                cid = channel_id(
-                    network,
-                    record.payer,
-                    record.payee,
-                    record.payer_salt,
-                    record.payee_salt,
-                    record.terms,
-                )
+                cid = opened_id(network, record)
                 paying = record.payer == self._owner
                 other = record.payee if paying else record.payer
                 self._peers[cid] = ("payer" if paying else "payee", other)

@@ -212,14 +212,7 @@ class _Check:
         if backing is None:
             return
         order = backing.order
-        cid = signing.channel_id(
-            bundle.network,
-            order.payer,
-            order.payee,
-            order.payer_salt,
-            order.payee_salt,
-            order.terms,
-        )
+        cid = signing.opened_id(bundle.network, order)
         self._same(cid == self._cid, "the order to the witnesses is for another channel")
         amounts = order.deposit_ucr, order.sequence
         signed = signing.order_bytes(bundle.network, cid, *amounts)

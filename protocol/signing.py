@@ -4,6 +4,8 @@ Each starts with its own 16-byte domain tag, bound to the network. Integers are 
 Knows nothing of keys or meaning. Rule: protocol/README.md, "Signatures".
 """
 
+from typing import Protocol
+
 from protocol import crypto, wire
 from protocol.fields import ChannelTerms, Cheque, GenerationParameters, LaneClaim
 from protocol.messages import Receipt
@@ -35,6 +37,41 @@ def channel_id(
         payee_salt,
         crypto.digest(wire.encode_fields(terms)),
     )
+
+
+class Opening(Protocol):
+    """What names a channel: a record, an order to witnesses."""
+
+    @property
+    def payer(self) -> bytes:
+        """Who pays."""
+        ...
+
+    @property
+    def payee(self) -> bytes:
+        """Who is paid."""
+        ...
+
+    @property
+    def payer_salt(self) -> bytes:
+        """The payer's part of the name."""
+        ...
+
+    @property
+    def payee_salt(self) -> bytes:
+        """The payee's part of the name."""
+        ...
+
+    @property
+    def terms(self) -> ChannelTerms:
+        """What both agreed to."""
+        ...
+
+
+def opened_id(network: str, opening: Opening) -> bytes:
+    """The name of the channel that `opening` is of: `channel_id` of its parts."""
+    ends, salts = (opening.payer, opening.payee), (opening.payer_salt, opening.payee_salt)
+    return channel_id(network, *ends, *salts, opening.terms)
 
 
 def lanes_root(network: str, lanes: tuple[LaneClaim, ...]) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 
 from protocol import records
 from protocol.fields import DepositOrder
-from protocol.signing import channel_id
+from protocol.signing import opened_id
 
 
 class Backing:
@@ -32,14 +32,7 @@ class Backing:
 
     def cid(self, order: DepositOrder) -> bytes:
         """The channel that an order is for."""
-        return channel_id(
-            self.network,
-            order.payer,
-            order.payee,
-            order.payer_salt,
-            order.payee_salt,
-            order.terms,
-        )
+        return opened_id(self.network, order)
 
     def pending(self) -> DepositOrder | None:
         """Our order that waits for its certificate: one is asked for at a time."""

@@ -13,7 +13,7 @@ from protocol.channel import Channel, ChannelEvent, Role
 from protocol.errors import LocalError, RemoteError, StorageError
 from protocol.lane import Lane, LaneEvent, LaneState
 from protocol.messages import Result
-from protocol.signing import channel_id, receipt_id
+from protocol.signing import opened_id, receipt_id
 from router.backing import Backing
 from router.balance import Balance, sum_up
 from router.cheque_book import ChequeBook
@@ -204,14 +204,7 @@ class Ledger:
         return lane
 
     def _open(self, record: records.ChannelOpened) -> None:
-        cid = channel_id(
-            self.network,
-            record.payer,
-            record.payee,
-            record.payer_salt,
-            record.payee_salt,
-            record.terms,
-        )
+        cid = opened_id(self.network, record)
         role = Role.PAYER if record.payer == self.owner else Role.PAYEE
         channel = Channel(
             cid=cid,

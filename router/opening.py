@@ -38,7 +38,7 @@ def open_channel(
     )
     context.append(record)
     salts = record.payer_salt, record.payee_salt
-    cid = signing.channel_id(context.network, record.payer, payee, *salts, terms)
+    cid = signing.opened_id(context.network, record)
     signed = signing.open_bytes(context.network, cid, deposit_ucr, record.opened_at_ns)
     signature = context.signer.sign(signed)
     context.append(OpeningSigned(cid, signature))

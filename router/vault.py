@@ -10,7 +10,7 @@ from typing import Any
 from protocol import limits, records
 from protocol.fields import ChannelTerms, DepositOrder
 from protocol.messages import Voucher
-from protocol.signing import channel_id
+from protocol.signing import opened_id
 
 
 @dataclass(slots=True)
@@ -62,14 +62,7 @@ class Vault:
 
     def cid(self, order: DepositOrder) -> bytes:
         """The channel that an order is for."""
-        return channel_id(
-            self.network,
-            order.payer,
-            order.payee,
-            order.payer_salt,
-            order.payee_salt,
-            order.terms,
-        )
+        return opened_id(self.network, order)
 
     def restore(
         self,

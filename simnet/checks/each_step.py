@@ -11,7 +11,7 @@ from protocol import crypto, records, wire
 from protocol.channel import Channel, Role
 from protocol.framing import HEADER_BYTES
 from protocol.messages import Award, Chunk, Voucher
-from protocol.signing import channel_id
+from protocol.signing import opened_id
 from router import actions as act
 from router.actions import Action
 from router.ledger import Ledger
@@ -57,9 +57,7 @@ class Durable:
     def _fold(self, record: Any, network: str) -> None:
         match record:
             case records.ChannelOpened():
-                salts = record.payer_salt, record.payee_salt
-                ends = record.payer, record.payee
-                cid = channel_id(network, *ends, *salts, record.terms)
+                cid = opened_id(network, record)
                 self.windows[cid] = record.terms.window_ucr
             case records.VoucherIssued():
                 self.issued[record.cid] = max(record.total_ucr, self.issued.get(record.cid, 0))

@@ -282,3 +282,16 @@ def assert_losses_bounded(requester: Peer, provider: Peer) -> None:
         assert channel.total_ucr - channel.due_ucr <= ADVANCE_UCR
     for channel in channels(provider):
         assert channel.due_ucr - channel.total_ucr <= W_UCR
+
+
+def forgotten() -> World:
+    """A provider that delivered and lost its log, then a second job of the same requester."""
+    world = make_world()
+    provider, requester = world.peers
+    complete(world, requester, 1)
+    world.crash(provider)
+    provider.log.clear()
+    world.restart(provider)
+    world.run(NS_PER_S)
+    complete(world, requester, 2)
+    return world

@@ -20,6 +20,7 @@ from tests.router.support import (
     codes_against,
     complete,
     failure,
+    forgotten,
     make_ask,
     make_world,
     only,
@@ -246,14 +247,8 @@ def test_a_close_alone_crosses_a_close_by_agreement() -> None:
 
 def test_a_frozen_channel_can_be_closed_alone() -> None:
     """A payee without its log: the payer's deposit comes back but for what it signed."""
-    world = make_world()
-    provider, requester = world.peers
-    complete(world, requester, 1)
-    world.crash(provider)
-    provider.log.clear()
-    world.restart(provider)
-    world.run(NS_PER_S)
-    complete(world, requester, 2)
+    world = forgotten()
+    _, requester = world.peers
     frozen = channels(requester)[0]
     assert frozen.state is ChannelState.FROZEN
     world.give(requester, act.ForceClose((frozen.cid,)))

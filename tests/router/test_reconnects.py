@@ -15,6 +15,7 @@ from tests.router.support import (
     close_all,
     complete,
     failure,
+    forgotten,
     make_ask,
     make_world,
     refuse_once,
@@ -148,14 +149,8 @@ def test_a_replayed_log_is_the_live_ledger() -> None:
 
 def test_a_payee_without_its_log_freezes_the_channel() -> None:
     """A payee that delivered and forgot: the payer keeps the channel, frozen, and opens anew."""
-    world = make_world()
-    provider, requester = world.peers
-    complete(world, requester, 1)
-    world.crash(provider)
-    provider.log.clear()
-    world.restart(provider)
-    world.run(NS_PER_S)
-    complete(world, requester, 2)
+    world = forgotten()
+    _, requester = world.peers
     assert [channel.state for channel in channels(requester)] == [
         ChannelState.FROZEN,
         ChannelState.READY,
@@ -164,14 +159,8 @@ def test_a_payee_without_its_log_freezes_the_channel() -> None:
 
 def test_a_frozen_channel_does_not_stop_the_others_from_closing() -> None:
     """Closing all settles what can be settled."""
-    world = make_world()
-    provider, requester = world.peers
-    complete(world, requester, 1)
-    world.crash(provider)
-    provider.log.clear()
-    world.restart(provider)
-    world.run(NS_PER_S)
-    complete(world, requester, 2)
+    world = forgotten()
+    _, requester = world.peers
     (settled,) = close_all(world, requester)
     assert settled.cid == channels(requester)[1].cid
 
