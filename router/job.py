@@ -59,6 +59,7 @@ class Job:
     last_code: str = ""
     input_tokens_least: int = 0
     usual: Counts = UNKNOWN  # tokens a KiB, as most count them; 0: not known
+    curious: bool = False  # it may cost a little to learn how others count
     median_ucr: int = 0  # what such a job usually costs; 0 when that is not known
     over_cap_ucr: int = 0  # the least that was asked over the cap; 0 for nothing
     explanation: Explanation | None = None

@@ -165,7 +165,9 @@ class Standing:
             self.liked += sign
             self.good = max(0, self.good + sign * _FEEDBACK)
         else:
+            # What was delivered is worth nothing then: a failure in place of the job.
             self.disliked += sign
+            self.good = max(0, self.good - sign * _FEEDBACK)
             self.bad = max(0, self.bad + sign * _FEEDBACK)
         self._hold()
 

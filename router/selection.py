@@ -14,6 +14,7 @@ from router.auction import SCORE_UNIT, ScoredBid, check_bid, score
 from router.breaker import Breakers
 from router.choosing import WEIGHTS_SUM
 from router.context import Context
+from router.counting import ENOUGH_BYTES
 from router.explaining import Considered
 from router.job import Job
 from router.market_prices import MarketPrices
@@ -24,6 +25,9 @@ from router.reputation import UNIT, Standing
 # One request in so many ranks newcomers as if they were known to be good, or nobody would ever
 # get to know them where reputation counts.
 NEWCOMERS_EVERY = 8
+# And sellers that have shown little text as so much better, while too few have shown enough for
+# their counts to be compared: who always buys from one never learns what its tokens are worth.
+CURIOUS_MILLI = 200
 
 
 class Selection:
@@ -42,6 +46,7 @@ class Selection:
         job.median_ucr = self._prices.median_ucr(ask.model, *sizes, self._context.now_ns)
         least_ucr = self._prices.least_ucr(ask.model, *sizes, self._context.now_ns)
         job.usual = self._context.ledger.reputation.usual(ask.model)
+        job.curious = not job.usual.output_milli and job.id[0] % NEWCOMERS_EVERY == 0
         job.input_tokens_least = input_tokens_least(job.ask.prompt)
         # Who would ask more than the cap stays silent: this says why nobody answers.
         job.over_cap_ucr = least_ucr if least_ucr > ask.price_max_ucr else 0
@@ -101,6 +106,8 @@ class Selection:
         weight = job.ask.choice.reputation_weight
         points = scored.score * (WEIGHTS_SUM - weight) // WEIGHTS_SUM
         points += weight * (UNIT - reputation) * SCORE_UNIT // UNIT
+        if job.curious and standing.made.text_bytes < ENOUGH_BYTES and not standing.bad:
+            points -= points * CURIOUS_MILLI // 1_000
         suspended = self._breakers.suspended(scored.signed.sender, now_ns)
         suspended = suspended or standing.is_ejected(now_ns)
         suspended = suspended or scored.signed.sender in job.progress.broke_off

@@ -260,7 +260,7 @@ class Simulation(Driver):
         """A provider's machine takes a job."""
         seller = self.sellers[peer.index]
         model = next(model for model in seller.models if model.name == action.model)
-        self.machines[peer.index].start(action, model, self.market.tokens_left(action))
+        self.machines[peer.index].start(action, model, self.market.tokens_left(action, peer.index))
         seller.won()
         self.stir(peer)
 

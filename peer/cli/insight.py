@@ -151,7 +151,7 @@ def reputation_command(directory: Path, as_json: bool) -> None:
 def feedback_command(directory: Path, receipt: str, verdict: str, as_json: bool) -> None:
     """Say whether the answer of RECEIPT (its first digits do) was good or bad.
 
-    It counts like a job more for or against its provider; the last word of a receipt counts.
+    Good counts like a job more, bad makes the job a failure; the last word of a receipt counts.
     Needs the running daemon, which keeps the last 1,024 receipts for this.
     """
     found: list[Json] = []

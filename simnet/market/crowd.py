@@ -1,14 +1,19 @@
 """A group of requesters: each of its requests comes to one of them when its time has come."""
 
 from collections.abc import Callable
+from typing import Final
 
+from protocol.units import NS_PER_S
 from router import events
-from router.actions import Input
+from router.actions import GiveFeedback, Input
 from simnet.clock import EventHeap
 from simnet.entropy import Entropy
 from simnet.market.people import Market
 from simnet.market.workload import Arrival, Asking
 from simnet.peer import Peer
+
+BAD: Final = 2
+READ_NS: Final = 5 * NS_PER_S  # from the end of an answer to its reader's word
 
 
 class Crowd:
@@ -28,6 +33,9 @@ class Crowd:
         self._draw = Entropy(seed, f"askers {asking.group.name}")
         self._pending = asking.arrivals()
         self._start_ns = 0
+        self._readings = Entropy(seed, f"readers {asking.group.name}")
+        if asking.group.notices_permille:
+            market.readers[asking.group.name] = self._read
 
     def begin(self, start_ns: int) -> "Crowd":
         """The first request comes no sooner than `start_ns`."""
@@ -48,6 +56,16 @@ class Crowd:
     def _come(self, arrival: Arrival) -> None:
         self._await()
         self._ask(arrival)
+
+    def _read(self, peer: Peer, receipt_id: bytes, made: bool) -> None:
+        """An answer is there; one that no machine made is seen for what it is, or not."""
+        if not made and self._readings.below(1_000) < self._asking.group.notices_permille:
+            bad = GiveFeedback(receipt_id, BAD)
+            self._clock.after(READ_NS, self._say, peer, bad)
+
+    def _say(self, peer: Peer, feedback: GiveFeedback) -> None:
+        if peer.alive:
+            self._give(peer, feedback)
 
     def _ask(self, arrival: Arrival) -> None:
         peer = self._members[self._draw.below(len(self._members))]

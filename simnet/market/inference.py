@@ -1,7 +1,7 @@
 """A provider's machine: places, prefills one after the other, decoding that slows with company.
 
 Takes StartJob and CancelJob, gives what an engine gives. Text is filler: what it says is nobody's
-business here, what it costs and when it comes is.
+business here, how long it is, what it costs and when it comes is.
 """
 
 from collections.abc import Callable
@@ -17,25 +17,34 @@ from simnet.clock import EventHeap
 from simnet.peer import Peer
 from simnet.scenario.market import Gpu, Model
 
-BYTES_PER_TOKEN: Final = 4
+# Of a text, in 1/1000; whole words, so that a token is as many as there are spaces.
+TOKEN_MILLIBYTES: Final = 4_000
+TOKEN_MILLIBYTES_MIN, TOKEN_MILLIBYTES_MAX = 1_000, 16_000
 # Tokens after the first come in steps: a chunk a token would simulate nothing but chunks.
 STEP_TOKENS: Final = 16
 
 
 @lru_cache(maxsize=256)
-def filler(tokens: int) -> str:
-    """Text of so many tokens."""
-    return "abc " * tokens
+def filler(tokens: int, token_millibytes: int = TOKEN_MILLIBYTES) -> str:
+    """Text of so many tokens, in words that are as long as those of its kind."""
+    size, more = divmod(tokens * token_millibytes // 1_000, max(1, tokens))
+    longer, word = ("abcdefghijklmnop"[:letters] + " " for letters in (size, size - 1))
+    return longer * more + word * (tokens - more)
 
 
 def tokens_of(text: str) -> int:
     """How many tokens of filler a text is."""
-    return len(text) // BYTES_PER_TOKEN
+    return text.count(" ")
+
+
+def token_millibytes(text: str) -> int:
+    """How long the tokens of a text are: of which kind it is."""
+    return len(text) * 1_000 // max(1, tokens_of(text))
 
 
 def prompt_tokens(prompt: Prompt) -> int:
     """What the simulated tokenizer makes of a prompt."""
-    return sum(len(message.content) for message in prompt.messages) // BYTES_PER_TOKEN + 4
+    return sum(tokens_of(message.content) for message in prompt.messages) + 4
 
 
 @dataclass(slots=True)
@@ -47,6 +56,7 @@ class RunningJob:
     output_tokens: int
     reason: FinishReason
     started_ns: int
+    token_millibytes: int = TOKEN_MILLIBYTES
     made: int = 0
     ttft_ns: int = 0
 
@@ -119,6 +129,7 @@ class Machine:
         limit = action.parameters.output_tokens_max
         reason = FinishReason.LENGTH if output_tokens >= limit else FinishReason.STOP
         job = RunningJob(action.job_id, model, min(limit, output_tokens), reason, now_ns)
+        job.token_millibytes = token_millibytes(action.prompt.messages[0].content)
         peer.jobs[action.job_id] = job
         input_tokens = prompt_tokens(action.prompt)
         # Never inside the step that starts it: the rest of that step's actions come first.
@@ -151,7 +162,8 @@ class Machine:
         job.made += tokens
         self.tokens_made += tokens
         pieces = tuple(
-            (filler(count), count) for count in _pieces(tokens, piece_max=STEP_TOKENS // 2)
+            (filler(count, job.token_millibytes), count)
+            for count in _pieces(tokens, piece_max=STEP_TOKENS // 2)
         )
         self._give(self.peer, act.JobTokens(job.job_id, pieces))
         left = job.output_tokens - job.made

@@ -5,7 +5,7 @@ gets from one node to another.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from router import events
@@ -34,6 +34,7 @@ class OpenRequest:
     provider: int = NONE
     award_ns: int = NONE
     first_text_ns: int = NONE
+    makers: list[int] = field(default_factory=list)  # whose machines worked on it
 
 
 @dataclass(slots=True)
@@ -74,6 +75,8 @@ class Market:
         self.first_text_ns: list[int] = []
         self.failures: dict[str, int] = {}
         self._spent_ucr: dict[int, int] = {}
+        # Group -> who is told of an answer's receipt, and whether a machine made it.
+        self.readers: dict[str, Callable[[Peer, bytes, bool], None]] = {}
         self.sold: dict[int, int] = {}  # provider -> tokens that receipts say
         self.asked: dict[int, tuple[int, int]] = {}  # node -> requests that ended, and were done
 
@@ -95,7 +98,7 @@ class Market:
                 group.name,
                 ask.model,
                 at_ns,
-                len(ask.prompt.messages[0].content) // 4,
+                tokens_of(ask.prompt.messages[0].content),
                 output_tokens,
                 ask.parameters.output_tokens_max,
                 ask.price_max_ucr,
@@ -112,8 +115,10 @@ class Market:
         self.answers[number] = output_tokens
         return ask
 
-    def tokens_left(self, job: StartJob) -> int:
+    def tokens_left(self, job: StartJob, maker: int) -> int:
         """What a job makes: its answer, without what another provider has begun of it."""
+        if request := self.open.get(job.parameters.seed):
+            request.makers.append(maker)
         whole = self.answers.get(job.parameters.seed) or job.parameters.output_tokens_max
         return max(1, whole - tokens_of(job.prompt.begun))
 
@@ -137,12 +142,18 @@ class Market:
             case events.Awarded():
                 self._awarded(ask_id, request, event)
             case events.Done():
+                self._read(peer, request, event)
                 tokens = event.input_tokens, event.output_tokens
                 self._end(ask_id, request, "done", "", event.at_ns, tokens, event.cost_ucr)
             case events.Failed():
                 self._end(
                     ask_id, request, "failed", event.code, event.at_ns, (0, 0), event.paid_ucr
                 )
+
+    def _read(self, peer: Peer, request: OpenRequest, done: events.Done) -> None:
+        reader = self.readers.get(request.group)
+        if reader is not None:
+            reader(peer, done.receipt_id, self._number_of(done.receipt.payee) in request.makers)
 
     def _bid(self, ask_id: int, request: OpenRequest, bid: events.BidSeen) -> None:
         request.bids += 1

@@ -24,7 +24,12 @@ from router.actions import Ask
 from router.choosing import Choice
 from router.quoting import input_tokens_bucket
 from simnet.entropy import Entropy
-from simnet.market.inference import filler
+from simnet.market.inference import (
+    TOKEN_MILLIBYTES,
+    TOKEN_MILLIBYTES_MAX,
+    TOKEN_MILLIBYTES_MIN,
+    filler,
+)
 from simnet.scenario import Scenario
 from simnet.scenario.market import Model, Requesters, Tokens
 
@@ -110,6 +115,7 @@ class Asking:
         self._names = [name for name in self._models if not group.models or name in group.models]
         self._weights = [group.models.get(name, 0) if group.models else 1 for name in self._names]
         self._draw = Entropy(seed, f"asks {group.name}")
+        self._texts = Entropy(seed, f"texts {group.name}")
         self._choice = Choice(
             reputation_weight=group.reputation_weight,
             race=group.race,
@@ -135,7 +141,8 @@ class Asking:
         allowed = output_tokens * group.output_allowance_permille // 1_000
         allowed = min(allowed, limits.OUTPUT_TOKENS_MAX, model.context_tokens // 2)
         input_tokens = min(arrival.input_tokens or drawn[0], model.context_tokens - allowed - 8)
-        message = ChatMessage("user", filler(max(1, input_tokens)))
+        text = filler(max(1, input_tokens), self._token_millibytes())
+        message = ChatMessage("user", text)
         prompt = Prompt(InferenceType.CHAT, (message,))
         ask = Ask(
             ask_id=number,
@@ -154,6 +161,14 @@ class Asking:
             choice=self._choice,
         )
         return ask, min(output_tokens, allowed)
+
+    def _token_millibytes(self) -> int:
+        """What language a request is in, or code: how long its tokens are."""
+        spread = self.group.text_spread_permille
+        if not spread:
+            return TOKEN_MILLIBYTES
+        size = round(TOKEN_MILLIBYTES * math.exp(spread / 1_000 * self._texts.normal()))
+        return max(TOKEN_MILLIBYTES_MIN, min(TOKEN_MILLIBYTES_MAX, size))
 
     def _price_max_ucr(self, model: Model, prompt: Prompt, output_tokens: int) -> int:
         """The cap: of what the worst case would usually cost."""

@@ -166,6 +166,21 @@ class Requesters(Table, frozen=True, kw_only=True):
     ] = msgspec.field(default_factory=dict)
     input_tokens: Tokens = Tokens(median=200, max=2_000)
     output_tokens: Tokens = Tokens(median=100, max=512)
+    text_spread_permille: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000,
+            description="sigma of the logarithm of bytes a token, about 4, of one request against "
+            "another: 80 within a language, 250 for code and languages mixed; 0: all 4",
+        ),
+    ] = 0
+    notices_permille: Annotated[
+        Permille,
+        Meta(
+            description="answers that no machine made, of which their reader says that it is bad"
+        ),
+    ] = 0
     output_allowance_permille: Annotated[
         int,
         Meta(ge=1_000, le=100_000, description="what is allowed for, over what it will be"),

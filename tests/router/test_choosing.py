@@ -61,11 +61,17 @@ def selection() -> tuple[Selection, Context]:
     return Selection(context, Breakers(), OfferBook()), context
 
 
-def job_for(choice: Choice, strategy: Strategy, salt: int = 0, **changes: Any) -> Job:
-    """A job whose request has an id that does not favour newcomers."""
+def job_for(
+    choice: Choice,
+    strategy: Strategy,
+    salt: int = 0,
+    favours_newcomers: bool = False,
+    **changes: Any,
+) -> Job:
+    """A job whose request has an id that does not favour newcomers, or does."""
     for number in range(salt, salt + 1_000):
         request = make_request(strategy=strategy, prompt_commitment=number.to_bytes(32, "big"))
-        if request.digest[0] % NEWCOMERS_EVERY:
+        if (request.digest[0] % NEWCOMERS_EVERY == 0) is favours_newcomers:
             ask = make_ask(strategy=strategy, choice=choice, **changes)
             return Job(ask, request, bytes(32), bytes(32), Progress(ask, request.sent_at_ns))
     raise AssertionError

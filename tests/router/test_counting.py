@@ -195,6 +195,33 @@ def test_who_counts_more_has_to_be_cheaper_by_as_much(price_milli: int, wins: bo
     assert liar.effective_ucr == cost_ucr(0, 142, 0, liar.bid.output_price_ucr)
 
 
+@pytest.mark.parametrize(
+    ("favours_newcomers", "known", "price_milli", "wins"),
+    [
+        (True, 1, 1_200, True),
+        (True, 1, 1_300, False),  # no dearer than what would go unnoticed
+        (True, 3, 1_200, False),  # three are known: enough to compare
+        (False, 1, 1_200, False),
+    ],
+)
+def test_one_request_in_eight_finds_out_how_others_count(
+    favours_newcomers: bool, known: int, price_milli: int, wins: bool
+) -> None:
+    """Who always buys from the best learns nothing of the rest, and can't tell a liar."""
+    selecting, context = selection()
+    for number in range(1, 1 + known):
+        of = {"provider": stranger(number).public_key, "model": MODEL}
+        for _ in range(4):
+            context.ledger.apply(judged(**of, output_tokens=256, text_bytes=1_024))
+    job = job_for(Choice(), Strategy(1_000, 0), favours_newcomers=favours_newcomers)
+    selecting.begin(job)
+    bids = []
+    for number, price in ((1, 60_000_000), (9, 60_000 * price_milli)):
+        bid = make_bid(job.request, stranger(number), input_price_ucr=0, output_price_ucr=price)
+        bids.append(selecting.weigh(job, bid.signed, bid.bid)[0])
+    assert (rank(bids)[0] is bids[1]) is wins
+
+
 def test_what_was_counted_long_ago_counts_less() -> None:
     """It fades like all else that is known, and a log knows it again."""
     world = make_world()

@@ -152,6 +152,7 @@ def test_feedback_counts_once_and_can_change() -> None:
     standing = book.standing(PEER, "m")
     assert (standing.disliked, standing.liked) == (1, 0)
     assert standing.score(NOW_NS) < before
+    assert (standing.good, standing.bad) == (0, UNIT)  # as if it had failed
     book.apply(r.FeedbackGiven(bytes([1]) * 32, 1, NOW_NS))
     assert (standing.disliked, standing.liked) == (0, 1)
     assert standing.score(NOW_NS) > before

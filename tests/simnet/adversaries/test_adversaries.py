@@ -78,6 +78,24 @@ def test_text_that_no_machine_made_is_paid_in_full() -> None:
     assert row["earned_ucr"] == row["delivered_ucr"] > 0
 
 
+def test_readers_who_say_that_it_is_garbage_keep_others_from_it() -> None:
+    """`peerd feedback RECEIPT bad`, some seconds later, counts against its seller."""
+
+    def told(notices: int) -> dict[str, Any]:
+        askers = Requesters(
+            name="askers",
+            count=1,
+            requests_per_s=1.5,
+            reputation_weight=350,
+            notices_permille=notices,
+        )
+        return run(kinds.Garbage(), requesters=(askers,), duration_s=30)
+
+    silent, heard = told(0), told(1_000)
+    assert of(heard, "adversaries")["earned_ucr"] * 2 < of(silent, "adversaries")["earned_ucr"]
+    assert of(heard, "adversaries")["earned_ucr"] > 0
+
+
 def test_text_that_is_not_what_was_signed_ends_at_the_first_chunk() -> None:
     """The chunk is refused and not owed, the peer kept away; the first voucher is lost."""
     told = run(kinds.WrongDigest())
