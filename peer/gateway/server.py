@@ -19,6 +19,7 @@ from peer.control import Method
 from peer.errors import first_error
 from peer.gateway.app import CHEQUES_PATH, Gateway, make_app
 from peer.gateway.cheques import ChequeDesk, Till
+from peer.gateway.direct_http import install
 from peer.gateway.insight import Insight
 from peer.gateway.metrics import Counted, HttpCounts, watch_routes
 from peer.gateway.once import Later, Once
@@ -80,6 +81,7 @@ async def serve_gateway(
 
     NetworkError `network.listen`.
     """
+    install()
     config = ServerConfig()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     config.bind = [f"{host}:{settings.port}"]
