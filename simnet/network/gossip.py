@@ -155,9 +155,10 @@ class GossipModel:
         if cost_ns:
             self._cpu.take(node, self._clock.now_ns, cost_ns)
         data, serial = message.data, message.serial
-        self._links.spread(node, targets, len(data), serial, self._arrive, message)
+        self._links.spread(node, targets, len(data), serial, self._arrive, (node, message))
 
-    def _arrive(self, node: int, source: int, message: Message) -> None:
+    def _arrive(self, node: int, copy: tuple[int, Message]) -> None:
+        source, message = copy
         hops = message.hops
         if hops[node]:
             message.duplicates += 1
@@ -173,20 +174,21 @@ class GossipModel:
         peer = self._peers[node]
         if not peer.alive or (self.scores.on and self.scores.graylisted(node, source)):
             return
-        if self._links.penalties and self.meshes.apart(node, source):
+        if self._links.penalties.held and self.meshes.apart(node, source):
             return
         hops[node] = min(hops[source] + 1, HOPS_MAX)
         message.missing -= 1
         now_ns = self._clock.now_ns
         done_ns = self._cpu.take(node, now_ns, self._hop_ns)
         if done_ns > now_ns:
-            self._clock.at(done_ns, self._validate, peer, source, message)
+            self._clock.at(done_ns, self._validate, peer, copy)
         else:
-            self._validate(peer, source, message)
+            self._validate(peer, copy)
 
-    def _validate(self, peer: Peer, source: int, message: Message) -> None:
+    def _validate(self, peer: Peer, copy: tuple[int, Message]) -> None:
         if not peer.alive:
             return
+        source, message = copy
         node = peer.index
         try:
             signed = self.admit(peer, message, source)
@@ -251,19 +253,22 @@ class GossipModel:
         ]
         if not offered or not self._settings.degree_lazy:
             return
-        mesh = self.mesh[node]
+        mesh, neighbours = self.mesh[node], self.neighbours[node]
+        # Who has all of it, will have it when the offer comes: an event that changes nothing.
+        lacking = [o for message in offered for o in neighbours if not message.hops[o]]
+        if not lacking:
+            return
         lazy = [
             other
-            for other in self.neighbours[node]
+            for other in neighbours
             if other not in mesh and not self.unsubscribed[other] and self._offers_to(node, other)
         ]
         for other in self.meshes.some(node, lazy, self._settings.degree_lazy):
-            # Who has all of it, will have it when the offer comes: an event that changes nothing.
-            if all(message.hops[other] for message in offered):
+            if other not in lacking:
                 continue
             self.controls += 1
-            length = CONTROL_BYTES + ID_BYTES * len(offered)
-            self._links.spread(node, (other,), length, self.controls, self._offered, offered)
+            length, cargo = CONTROL_BYTES + ID_BYTES * len(offered), (node, offered)
+            self._links.spread(node, (other,), length, self.controls, self._offered, cargo)
 
     def _offers_to(self, node: int, other: int) -> bool:
         scores = self.scores
@@ -273,16 +278,18 @@ class GossipModel:
             return False
         return self._settings.offers_in_back_off or not self.meshes.waits(node, other)
 
-    def _offered(self, node: int, source: int, offered: list[Message]) -> None:
+    def _offered(self, node: int, cargo: tuple[int, list[Message]]) -> None:
         if not self._peers[node].alive:
             return
+        source, offered = cargo
         wanted = [message for message in offered if not message.hops[node]]
         if wanted:
             self.controls += 1
-            length = CONTROL_BYTES + ID_BYTES * len(wanted)
-            self._links.spread(node, (source,), length, self.controls, self._wanted, wanted)
+            length, back = CONTROL_BYTES + ID_BYTES * len(wanted), (node, wanted)
+            self._links.spread(node, (source,), length, self.controls, self._wanted, back)
 
-    def _wanted(self, node: int, source: int, wanted: list[Message]) -> None:
+    def _wanted(self, node: int, cargo: tuple[int, list[Message]]) -> None:
+        source, wanted = cargo
         history = self._history[node]
         if history is None or not self._peers[node].alive:
             return

@@ -6,6 +6,7 @@ packet is a lost copy in gossip, and a wait for its repetition on a stream.
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from protocol.units import NS_PER_MS, NS_PER_S
@@ -21,6 +22,7 @@ HEADER_BYTES: Final = 66  # IP, TCP, Noise and Yamux around a frame, roughly
 PACKET_BYTES: Final = 1_400
 DIAL_BYTES: Final = 1_500  # what the handshakes of a new connection carry
 RESENDS_MAX: Final = 8
+WAYS_KEPT: Final = 256
 
 
 class Links:
@@ -52,13 +54,18 @@ class Links:
         self.region = _places(distances.regions, latency.regions, nodes, seed)
         self.classes, chosen = _classes(access, nodes, seed)
         names = list(ACCESS_LINKS)
-        self._kind = bytes(names.index(name) for name in self.classes)
+        kinds = [names.index(name) for name in self.classes]
         self._kinds = [
             (link.extra_ns, 1_024 * 8 * NS_PER_S // link.bits_per_s)
             for link in ACCESS_LINKS.values()
         ]
-        self._extra_ns = [self._kinds[kind][0] for kind in self._kind]
-        self._ns_per_kib = [self._kinds[kind][1] for kind in self._kind]
+        self._extra_ns = [self._kinds[kind][0] for kind in kinds]
+        self._ns_per_kib = [self._kinds[kind][1] for kind in kinds]
+        # Where a node is and behind which kind of link: an index of what `_ways` returns.
+        self._place = [
+            region * len(names) + kind for region, kind in zip(self.region, kinds, strict=True)
+        ]
+        self._ways_ns = lru_cache(WAYS_KEPT)(self._ways)
         self._loss = [
             min(SCATTER_SIZE - 1, (link.loss_ppm + access.loss_ppm) * SCATTER_SIZE // 1_000_000)
             for link in chosen
@@ -82,19 +89,17 @@ class Links:
         targets: Sequence[int],
         length: int,
         n: int,
-        arrive: Callable[..., None],
-        *arguments: Any,
+        arrive: Callable[[int, Any], None],
+        cargo: Any = None,
     ) -> None:
-        """Send a copy to each target: `arrive(target, source, *arguments)` when it is there.
+        """Send a copy to each target: `arrive(target, cargo)` when it is there.
 
         `n` names the draws: with it the same pair draws anew for each message.
         """
         now_ns = self._clock.now_ns
         jitter, start = self._jitter_ns, self._scatter.start(source, n)
-        region, row = self.region, self._least_ns[self.region[source]]
-        kind = self._kind
         length += HEADER_BYTES
-        down_ns = [extra + (length * per_kib >> 10) for extra, per_kib in self._kinds]
+        place, ways_ns = self._place, self._ways_ns(self.region[source], length)
         up_ns = length * self._ns_per_kib[source] >> 10
         at_ns = max(now_ns, self._free_ns[source], self._cpu.free_ns[source])
         self._free_ns[source] = at_ns + up_ns * len(targets)
@@ -105,11 +110,15 @@ class Links:
             at_ns += up_ns
             # `Scatter.draw`, without the call; its upper 12 bits choose the jitter.
             at = (start + target * STEP) & RING
-            drift_ns = jitter[at * at >> 20 & 4_095]
-            times_ns.append(at_ns + row[region[target]] + down_ns[kind[target]] + drift_ns)
+            times_ns.append(at_ns + ways_ns[place[target]] + jitter[at * at >> 20 & 4_095])
         if self._lossy or self.blocked is not None or self.clogged_ns is not None:
             times_ns, targets = self._disturbed(source, targets, times_ns, n)
-        self._clock.at_each(times_ns, arrive, targets, source, *arguments)
+        self._clock.at_each(times_ns, arrive, targets, cargo)
+
+    def _ways(self, region: int, length: int) -> list[int]:
+        """What `length` bytes take from a region to each place, beside the jitter, in ns."""
+        down_ns = [extra + (length * per_kib >> 10) for extra, per_kib in self._kinds]
+        return [way_ns + ns for way_ns in self._least_ns[region] for ns in down_ns]
 
     def _disturbed(
         self, source: int, targets: Sequence[int], times_ns: list[int], n: int
@@ -182,7 +191,7 @@ class Links:
         if not target.alive:
             return False
         now_ns = self._clock.now_ns
-        if self.penalties and self.penalties.between(source.index, target.index, now_ns):
+        if self.penalties.between(source.index, target.index, now_ns):
             return False
         blocked = self.blocked
         return blocked is None or not (

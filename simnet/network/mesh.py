@@ -73,14 +73,13 @@ class Mesh:
 
     def apart(self, one: int, other: int) -> bool:
         """Whether a penalty keeps two neighbours from being connected now."""
-        penalties = self._links.penalties
-        return bool(penalties) and penalties.between(one, other, self._clock.now_ns)
+        return self._links.penalties.between(one, other, self._clock.now_ns)
 
     def subscribed(self, node: int) -> list[int]:
         """Neighbours that take part in the topic and are connected."""
         silent = self.unsubscribed
         others = [other for other in self.neighbours[node] if not silent[other]]
-        if self._links.penalties:
+        if self._links.penalties.held:
             return [other for other in others if not self.apart(node, other)]
         return others
 
@@ -145,7 +144,7 @@ class Mesh:
 
     def _control(self, node: int, other: int, arrive: Callable[[int, int], None]) -> None:
         self.controls += 1
-        self._links.spread(node, (other,), CONTROL_BYTES, self.controls, arrive)
+        self._links.spread(node, (other,), CONTROL_BYTES, self.controls, arrive, node)
 
     def _grafted(self, node: int, source: int) -> None:
         mesh = self.of[node]

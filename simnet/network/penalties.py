@@ -9,17 +9,14 @@ from protocol import limits
 class Penalties:
     """Pairs (node, offender) and until when; at most PENALIZED_PEERS_MAX offenders a node."""
 
-    __slots__ = ("_until_ns",)
+    __slots__ = ("held",)
 
     def __init__(self) -> None:
-        self._until_ns: dict[int, dict[int, int]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._until_ns)
+        self.held: dict[int, dict[int, int]] = {}  # node -> offenders, and until when
 
     def add(self, node: int, offender: int, now_ns: int) -> None:
         """`node` keeps away from `offender` from now on."""
-        own = self._until_ns.setdefault(node, {})
+        own = self.held.setdefault(node, {})
         own.pop(offender, None)
         if len(own) >= limits.PENALIZED_PEERS_MAX:
             del own[next(iter(own))]
@@ -30,12 +27,12 @@ class Penalties:
         return self._holds(one, other, now_ns) or self._holds(other, one, now_ns)
 
     def _holds(self, node: int, offender: int, now_ns: int) -> bool:
-        own = self._until_ns.get(node)
+        own = self.held.get(node)
         if own is None or offender not in own:
             return False
         if now_ns < own[offender]:
             return True
         del own[offender]
         if not own:
-            del self._until_ns[node]
+            del self.held[node]
         return False

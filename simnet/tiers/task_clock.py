@@ -59,9 +59,9 @@ class TaskClock(EventHeap):
         super().at(at_ns, callback, *arguments)
         self._wake(at_ns)
 
-    def at_each(self, times_ns: Any, callback: Any, firsts: Any, *rest: Any) -> None:
+    def at_each(self, times_ns: Any, callback: Any, firsts: Any, second: Any) -> None:
         """As in `EventHeap`."""
-        super().at_each(times_ns, callback, firsts, *rest)
+        super().at_each(times_ns, callback, firsts, second)
         if times_ns:
             self._wake(min(times_ns))
 

@@ -93,8 +93,8 @@ def test_the_median_trip_is_the_tables_and_its_tail_that_of_monitors() -> None:
 
 def test_an_uplink_sends_one_thing_after_the_other() -> None:
     """Ten copies of 100 kB over 5 Mbit/s: the last arrives 1.6 s after the first, or so."""
-    links = make_links(Latency(jitter_permille=0), Access(links={"constrained": 1}), 11)
-    links.region = bytes(11)
+    latency = Latency(jitter_permille=0, regions={"dublin": 1})
+    links = make_links(latency, Access(links={"constrained": 1}), 11)
     came: list[int] = []
     clock = links._clock
     links.spread(0, range(1, 11), 100_000, 1, lambda *_: came.append(clock.now_ns))

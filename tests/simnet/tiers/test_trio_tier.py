@@ -119,7 +119,7 @@ def test_an_event_that_comes_sooner_wakes_who_waits() -> None:
             await trio.sleep(0.004)
             assert clock.now_ns == 5 + 4 * NS_PER_MS
             clock.after(NS_PER_MS, seen.append, "soon")
-            clock.at_each([clock.now_ns], lambda one: seen.append(one), ["now"])
+            clock.at_each([clock.now_ns], lambda one, _: seen.append(one), ["now"], None)
             await trio.sleep(0.002)
             assert seen == ["now", "soon"]
             await trio.sleep(1)
