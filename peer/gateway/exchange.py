@@ -100,7 +100,8 @@ class Exchange:
             assert isinstance(error, PeerdError)
             if isinstance(error, ApiError):
                 error.paid_ucr = sum(choice.paid_ucr for choice in self._choices)
-            await sender.fail(error)
+            failed = [choice for choice in self._choices if choice.failed is not None]
+            await sender.fail(error, _names(*failed[:1] or self._choices[:1]))
 
     async def _follow(
         self, index: int, ask: actions.Ask, merged: trio.MemorySendChannel[Event]
@@ -141,10 +142,7 @@ class Exchange:
         await sender.end_stream(self._shape.usage_part(self._choices))
 
     def _headers(self, *, final: bool) -> dict[str, str]:
-        first = self._choices[0]
-        headers = {"x-request-id": first.request_id.hex()}
-        if first.provider:
-            headers["x-peerd-provider"] = peer_id(first.provider)
+        headers = _names(self._choices[0])
         if final:
             reports = [choice.report() for choice in self._choices]
             headers["x-peerd-cost-ucr"] = str(sum(report["cost_ucr"] for report in reports))
@@ -192,14 +190,23 @@ class _Sender:
         body = b"".join(_event(part) for part in parts) + b"data: [DONE]\n\n"
         await self._write({"type": "http.response.body", "body": body})
 
-    async def fail(self, error: PeerdError) -> None:
-        """The error as a response, or as the last event of a stream that has begun."""
+    async def fail(self, error: PeerdError, names: dict[str, str]) -> None:
+        """The error as a response, or as the last event of a stream that has begun, whose head
+        had the names."""
         param = error.param if isinstance(error, ApiError) else None
         value = error_json(error.code, error.detail, param)
         if self.started:
             await self._write({"type": "http.response.body", "body": _event(value)})
             return
-        await self.whole(value, error_headers(error), status_of(error.code))
+        await self.whole(value, {**names, **error_headers(error)}, status_of(error.code))
+
+
+def _names(choice: Choice) -> dict[str, str]:
+    """Headers that say which request it was, if one was made, and who was last awarded it."""
+    headers = {"x-request-id": choice.request_id.hex()} if choice.request_id else {}
+    if choice.provider:
+        headers["x-peerd-provider"] = peer_id(choice.provider)
+    return headers
 
 
 def _event(value: Json) -> bytes:

@@ -24,6 +24,8 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     with ExitStack() as stack:
         market = Market(tmp_path_factory.mktemp("api"), stack, "--api", "127.0.0.1:0")
         market.sell(provider_flags(steps_per_s_max=200))
+        models = market.requester.ready["api"] + "/models"
+        until(lambda: httpx.get(models).json()["data"], "the provider's offer is known")
         yield market.requester
 
 
@@ -160,10 +162,15 @@ def test_nobody_sells_it(client: openai.OpenAI) -> None:
     assert caught.value.code == "request.no_bids"
 
 
-def test_a_price_that_nobody_sells_at_is_402(client: openai.OpenAI) -> None:
+def test_a_price_that_nobody_sells_at_is_402(client: openai.OpenAI, api: Daemon) -> None:
+    """With the request's id, by which it is explained."""
     with pytest.raises(openai.APIStatusError) as caught:
         chat(client, extra_body={"peerd": {"max_price": "0.000001", "window_ms": 500}})
-    assert caught.value.status_code in (402, 503)
+    assert caught.value.status_code == 402
+    headers = caught.value.response.headers
+    assert int(headers["x-peerd-short-ucr"]) > 0
+    url = f"{api.ready['api']}/requests/{headers['x-request-id']}/explain"
+    assert httpx.get(url).json()["code"] == "request.price_too_low"
 
 
 def test_a_client_that_leaves_stops_paying(client: openai.OpenAI, api: Daemon) -> None:
