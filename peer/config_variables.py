@@ -8,6 +8,7 @@ from typing import Any, Final
 from protocol.errors import ConfigError
 
 PREFIX: Final = "PEERD_"
+NEAR: Final = 0.9  # of difflib's likeness: a letter or two
 
 
 def from_environment(
@@ -16,8 +17,9 @@ def from_environment(
     """PEERD_PROVIDER_INPUT_PRICE=20 becomes provider.input_price; lists are comma-separated.
 
     `others` are variables that are no settings, `tables` keys that have none. ConfigError:
-    `config.bad_value`; `config.unknown_key` for another name that begins as a section, as a
-    mistyped price would sell at one that nobody set.
+    `config.bad_value`; `config.unknown_key` for another name that begins as a section, or nearly
+    is a setting's, as a mistyped price would sell at one that nobody set. Names that are far from
+    any are others': a cluster tells of a service `peerd` by PEERD_SERVICE_HOST and PEERD_PORT.
     """
     found: dict[str, Any] = {}
     known, starts = set(others), set[str]()
@@ -25,6 +27,7 @@ def from_environment(
         section = item.default_factory
         name = f"{PREFIX}{item.name}".upper()
         if not (isinstance(section, type) and is_dataclass(section)):
+            known.add(name)
             if name in environment:
                 found[item.name] = _value(item.name, item.default, environment[name])
             continue
@@ -40,8 +43,8 @@ def from_environment(
                 value = _value(setting.name, default, environment[variable])
                 found.setdefault(item.name, {})[setting.name] = value
     for variable in sorted(set(environment) - known):
-        if variable.startswith(tuple(starts)):
-            close = difflib.get_close_matches(variable, sorted(known), n=1)
+        close = difflib.get_close_matches(variable, sorted(known), n=1, cutoff=NEAR)
+        if variable.startswith(PREFIX) and (close or variable.startswith(tuple(starts))):
             hint = f"; did you mean {close[0]}?" if close else ""
             raise ConfigError("config.unknown_key", f"the variable {variable}{hint}")
     return found

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,14 @@ from peer.reports import recovery_line
 from peer.secret import read_secret
 from peer.service import control_methods, status_json
 from peer.settings import daemon_settings
+from peer.supervisor import tell
 from protocol.crypto import Signer
 from protocol.errors import ConfigError
 
 log = structlog.get_logger()
 
 EMBEDDED = "embedded"
+GATEWAY = "127.0.0.1:4180"
 MODELS_DIRECTORY = "models"
 NOTES_FILE = "models.json"
 
@@ -145,9 +148,7 @@ def run_command(directory: Path, as_json: bool, **flags: Any) -> None:
 
 @click.command("gateway")
 @data_option
-@click.option(
-    "--api", metavar="HOST:PORT", default="127.0.0.1:4180", show_default=True, help="Where."
-)
+@click.option("--api", metavar="HOST:PORT", help=f"Where.  [default: [api] listen, or {GATEWAY}]")
 @network_options
 @json_option
 def gateway_command(directory: Path, as_json: bool, **flags: Any) -> None:
@@ -156,9 +157,10 @@ def gateway_command(directory: Path, as_json: bool, **flags: Any) -> None:
     The same as `peerd run --api` on a node without models.
     """
     settings = network_flags(flags)
-    settings["api"] = {"listen": flags.pop("api")}
+    settings["api"] = given({"listen": flags.pop("api")})
     signer, config = load_node(directory, settings)
-    trio.run(_run, directory, signer, config, as_json, False)
+    api = replace(config.api, listen=config.api.listen or GATEWAY)
+    trio.run(_run, directory, signer, replace(config, api=api), as_json, False)
 
 
 async def _run(
@@ -185,8 +187,10 @@ async def _run(
                     serve = partial(serve_gateway, api, daemon, models, defaults, methods, keys)
                     url = await nursery.start(serve)
                 _announce(daemon, as_json, url)
+                tell(f"READY=1\nMAINPID={os.getpid()}")
                 up.set()
                 await stop.wait()
+                tell("STOPPING=1")
                 log.info("daemon.stopping", running=daemon.node.provider.rooms.running)
                 finished = await daemon.drain(config.drain_s)
                 log.info("daemon.drained", finished=finished)

@@ -17,6 +17,7 @@ from tests.e2e.judging import answer_of
 from tests.e2e.support import (
     LISTEN,
     NETWORK,
+    PATIENCE_S,
     Daemon,
     Market,
     provider_flags,
@@ -114,16 +115,24 @@ def test_log_damaged_in_its_middle(market: Market, tmp_path: Path) -> None:
 
 
 def test_log_that_ends_in_a_half_record(market: Market, tmp_path: Path) -> None:
-    """A torn tail is set aside, and the node starts with all records before it."""
+    """A torn tail is set aside, and the node starts with all records before it; a service
+    manager hears when it is ready, and when it stops."""
     home = copy_of(market.requester, tmp_path)
     path = home / "log" / "00000000.log"
     path.write_bytes(path.read_bytes()[:-3])
     report = run_json("log", "verify", "--data", str(home))
     assert report["state"] == "torn_tail"
     with ExitStack() as stack:
+        manager = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(PATIENCE_S)
         daemon = Daemon(home)
+        daemon.settings["NOTIFY_SOCKET"] = str(tmp_path / "notify")
         stack.callback(daemon.end)
         assert daemon.start().ready["records"] == report["records"]
+        assert manager.recv(100) == f"READY=1\nMAINPID={daemon.process.pid}".encode()
+        daemon.begin_end()
+        assert manager.recv(100) == b"STOPPING=1"
     assert list((home / "log").glob("torn-*.bin"))
     assert run_json("log", "verify", "--data", str(home))["state"] == "clean"
 

@@ -3,6 +3,9 @@
 Source: README, "When a provider dies".
 """
 
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,21 +13,16 @@ from typing import Any
 import openai
 
 from peer.insight import explain_from_log
-from tests.e2e.support import LONG_PROMPT, Daemon, Json, Market, provider_flags
+from tests.e2e.support import LONG_PROMPT, Daemon, Json, Market, provider_flags, until
 
 ASKED: Any = [{"role": "user", "content": LONG_PROMPT}]
 TOKENS = 80
 
 
 def ask(client: openai.OpenAI, routing: Json, **changes: Any) -> Any:
-    return client.chat.completions.create(
-        model="embedded",
-        messages=ASKED,
-        temperature=0,
-        max_tokens=TOKENS,
-        extra_body={"provider": routing, "peerd": {"window_ms": 300}},
-        **changes,
-    )
+    body = {"model": "embedded", "messages": ASKED, "temperature": 0, "max_tokens": TOKENS}
+    extra = {"provider": routing, "peerd": {"window_ms": 300}}
+    return client.chat.completions.create(**{**body, **changes}, extra_body=extra)
 
 
 def due_ucr(requester: Daemon) -> int:
@@ -90,3 +88,48 @@ def test_one_stream_over_a_kill_and_a_race_before_it(tmp_path: Path) -> None:
         assert ends == [("first", "failed"), ("continue", "delivered")]
         assert logged["paid_ucr"] == report["cost_ucr"]
         assert len(logged["continued_by"]) == 1
+
+
+def test_a_race_and_a_hedge_whose_first_provider_is_killed(tmp_path: Path) -> None:
+    """Both of a race work and one dies; one hangs, another is awarded beside it, and it dies.
+    One whole answer each time, one bill, and at most an advance to who was killed."""
+    with ExitStack() as stack:
+        market = Market(tmp_path, stack, "--api", "127.0.0.1:0")
+        requester = market.requester
+        flags = ("--steps-per-s-max", "2")  # half a second before the first text
+        cheap, other = market.sell(
+            (*provider_flags(output_price="20"), *flags), (*provider_flags(), *flags)
+        )
+        url = requester.ready["api"]
+        client = stack.enter_context(openai.OpenAI(base_url=url, api_key="none", max_retries=0))
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+
+        def while_it_runs(routing: Json, do: Callable[[], None]) -> tuple[Json, list[Any]]:
+            """The answer's report and awards; `do` when the cheap provider has begun."""
+            asked = pool.submit(ask, client, {"sort": "price", **routing}, max_tokens=4)
+            until(lambda: cheap.status()["running_jobs"] == 1, "the cheap one works")
+            do()
+            answer = asked.result()
+            assert answer.usage.completion_tokens == 4
+            (report,) = answer.model_extra["peerd"]
+            return report, awards_of(requester, report["request_id"])
+
+        report, awards = while_it_runs({"race": 2, "hedge_percent": 0}, cheap.kill)
+        assert (report["provider"], "race", "delivered") == awards[-1]
+        assert [award[:2] for award in awards] == [
+            (cheap.peer_id, "race"),
+            (other.peer_id, "race"),
+        ]
+        raced_ucr = due_ucr(requester)
+        assert report["cost_ucr"] <= raced_ucr
+
+        cheap.start()
+        market.wait_joined()
+        report, awards = while_it_runs({"hedge_percent": 10}, lambda: cheap.signal(signal.SIGSTOP))
+        cheap.kill()
+        assert report["provider"] == other.peer_id
+        assert [award[:2] for award in awards] == [
+            (cheap.peer_id, "first"),
+            (other.peer_id, "hedge"),
+        ]
+        assert due_ucr(requester) - raced_ucr == report["cost_ucr"]

@@ -134,6 +134,28 @@ def test_variables_that_are_no_settings_are_left_alone() -> None:
     load_config(None, {}, {"PEERD_DATA": "x", "PEERD_API_TOKEN": "x", "PEERD_PROVIDERS": "x"})
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("PEERD_PROVIDR_INPUT_PRICE", "PEERD_PROVIDER_INPUT_PRICE"),
+        ("PEERD_DRAIN", "PEERD_DRAIN_S"),
+        ("PEERD_API_TOKE", "PEERD_API_TOKEN"),
+    ],
+)
+def test_a_variable_that_is_nearly_a_settings_is_mistyped(name: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=f"did you mean {meant}") as caught:
+        load_config(None, {}, {name: "20"})
+    assert caught.value.code == "config.unknown_key"
+
+
+@pytest.mark.parametrize(
+    "name", ["PEERD_SERVICE_HOST", "PEERD_PORT", "PEERD_PORT_4101_TCP_ADDR", "PEER_DRAIN_S"]
+)
+def test_variables_that_others_set_are_theirs(name: str) -> None:
+    """A cluster's, of a service that is called peerd."""
+    load_config(None, {}, {name: "x"})
+
+
 def test_a_file_that_is_no_text_is_a_matter_of_syntax(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError) as caught:
