@@ -14,7 +14,7 @@ from protocol.messages import Bid, MoreBids, SealedBid
 from protocol.units import NS_PER_MS
 from router import events
 from router.actions import Publish
-from router.auction import ScoredBid, measure
+from router.auction import ScoredBid, measure, rank
 from router.context import Context
 from router.job import Job
 from router.selection import Selection
@@ -33,11 +33,16 @@ class Bidding:
     TIMERS: Final = ("early", "more")
 
     def __init__(
-        self, context: Context, selection: Selection, close: Callable[[Job], None]
+        self,
+        context: Context,
+        selection: Selection,
+        close: Callable[[Job], None],
+        dial: Callable[[ScoredBid], None],
     ) -> None:
         self._context = context
         self._selection = selection
         self._close = close
+        self._dial = dial
 
     def begin(self, job: Job) -> None:
         """Publish a request; its window is open."""
@@ -115,11 +120,25 @@ class Bidding:
             if enough:
                 early = TimerKey("early", job.id)
                 self._context.timers.set(early, now_ns + EARLY_CLOSE_GAP_NS)
+        self._prepare(job, enough)
         waited = now_ns - job.best_at_ns >= EARLY_CLOSE_GAP_NS
         only = job.ask.filters.providers_only
         all_bid = bool(only) and all(provider in job.bidders for provider in only)
         if all_bid or (enough and waited and job.good_bids >= enough):
             self._close(job)
+
+    def _prepare(self, job: Job, enough: int) -> None:
+        """One more good bid, or none, and the window ends: a stream to who leads takes several
+        round trips, so it is opened now; to a few at most, should better ones come."""
+        race, best = job.ask.choice.race, job.best
+        if not enough or best is None or job.good_bids < max(enough - 1, race):
+            return
+        for lead in rank(job.bids)[:race] if race > 1 else [best]:
+            provider = lead.signed.sender
+            room = len(job.dialled) < limits.SESSIONS_WARM_MAX
+            if room and not lead.suspended and provider not in job.dialled:
+                job.dialled.append(provider)
+                self._dial(lead)
 
     def _early_close(self, job: Job) -> None:
         """No better bid for a while: close, if there are bids enough to choose from; else the

@@ -53,6 +53,7 @@ class Job:
     good_bids: int = 0  # acceptable ones that do, of sellers that are not suspended
     best: ScoredBid | None = None
     best_at_ns: int = 0
+    dialled: list[bytes] = field(default_factory=list)  # those who lead have a stream beforehand
     queue: list[ScoredBid] = field(default_factory=list)
     candidate: ScoredBid | None = None
     attempt: Attempt | None = None

@@ -67,7 +67,12 @@ class Requester:
         self.reestablish = PayerReestablish(context, self.payer, self.top_ups, self.breaks)
         self.judging = Judging(context)
         self._selection = Selection(context, self.judging.breakers, self.offers)
-        self.bidding = Bidding(context, self._selection, self.close_window)
+        self.bidding = Bidding(
+            context,
+            self._selection,
+            self.close_window,
+            lambda scored: self.awarding.keep_warm([scored]),
+        )
         self.telling = Telling(context, tells=self._settings.tell_clearing)
         self.awarding = Awarding(
             context,

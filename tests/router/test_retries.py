@@ -75,7 +75,7 @@ def test_a_provider_that_can_not_be_reached() -> None:
     """`provider.unreachable` when it died between its bid and the dial."""
     world = make_world(2)
     _, best, requester = world.peers
-    world.give(requester, make_ask())
+    world.give(requester, make_ask(early_close_bids=0))
     world.run(190 * NS_PER_MS)
     world.crash(best)
     world.run(20 * NS_PER_S)
@@ -144,7 +144,7 @@ def test_all_providers_fail() -> None:
     """At most AWARDS_PER_REQUEST_MAX awards, then `request.all_failed` with the last reason."""
     world = make_world(5)
     *providers, requester = world.peers
-    world.give(requester, make_ask())
+    world.give(requester, make_ask(early_close_bids=0))
     world.run(150 * NS_PER_MS)
     for provider in providers:
         world.give(provider, act.OffersChanged(()))

@@ -231,3 +231,24 @@ def test_outsiders_do_not_close_the_window() -> None:
     deliver(world, requester, 2, output_price_ucr=1)
     assert job.candidate is not None
     assert job.candidate.signed.sender == stranger(2).public_key
+
+
+def test_who_leads_has_a_stream_before_the_window_ends() -> None:
+    """From the bid on that leaves one to wait for; the award then waits for no dial."""
+    world, requester, _ = ask_alone(early_close_bids=3, bid_window_ns=NS_PER_S)
+    dialled = requester.node.requester.awarding._sessions
+    deliver(world, requester, 1, output_price_ucr=50_000_000)
+    assert not dialled
+    deliver(world, requester, 2)
+    assert list(dialled) == [stranger(1).public_key]
+    deliver(world, requester, 3)
+    assert list(dialled) == [stranger(1).public_key]
+
+
+@pytest.mark.parametrize(("enough", "streams"), [(3, limits.SESSIONS_WARM_MAX), (0, 0)])
+def test_bids_that_get_better_do_not_have_everybody_dialled(enough: int, streams: int) -> None:
+    """A few at most; none in a window that is waited out, as who leads then says little."""
+    world, requester, _ = ask_alone(early_close_bids=enough, bid_window_ns=NS_PER_S)
+    for number in range(1, 12):
+        deliver(world, requester, number, output_price_ucr=(60 - number) * 1_000_000)
+    assert len(requester.node.requester.awarding._sessions) == streams
