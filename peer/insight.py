@@ -33,7 +33,9 @@ VERDICTS = {"good": 1, "bad": 2}
 def explanation_json(found: Explanation) -> Json:
     """All of one request; bids best first, refused ones last."""
     ask, choice = found.ask, found.ask.choice
-    considered = sorted(found.considered, key=lambda one: (one.code != "", one.score))
+    considered = sorted(
+        found.considered, key=lambda one: (one.code != "", choice.place(one.provider), one.score)
+    )
     return {
         "request_id": found.request_id.hex(),
         "model": ask.model,
@@ -52,6 +54,9 @@ def explanation_json(found: Explanation) -> Json:
             "completed_min": choice.completed_min,
             "market_factor_percent": choice.market_factor_milli // 10,
             "quantizations": list(choice.quantizations),
+            "order": [peer_id(key) for key in choice.order],
+            "input_price_max_ucr": choice.input_price_max_ucr,
+            "output_price_max_ucr": choice.output_price_max_ucr,
         },
         "race": choice.race,
         "hedge_percent": choice.hedge_factor_milli // 10,

@@ -50,6 +50,7 @@ CODES: Final[dict[str, str]] = {
     "bid.low_reputation": "the provider's record with us is below what is wanted",
     "bid.short_context": "the prompt is longer than the model's context there; shorten it",
     "bid.other_quantization": "the model is not kept there in what was asked for; allow others",
+    "bid.over_price": "a token's price is over what is wanted; raise max_price or leave it out",
     "bid.off_market": "the price is far over what others asked lately",
     "award.unknown_bid": "the award names a bid that was not made or has expired; ask again",
     "award.wrong_prompt": "the prompt does not match the request's commitment",

@@ -6,6 +6,7 @@ Rule: protocol/README.md, "Ranking".
 """
 
 from dataclasses import dataclass
+from itertools import takewhile
 
 from protocol import crypto, limits
 from protocol.envelope import Signed
@@ -35,12 +36,13 @@ class ScoredBid:
     counts: Counts = AS_OTHERS
     reputation: int = 0
     suspended: bool = False
+    place: int = 0  # in the order that its requester wants providers tried in
 
     @property
-    def order(self) -> tuple[bool, int, int, int, int, bytes]:
+    def order(self) -> tuple[bool, int, int, int, int, int, bytes]:
         """What bids are sorted by: where rounding makes scores equal, cheaper, then faster."""
         costs = (self.effective_ucr, self.latency_ns, -self.reputation)
-        return self.suspended, self.score, *costs, self.tie
+        return self.suspended, self.place, self.score, *costs, self.tie
 
 
 def expected_latency_ns(bid: Bid | Clearing, output_tokens: int) -> int:
@@ -126,3 +128,9 @@ def check_bid(request: Signed, scored: ScoredBid, now_ns: int) -> None:
 def rank(bids: list[ScoredBid]) -> list[ScoredBid]:
     """Best first; equal bids in the order of a hash that no bidder can choose."""
     return sorted(bids, key=lambda scored: scored.order)
+
+
+def in_turn(offers: list[ScoredBid]) -> list[ScoredBid]:
+    """The ranked offers whose turn it is: up to where a provider is missing that is to be tried
+    before the next. It may still bid."""
+    return [offer for _, offer in takewhile(lambda one: one[1].place <= one[0], enumerate(offers))]

@@ -72,7 +72,7 @@ class Bidding:
         context = self._context
         if job.ask.filters.providers_only or (job.bidders and job.bar_points is None):
             return  # nobody withholds
-        if job.good_bids >= (_enough(job) or GOOD_BIDS_MIN):
+        if job.good_bids >= (_enough(job) or GOOD_BIDS_MIN) and job.all_first_bid:
             return
         # Those that come now end the window, not those that were too few.
         job.bar_points, job.good_bids, job.best_at_ns = None, 0, context.now_ns
@@ -143,14 +143,15 @@ class Bidding:
     def _early_close(self, job: Job) -> None:
         """No better bid for a while: close, if there are bids enough to choose from; else the
         one that makes them enough does."""
-        if job.state is JobState.BIDDING and job.good_bids >= _enough(job):
+        if job.state is JobState.BIDDING and job.good_bids >= _enough(job) > 0:
             self._close(job)
 
 
 def _enough(job: Job) -> int:
     """How many good bids may end the window early; 0: none. Of those that should match what
-    others told there are few, so a larger number means any bids."""
-    wanted = job.ask.early_close_bids
+    others told there are few, so a larger number means any bids. Whoever is to be tried first is
+    waited for."""
+    wanted = job.ask.early_close_bids if job.all_first_bid else 0
     return wanted if job.bar_points is None else min(wanted, GOOD_BIDS_MIN)
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from protocol import limits
 from protocol.errors import LocalError
 from protocol.fields import Strategy
+from protocol.units import format_credits
 
 WEIGHTS_SUM: Final = 1_000
 
@@ -36,7 +37,9 @@ class Choice:
     `hedge_factor_milli` thousandths of its promise (0: never), `hedge_floor_ns` at least.
     `elsewhere` lets another provider go on where one broke off, `fallbacks` be tried where one
     failed before its first text. `quantizations`, of protocol.quantization, are those that a
-    provider has to state one of; empty for any. `strategy` is for the log, which has the name.
+    provider has to state one of; empty for any. Providers in `order` rank before all others, the
+    first of them first. A price of 1,000,000 tokens may be `input_price_max_ucr` and
+    `output_price_max_ucr`; None for any. `strategy` is for the log, which has the name.
     """
 
     reputation_weight: int = 0
@@ -50,12 +53,31 @@ class Choice:
     elsewhere: bool = True
     fallbacks: bool = True
     quantizations: tuple[str, ...] = ()
+    order: tuple[bytes, ...] = ()
+    input_price_max_ucr: int | None = None
+    output_price_max_ucr: int | None = None
     strategy: StrategyName = StrategyName.WEIGHTED
 
     @property
     def awards_max(self) -> int:
         """How many awards its offers, or one auction, may lead to: the first ones, the retries."""
         return self.race + (limits.AWARDS_PER_REQUEST_MAX - 1 if self.fallbacks else 0)
+
+    def place(self, provider: bytes) -> int:
+        """The provider's place in `order`, from 0; all others have the one after the last."""
+        return self.order.index(provider) if provider in self.order else len(self.order)
+
+    def over_price(self, input_price_ucr: int, output_price_ucr: int) -> str:
+        """Which of the prices is over its cap, and by how much; "" for none."""
+        sides = (
+            ("input", input_price_ucr, self.input_price_max_ucr),
+            ("output", output_price_ucr, self.output_price_max_ucr),
+        )
+        for side, price_ucr, most_ucr in sides:
+            if most_ucr is not None and price_ucr > most_ucr:
+                asked, most = format_credits(price_ucr), format_credits(most_ucr)
+                return f"{asked} credits per 1,000,000 {side} tokens, at most {most} wanted"
+        return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,11 @@ class Job:
         """Whether it has an award, or is about to, and no text yet."""
         return self.state in (JobState.CONNECTING, JobState.AWARDED)
 
+    @property
+    def all_first_bid(self) -> bool:
+        """Whether everybody has bid who is to be tried before the others."""
+        return all(provider in self.bidders for provider in self.ask.choice.order)
+
     def step(self, event: JobEvent) -> None:
         """Move by the table."""
         self.state = apply(JOB_TRANSITIONS, self.state, event, "session.protocol")

@@ -116,8 +116,9 @@ class OfferBook:
         fitting.sort(key=lambda scored: scored.order)
         if not fitting:
             return []
-        limit = fitting[0].score + fitting[0].score * _AS_GOOD_MILLI // 1_000
-        near = [scored for scored in fitting if scored.score <= limit]
+        best = fitting[0]
+        limit = best.score + best.score * _AS_GOOD_MILLI // 1_000
+        near = [one for one in fitting if one.place == best.place and one.score <= limit]
         return sorted(near, key=lambda scored: scored.tie) + fitting[len(near) :]
 
     def fresh(self, now_ns: int, most: int) -> list[bytes]:

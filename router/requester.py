@@ -14,7 +14,7 @@ from protocol.messages import SealedBid
 from router import events
 from router.actions import Ask
 from router.anchor import Anchor
-from router.auction import ScoredBid, rank
+from router.auction import ScoredBid, in_turn, rank
 from router.awarding import Awarding
 from router.bidding import Bidding, bid_seen
 from router.breaks import Breaks
@@ -144,6 +144,7 @@ class Requester:
         if ask.use_offers:
             weigh = partial(self._selection.weigh, job, from_offer=True)
             offers = self.offers.candidates(request.signed, context.public_key, weigh)
+            offers = in_turn(offers)
             job.queue = offers[: max(limits.OFFERS_TRIED_MAX, ask.choice.race)]
         if len(job.queue) < ask.choice.race:
             job.queue = []

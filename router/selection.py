@@ -111,11 +111,14 @@ class Selection:
         suspended = self._breakers.suspended(scored.signed.sender, now_ns)
         suspended = suspended or standing.is_ejected(now_ns)
         suspended = suspended or scored.signed.sender in job.progress.broke_off
-        return replace(scored, score=points, reputation=reputation, suspended=suspended)
+        place = job.ask.choice.place(scored.signed.sender)
+        return replace(
+            scored, score=points, reputation=reputation, suspended=suspended, place=place
+        )
 
     def _check(self, job: Job, scored: ScoredBid, standing: Standing) -> None:
         """RemoteError, no offence: `bid.low_reputation`, `bid.off_market`, `bid.short_context`,
-        `bid.other_quantization`."""
+        `bid.other_quantization`, `bid.over_price`."""
         # Bids state no context; the offer of the same provider does.
         context_tokens = self._offers.context_tokens(scored.signed.sender, job.ask.model)
         if 0 < context_tokens <= job.input_tokens_least:
@@ -126,6 +129,9 @@ class Selection:
         if choice.quantizations and not matches(told, choice.quantizations):
             detail = f"{known(told)}, wanted {' or '.join(choice.quantizations)}"
             raise RemoteError("bid.other_quantization", detail, penalize=False)
+        over = choice.over_price(scored.bid.input_price_ucr, scored.bid.output_price_ucr)
+        if over:
+            raise RemoteError("bid.over_price", over, penalize=False)
         if scored.signed.sender in job.progress.failed:
             raise RemoteError("bid.unacceptable", "it failed this request", penalize=False)
         if scored.signed.sender in job.progress.lied:

@@ -11,22 +11,20 @@ from typing import Final
 
 import msgspec
 
-from peer.choices import choice_of, choosing
 from peer.config import RequesterConfig, credits_of
 from peer.gateway import tools
 from peer.gateway.bodies import (
-    Amount,
     ChatBody,
     CompletionBody,
     EmbeddingBody,
+    Limits,
     Message,
     Routing,
     Sampling,
 )
 from peer.gateway.failures import ApiError
-from peer.identity import public_key
+from peer.gateway.routing import choice_for, filters_for, price_cap_ucr
 from protocol import limits
-from protocol.errors import ConfigError, LocalError
 from protocol.fields import (
     ChatMessage,
     ConstraintKind,
@@ -35,26 +33,14 @@ from protocol.fields import (
     LogitBias,
     OutputConstraint,
     Prompt,
-    RequestFilter,
-    Strategy,
 )
-from protocol.quantization import wanted
-from protocol.units import NS_PER_MS, NS_PER_S, cost_ucr
+from protocol.units import NS_PER_MS, NS_PER_S
 from router.actions import Ask
-from router.choosing import Choice
-from router.quoting import input_tokens_bucket
 
 # Without `max_tokens` an answer may be this long: its worst case is what a bid is judged by.
 OUTPUT_TOKENS_DEFAULT: Final = 1_024
 # OpenAI has no top_k; without one, a small model's unlikely tokens add up.
 TOP_K_DEFAULT: Final = 40
-
-_STRATEGIES: Final = {
-    "price": "cheapest",
-    "latency": "fastest",
-    "throughput": "fastest",
-    "reputation": "reputable",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +162,14 @@ def _wanted(
     defaults: RequesterConfig,
 ) -> Wanted:
     tokens = output_tokens or OUTPUT_TOKENS_DEFAULT
-    routing, own = body.provider, body.peerd
+    routing, own = body.provider or Routing(), body.peerd or Limits()
     seed = secrets.randbits(32) if body.seed is None else body.seed % 2**32
     parameters = replace(_parameters(body, tokens, constraint), logprobs=logprobs)
-    timeout_s = (own.timeout_s if own else None) or defaults.timeout_s
-    window_ms = (own.window_ms if own else None) or defaults.bid_window_ms
-    early = own.early_close_bids if own else None
-    strategy, choice = _choice(body, defaults)
-    cap_ucr = _price_cap_ucr(body, prompt, tokens, defaults)
+    timeout_s = own.timeout_s or defaults.timeout_s
+    window_ms = own.window_ms or defaults.bid_window_ms
+    early = own.early_close_bids
+    strategy, choice = choice_for(routing, own, defaults)
+    cap_ucr = price_cap_ucr(routing, own, prompt, tokens, defaults)
     asks = tuple(
         Ask(
             ask_id=0,
@@ -194,7 +180,7 @@ def _wanted(
             timeout_ns=timeout_s * NS_PER_S,
             bid_window_ns=window_ms * NS_PER_MS,
             strategy=strategy,
-            filters=_filters(routing),
+            filters=filters_for(routing, defaults),
             deposit_ucr=credits_of("deposit", defaults.deposit),
             advance_max_ucr=credits_of("advance", defaults.advance),
             use_offers=defaults.standing_offers,
@@ -238,61 +224,3 @@ def _parameters(
         constraint=constraint,
     )
     return msgspec.convert(msgspec.to_builtins(parameters), GenerationParameters)
-
-
-def _choice(body: Sampling, defaults: RequesterConfig) -> tuple[Strategy, Choice]:
-    own, routing = body.peerd, body.provider
-    said = {
-        "strategy": _STRATEGIES[body.provider.sort]
-        if body.provider and body.provider.sort
-        else None,
-        "reputation_min": own.reputation_min if own else None,
-        "completed_min": own.completed_min if own else None,
-        "quantizations": _quantizations(routing),
-        "race": routing.race if routing else None,
-        "hedge_percent": routing.hedge_percent if routing else None,
-        "fallbacks": routing.allow_fallbacks if routing else None,
-    }
-    return choice_of(**choosing(defaults, said))
-
-
-def _quantizations(routing: Routing | None) -> tuple[str, ...]:
-    try:
-        return tuple(map(wanted, routing.quantizations)) if routing else ()
-    except LocalError as error:
-        raise ApiError("api.bad_request", error.detail, param="provider.quantizations") from error
-
-
-def _filters(routing: Routing | None) -> RequestFilter:
-    if routing is None:
-        return RequestFilter(b"", (), ())
-    try:
-        only = tuple(map(public_key, routing.only))
-        ignored = tuple(map(public_key, routing.ignore))
-    except ConfigError as error:
-        raise ApiError("api.bad_request", error.detail, param="provider") from error
-    return RequestFilter(b"", only, ignored)
-
-
-def _ucr(amount: Amount, name: str) -> int:
-    """Credits of a JSON string, or of a number at six decimals."""
-    text = amount if isinstance(amount, str) else f"{amount:.6f}"
-    try:
-        return credits_of(name, text)
-    except ConfigError as error:
-        raise ApiError("api.bad_request", error.detail, param=name) from error
-
-
-def _price_cap_ucr(body: Sampling, prompt: Prompt, tokens: int, defaults: RequesterConfig) -> int:
-    """The least of the configured cap, the request's own, and that of its prices a token."""
-    cap = credits_of("max_price", defaults.max_price)
-    if body.peerd is not None and body.peerd.max_price is not None:
-        cap = _ucr(body.peerd.max_price, "peerd.max_price")
-    prices = body.provider.max_price if body.provider else {}
-    if prices:
-        sides = [prices.get("prompt"), prices.get("completion")]
-        if None in sides:
-            raise ApiError("api.bad_request", "max_price needs prompt and completion")
-        each = [_ucr(side, "provider.max_price") for side in sides if side is not None]
-        cap = min(cap, cost_ucr(input_tokens_bucket(prompt), tokens, each[0], each[1]))
-    return cap

@@ -20,7 +20,10 @@ T = TypeVar("T", bound=Struct)
 
 # Sent by clients for their own or the server's book-keeping: nothing here depends on them.
 IGNORED: Final = frozenset({"user", "metadata", "store", "service_tier", "safety_identifier"})
-IGNORED_TOO: Final = frozenset({"parallel_tool_calls", "prompt_cache_key", "verbosity"})
+# Hints that the market's models have no setting for.
+IGNORED_TOO: Final = frozenset(
+    {"parallel_tool_calls", "prompt_cache_key", "verbosity", "reasoning_effort"}
+)
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
@@ -41,10 +44,11 @@ class StreamOptions(Struct, forbid_unknown_fields=True):
 class Routing(Struct, forbid_unknown_fields=True):
     """OpenRouter's `provider` object: whom to ask and what to weigh; peer ids for names.
 
-    `max_price` is credits per 1,000,000 tokens: {"prompt": "15", "completion": "60"}. `race` and
-    `hedge_percent` are ours.
+    Those in `order` are tried before all others. `max_price` is credits per 1,000,000 tokens, one
+    side or both: {"prompt": "15", "completion": "60"}. `race` and `hedge_percent` are ours.
     """
 
+    order: Annotated[list[str], Meta(max_length=limits.PROVIDERS_FILTER_MAX)] = []
     only: Annotated[list[str], Meta(max_length=limits.PROVIDERS_FILTER_MAX)] = []
     ignore: Annotated[list[str], Meta(max_length=limits.PROVIDERS_FILTER_MAX)] = []
     sort: Literal["price", "latency", "throughput", "reputation"] | None = None
@@ -56,7 +60,8 @@ class Routing(Struct, forbid_unknown_fields=True):
 
 
 class Limits(Struct, forbid_unknown_fields=True):
-    """The extension `peerd`: what this request may cost, in credits, and how long it may take."""
+    """The extension `peerd`: what this request may cost, in credits, and how long it may take;
+    what counts in the choice, in 1/1000."""
 
     max_price: Amount | None = None
     timeout_s: Annotated[int, Meta(ge=1, le=3_600)] | None = None
@@ -64,6 +69,8 @@ class Limits(Struct, forbid_unknown_fields=True):
     early_close_bids: EarlyClose | None = None
     reputation_min: Annotated[int, Meta(ge=0, le=1_000)] | None = None
     completed_min: Annotated[int, Meta(ge=0, le=limits.U32_MAX)] | None = None
+    price_weight: Annotated[int, Meta(ge=0, le=1_000)] | None = None
+    reputation_weight: Annotated[int, Meta(ge=0, le=1_000)] | None = None
 
 
 class Sampling(Struct, forbid_unknown_fields=True, kw_only=True):

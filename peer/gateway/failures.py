@@ -44,6 +44,7 @@ _STATUS: Final[dict[str, int]] = {
     "receipt.unknown": 404,
     "bid.low_reputation": 503,
     "bid.off_market": 402,
+    "bid.over_price": 402,
     "bid.short_context": 400,
     "bid.too_slow": 504,
     "bid.other_quantization": 503,

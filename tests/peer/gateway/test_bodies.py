@@ -12,7 +12,12 @@ from peer.config import RequesterConfig
 from peer.gateway.asks import chat_asks, completion_asks
 from peer.gateway.bodies import ChatBody, CompletionBody, parse_body
 from peer.gateway.failures import ApiError
-from protocol.fields import ConstraintKind, InferenceType
+from peer.identity import peer_id, public_key
+from protocol.errors import ConfigError
+from protocol.fields import ConstraintKind, InferenceType, Strategy
+from tests.router.support import stranger
+
+ONE, TWO = (peer_id(stranger(number).public_key) for number in (1, 2))
 
 ASKED: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 TOOL = {
@@ -57,6 +62,14 @@ def chat(**changes: Any) -> Any:
         ({"provider": {"onyl": []}}, "provider"),
         ({"provider": {"quantizations": ["int4", "q4"]}}, "provider.quantizations"),
         ({"provider": {"quantizations": ["int4"] * 17}}, "provider.quantizations"),
+        ({"provider": {"order": ["nobody"]}}, "provider"),
+        (
+            {"provider": {"order": [ONE], "only": [TWO], "allow_fallbacks": False}},
+            "provider.order",
+        ),
+        ({"provider": {"max_price": {"prompt": "much"}}}, "provider.max_price"),
+        ({"provider": {"sort": "price"}, "peerd": {"price_weight": 1}}, "provider.sort"),
+        ({"peerd": {"price_weight": 1_001}}, "peerd.price_weight"),
         ({"peerd": {"max_price": "much"}}, "peerd.max_price"),
         ({"response_format": {"type": "xml"}}, "response_format.type"),
         ({"response_format": {"type": "json_schema"}}, "response_format"),
@@ -80,7 +93,7 @@ def test_what_is_no_object_is_refused(data: bytes) -> None:
 
 
 def test_what_only_serves_the_client_is_passed_over() -> None:
-    assert chat(user="me", metadata={"a": "b"}, store=True).asks
+    assert chat(user="me", metadata={"a": "b"}, store=True, reasoning_effort="low").asks
 
 
 def test_a_chat_becomes_an_ask() -> None:
@@ -125,6 +138,27 @@ def test_how_many_may_work_on_it_is_in_the_routing_object() -> None:
     assert chat().asks[0].early_close_bids == 3
 
 
+def test_an_order_has_others_after_it_unless_it_may_not() -> None:
+    """Without fallbacks nobody else is asked; those of the order stand in for each other."""
+    one, two = public_key(ONE), public_key(TWO)
+    (ask,) = chat(provider={"order": [TWO, ONE]}).asks
+    assert (ask.choice.order, ask.filters.providers_only) == ((two, one), ())
+    (ask,) = chat(provider={"order": [TWO, ONE], "allow_fallbacks": False}).asks
+    assert ask.filters.providers_only == (two, one)
+    assert ask.choice.fallbacks
+    (ask,) = chat(provider={"order": [TWO, ONE], "only": [ONE], "allow_fallbacks": False}).asks
+    assert ask.filters.providers_only == (one,)
+
+
+def test_weights_are_as_of_the_command_line() -> None:
+    """Those given mean the weighted strategy; together they are at most the whole."""
+    (ask,) = chat(peerd={"price_weight": 200, "reputation_weight": 600}).asks
+    assert (ask.choice.strategy.value, ask.choice.reputation_weight) == ("weighted", 600)
+    assert ask.strategy == Strategy(500, 500)
+    with pytest.raises(ConfigError):
+        chat(peerd={"price_weight": 600, "reputation_weight": 600})
+
+
 def test_quantisations_are_openrouter_s_or_a_file_s() -> None:
     routing = {"quantizations": ["int4", "FP8", "q8_0"]}
     assert chat(provider=routing).asks[0].choice.quantizations == ("int4", "fp8", "Q8_0")
@@ -135,8 +169,16 @@ def test_prices_a_token_cap_the_whole_job() -> None:
     """512 tokens is the least prompt bucket: 512 at 15 and 100 at 60 credits a million."""
     (ask,) = chat(max_tokens=100, provider={"max_price": {"prompt": 15, "completion": "60"}}).asks
     assert ask.price_max_ucr == 512 * 15 + 100 * 60
+    assert ask.choice.input_price_max_ucr == 15_000_000
     (ask,) = chat(max_tokens=100, peerd={"max_price": "0.5"}).asks
     assert ask.price_max_ucr == 500_000
+    assert (ask.choice.input_price_max_ucr, ask.choice.output_price_max_ucr) == (None, None)
+    (half,) = chat(provider={"max_price": {"completion": "60"}}).asks
+    assert (half.choice.input_price_max_ucr, half.choice.output_price_max_ucr) == (
+        None,
+        60 * 10**6,
+    )
+    assert half.price_max_ucr == chat().asks[0].price_max_ucr
 
 
 def test_a_schema_constrains_the_output() -> None:
