@@ -57,8 +57,8 @@ class Breaks:
                     context.timers.set(timer, context.now_ns + limits.RESUME_ALONE_NS)
                 attempt.away = True
             else:
+                self._delivery.drop(attempt)
                 attempt.live = attempt.away = False
-                self._delivery.attempts.remove(attempt)
         self._payer.lost(provider)
 
     def waited(self, job: Job) -> None:

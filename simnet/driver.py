@@ -174,10 +174,12 @@ class Driver:
         if self.after_step is not None:
             self.after_step(peer, actions)
 
-    def soon(self, peer: Peer, perform: Callable[..., None], *arguments: Any) -> None:
+    def soon(
+        self, peer: Peer, perform: Callable[..., None], *arguments: Any, after_ns: int = 0
+    ) -> None:
         """Behind what this moment does at once, if the node still lives then: what a daemon has
-        tasks for (dialling, bids, gossip) comes after what it does itself (sending)."""
-        self.clock.after(0, self._if_alive, peer, peer.incarnation, perform, arguments)
+        tasks for (dialling, bids, gossip, jobs) comes after what it does itself (sending)."""
+        self.clock.after(after_ns, self._if_alive, peer, peer.incarnation, perform, arguments)
 
     def _if_alive(
         self, peer: Peer, life: int, perform: Callable[..., None], arguments: tuple[Any, ...]
@@ -221,16 +223,18 @@ class Driver:
 
     def _arm(self, peer: Peer) -> None:
         at_ns = peer.node.next_timer()
-        if at_ns is None:
+        if at_ns is not None:
+            at_ns -= peer.skew_ns
+        if at_ns == peer.timer_ns:
             return
-        at_ns -= peer.skew_ns
-        if peer.timer_ns is not None and peer.timer_ns <= at_ns:
-            return
+        # Whenever it changes, as in the daemon: who set it last comes last in a moment of many.
         peer.timer_ns = at_ns
-        self.clock.at(at_ns, self._fire, peer, at_ns, peer.incarnation)
+        peer.armed += 1
+        if at_ns is not None:
+            self.clock.at(at_ns, self._fire, peer, peer.armed)
 
-    def _fire(self, peer: Peer, at_ns: int, incarnation: int) -> None:
-        if peer.timer_ns != at_ns or incarnation != peer.incarnation or not peer.alive:
+    def _fire(self, peer: Peer, armed: int) -> None:
+        if peer.armed != armed:
             return
         peer.timer_ns = None
         self.steps += 1
@@ -258,6 +262,7 @@ class Driver:
         peer.jobs.clear()
         peer.syncing = False
         peer.timer_ns = None
+        peer.armed += 1
 
     def start(self, peer: Peer) -> None:
         """A dead node comes back from what is left of its log."""

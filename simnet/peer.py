@@ -49,7 +49,8 @@ class SimEngine:
 class Peer:
     """One node of the world, its disk, and what its asker was told.
 
-    `skew_ns` is how far the node's own clock is ahead of virtual time.
+    `skew_ns` is how far the node's own clock is ahead of virtual time, `armed` how often its
+    timer was set.
     """
 
     index: int
@@ -69,6 +70,7 @@ class Peer:
     penalized: list[tuple[bytes, str]] = field(default_factory=list)
     jobs: dict[bytes, Any] = field(default_factory=dict)
     timer_ns: int | None = None
+    armed: int = 0
     skew_ns: int = 0
     alive: bool = True
     incarnation: int = 0

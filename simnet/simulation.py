@@ -204,7 +204,8 @@ class Simulation(Driver):
                     self.before_send(peer, action.data)
                 self.streams.send(peer, action.session, action.data)
             case act.SendBid():
-                self.soon(peer, self._send_bid, peer, action)
+                if self.bids(peer, action.request_id):
+                    self.soon(peer, self._send_bid, peer, action)
             case act.Publish():
                 self.soon(peer, self._publish, peer, action)
             case act.OpenSession():
@@ -212,10 +213,10 @@ class Simulation(Driver):
             case act.CloseSession():
                 self.soon(peer, self.streams.hang_up, peer, action.session)
             case act.StartJob():
-                self.start_job(peer, action)
+                self.soon(peer, self.start_job, peer, action)
             case act.CancelJob():
                 if peer.index in self.machines:
-                    self.machines[peer.index].cancel(action.job_id)
+                    self.soon(peer, self.machines[peer.index].cancel, action.job_id)
             case act.Deliver():
                 self.market.told(peer, action.ask_id, action.event, self.clock.now_ns)
             case act.Penalize():
@@ -231,10 +232,9 @@ class Simulation(Driver):
         self.published.publish(peer.index, action.data, signed, self.clock.now_ns)
 
     def _send_bid(self, peer: Peer, action: act.SendBid) -> None:
-        request, data, life = action.request_id, action.data, peer.incarnation
-        if self.bids(peer, request) and not self.carry_bid(peer, action.peer, data):
-            given = peer, act.BidUndelivered(request, data)
-            self.clock.after(limits.DIAL_TIMEOUT_NS, self._if_alive, peer, life, self.give, given)
+        if not self.carry_bid(peer, action.peer, action.data):
+            undelivered = act.BidUndelivered(action.request_id, action.data)
+            self.soon(peer, self.give, peer, undelivered, after_ns=limits.DIAL_TIMEOUT_NS)
 
     def bids(self, peer: Peer, request_id: bytes) -> bool:
         """Whether a seller bids at all."""

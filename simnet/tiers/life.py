@@ -5,7 +5,6 @@ nobody, and the next life finds what the disk kept.
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ import trio
 
 from peer.journal import Journal
 from peer.surroundings import Surroundings
-from protocol.units import NS_PER_S
 from router.actions import Input
 from router.fold import Fold
+from simnet.clock import EventHeap
 from simnet.disk import VirtualDisk
 from simnet.peer import Peer
 
@@ -33,6 +32,10 @@ class Life:
         self.asks: trio.Nursery | None = None
         self.early: list[Input] = []
 
+    def end(self) -> None:
+        """The run is over, and with it this life."""
+        self._incarnation = -1
+
     @property
     def over(self) -> bool:
         """Whether it has died, though its tasks may not know yet."""
@@ -43,27 +46,28 @@ class Life:
         return bytes(length) if self.over else self.peer.entropy.bytes(length)
 
 
-class WatchedJournal(Journal):
-    """Tells what is appended, durable or not."""
+class LifeJournal(Journal):
+    """Tells its peer's `log` what is appended, durable or not. The dead append nothing."""
 
-    wrote: Callable[[Record], None]
+    life: Life
 
     def append_nowait(self, type: int, payload: bytes) -> int:
         """As in `Journal`."""
-        sequence = super().append_nowait(type, payload)
-        self.wrote((type, payload))
-        return sequence
+        if self.life.over:
+            return self.durable_sequence
+        self.life.peer.log.append((type, payload))
+        return super().append_nowait(type, payload)
 
 
 @dataclass(frozen=True, slots=True)
 class LifeSurroundings(Surroundings):
-    """Those of one life; its peer's `log` is what was appended."""
+    """Those of one life."""
 
     life: Life = field(kw_only=True)
 
     def open_journal(self, directory: Path, fold: Fold) -> Journal:
         """As in `Surroundings`."""
-        journal = WatchedJournal.open(
+        journal = LifeJournal.open(
             directory,
             network=fold.ledger.network,
             owner=fold.ledger.owner,
@@ -71,27 +75,26 @@ class LifeSurroundings(Surroundings):
             disk=self.disk,
             caller=self.caller,
         )
-        assert isinstance(journal, WatchedJournal)
-        life, log = self.life, self.life.peer.log
-
-        def wrote(record: Record) -> None:
-            if not life.over:
-                log.append(record)
-
-        journal.wrote = wrote
+        assert isinstance(journal, LifeJournal)
+        journal.life = self.life
         return journal
 
 
 class SyncTime:
-    """Makes a journal's calls here, after as long as the disk takes: `sync_ns` says it."""
+    """Makes a journal's calls here, after as long as the disk takes: `sync_ns` says it.
 
-    def __init__(self, sync_ns: Callable[[], int]) -> None:
-        self._sync_ns = sync_ns
+    The wait is an event of the queue: what comes to the node in the moment of its end, and before
+    it in the queue, is written with the next call, as in the other tier.
+    """
+
+    def __init__(self, clock: EventHeap, sync_ns: Callable[[], int]) -> None:
+        self._clock, self._sync_ns = clock, sync_ns
 
     async def run(self, call: Callable[[], None]) -> None:
         """As in `Caller`."""
-        with trio.CancelScope(shield=True):
-            await trio.sleep(self._sync_ns() / NS_PER_S)
+        over = trio.Event()
+        self._clock.after(self._sync_ns(), over.set)
+        await over.wait()  # a crash, or the end of the run, breaks it off
         call()
 
 
@@ -107,7 +110,6 @@ def after_crash(
         owner=owner,
         on_entry=lambda entry: None,
         disk=left,
-        caller=lambda: nullcontext(SyncTime(int)),
     )
     for number, payload in kept:
         journal.append_nowait(number, payload)

@@ -159,6 +159,13 @@ class ShellSimulation(Simulation):
         life = self.lives[peer.index] = Life(peer)
         self._nodes.start_soon(self._live, peer, life)
 
+    def set_skew(self, peer: Peer, skew_ns: int) -> None:
+        """As in `Driver`. No daemon's clock is ever set while it runs, so none looks out for it:
+        its timers are made to."""
+        peer.skew_ns = skew_ns
+        if peer.alive:
+            self.daemons[peer.index].driver._timer_changed.set()
+
     def directory(self, peer: Peer) -> Path:
         """Where a node's log is, on its disk."""
         return Path(f"/node-{peer.index}")
@@ -171,10 +178,10 @@ class ShellSimulation(Simulation):
         """What a node's daemon has instead of a machine: all of it as in the other tier."""
         peer = life.peer
         return LifeSurroundings(
-            now_ns=lambda: self.clock.now_ns,
+            now_ns=lambda: self.clock.now_ns + peer.skew_ns,
             entropy=life.entropy,
             disk=self.disks.setdefault(peer.index, VirtualDisk()),
-            caller=lambda: nullcontext(SyncTime(partial(self._sync_ns, peer))),
+            caller=lambda: nullcontext(SyncTime(self.clock, partial(self._sync_ns, peer))),
             life=life,
         )
 
@@ -200,6 +207,8 @@ class ShellSimulation(Simulation):
             entries = read_entries(log, disk=self.disks.get(peer.index))
             peer.log = [(entry.type, entry.payload) for entry in entries]
             peer.durable = len(peer.log)
+        for life in self.lives.values():
+            life.end()
 
     def close_channels(self) -> None:
         """As in `Simulation`; who is about to start from its log may have some, too."""
@@ -251,7 +260,8 @@ class ShellSimulation(Simulation):
     def published_by(self, peer: Peer, data: bytes) -> None:
         """A message that its own node has let out."""
         now_ns = self.clock.now_ns
-        self.published.publish(peer.index, data, self._opened(data, now_ns), now_ns)
+        signed = self._opened(data, now_ns + peer.skew_ns)
+        self.published.publish(peer.index, data, signed, now_ns)
 
     def name_of(self, key: bytes) -> str:
         """A node, for people."""

@@ -5,20 +5,15 @@ journal, driver, streams and engine jobs against the simulator's driver. What ev
 holds must come out the same.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
-
-import trio
-import trio._core._run as trio_scheduling
-import trio.testing
 
 from protocol.errors import ConfigError
 from simnet.runs.runner import Run
 from simnet.scenario import Scenario
-from simnet.scenario.faults import Skew
 from simnet.simulation import Simulation
 from simnet.tiers.decisions import compare, fingerprint
+from simnet.tiers.scheduling import run_in_order
 from simnet.tiers.shell import ShellSimulation
 from simnet.tiers.shell_run import quiet_daemons, run_shell
 
@@ -39,14 +34,6 @@ def check_fits(scenario: Scenario) -> None:
             f"{scenario.name} has adversaries, which are cores without the daemon's shell; "
             "take the tier des",
         )
-    for fault in scenario.faults:
-        if isinstance(fault, Skew):
-            kind = str(type(fault).__struct_config__.tag)
-            raise ConfigError(
-                "config.tier",
-                f"{scenario.name} has the fault {kind!r}: a daemon of --tier trio has an honest "
-                "clock; take it out, or the tier des",
-            )
 
 
 class Reference(Simulation):
@@ -64,30 +51,6 @@ class ReferenceRun(Run):
     def _make(self) -> Simulation:
         self.simulation = Reference(self.scenario, self.seed, self.recorder, self.beside)
         return self.simulation
-
-
-class _InOrder:
-    """Instead of trio's chance: always turn the batch, so that tasks run in the order of time."""
-
-    def random(self) -> float:
-        """Under a half."""
-        return 0.0
-
-
-def run_in_order(main: Callable[..., Any], *arguments: Any) -> None:
-    """`trio.run` on virtual time, each time the same; the last argument moves the clock.
-
-    trio runs what is due together in its order or, by chance, the other way round, lest programs
-    rely on one. Here an equal seed has to give an equal run.
-    """
-    scheduling: Any = trio_scheduling
-    before = scheduling._ALLOW_DETERMINISTIC_SCHEDULING, scheduling._r
-    scheduling._ALLOW_DETERMINISTIC_SCHEDULING, scheduling._r = False, _InOrder()
-    try:
-        clock = trio.testing.MockClock(autojump_threshold=0)
-        trio.run(main, *arguments, clock.jump, clock=clock)
-    finally:
-        scheduling._ALLOW_DETERMINISTIC_SCHEDULING, scheduling._r = before
 
 
 @dataclass

@@ -108,6 +108,23 @@ def test_the_next_provider_is_watched_though_the_last_one_answers_late() -> None
     assert failure(requester) == "chunk.stalled"
 
 
+def test_nobody_waits_for_text_of_a_provider_that_died_before_its_first() -> None:
+    """Regression: its stall timer was left, and fell on the award that was sought from the next,
+    on a stream that was not up yet: the requester's daemon died of it."""
+    world = make_world(2)
+    second, best, requester = world.peers
+    world.give(requester, make_ask(timeout_ns=60 * NS_PER_S))
+    while not best.jobs:
+        world.run(NS_PER_MS)
+    best.jobs.clear()  # it accepted, and its engine hangs
+    world.run(limits.FIRST_CHUNK_TIMEOUT_NS - NS_PER_S)
+    assert awarded_to(requester) == [key_of(best)]
+    world.crash(best)
+    world.crash(second)
+    world.run(30 * NS_PER_S)
+    assert failure(requester) == "request.all_failed"
+
+
 # --- the asker gives up --------------------------------------------------------------------
 
 

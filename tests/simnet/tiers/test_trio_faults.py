@@ -3,7 +3,6 @@
 Source: simnet/README.md, "Tiers". Disks are slow here, so that crashes find records unwritten.
 """
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,11 @@ from protocol.log import LogEntry
 from simnet.disk import VirtualDisk
 from simnet.peer import Peer
 from simnet.scenario import Scenario
-from simnet.scenario.faults import AnyFault, Churn, Crash
+from simnet.scenario.faults import AnyFault, Churn, Crash, FlashCrowd, Partition, Skew, SlowDisk
 from simnet.scenario.market import Providers, Requesters
 from simnet.scenario.network import Disk
 from simnet.tiers import shell
-from simnet.tiers.life import Record, SyncTime, after_crash
+from simnet.tiers.life import Record, after_crash
 from simnet.tiers.trio_tier import TrioRun
 
 HERE = Path()
@@ -45,6 +44,27 @@ def summary_of(settings: Scenario, seed: int) -> dict[str, Any]:
     assert summary["checks_ok"], summary["faults"]
     assert summary["decisions"]["same_logs"], summary["decisions"]["differences"]
     return summary
+
+
+# --- clocks and crowds ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        (Skew(skew_ms=1_500, at_s=3, for_s=8, every_s=3),),
+        (
+            Partition(nodes=5, at_s=2, for_s=3, every_s=5),
+            SlowDisk(sync_ms=150),
+            FlashCrowd(group="requesters", requests=25, at_s=3),
+        ),
+    ],
+    ids=["skew", "crowd"],
+)
+def test_wrong_clocks_and_crowds_leave_the_same_logs(faults: tuple[AnyFault, ...]) -> None:
+    """Timers of daemons follow a clock that is set; where many act in one nanosecond, as a crowd
+    and all that follows from it does, both tiers have one order."""
+    assert summary_of(small(*faults), 1)["decisions"]["decisions"] > 150
 
 
 # --- crashes -----------------------------------------------------------------------------------
@@ -87,7 +107,6 @@ def test_a_crash_keeps_what_was_synced_and_so_much_of_the_rest() -> None:
             owner=bytes(32),
             on_entry=seen.append,
             disk=disk,
-            caller=lambda: nullcontext(SyncTime(int)),
         )
 
     disk = VirtualDisk()
