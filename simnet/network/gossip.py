@@ -129,7 +129,7 @@ class GossipModel:
         if self.unsubscribed[node]:
             targets = self._fanout_of(node)
         elif self._settings.flood_publish:
-            targets = self.meshes.subscribed(node)
+            targets = self.meshes.widened(node)
         else:
             targets = self.mesh[node]
         self._remember(node, message)
@@ -263,7 +263,8 @@ class GossipModel:
             for other in neighbours
             if other not in mesh and not self.unsubscribed[other] and self._offers_to(node, other)
         ]
-        for other in self.meshes.some(node, lazy, self._settings.degree_lazy):
+        count = max(self._settings.degree_lazy, len(lazy) * self._settings.lazy_permille // 1_000)
+        for other in self.meshes.some(node, lazy, count):
             if other not in lacking:
                 continue
             self.controls += 1

@@ -83,6 +83,12 @@ class Mesh:
             return [other for other in others if not self.apart(node, other)]
         return others
 
+    def widened(self, node: int) -> list[int]:
+        """The mesh and others beside it, D_hi in all: whom the daemon sends its own messages."""
+        mesh = self.of[node]
+        outside = [other for other in self.subscribed(node) if other not in mesh]
+        return mesh + self.some(node, outside, max(0, self._settings.degree_high - len(mesh)))
+
     def some(self, node: int, others: Sequence[int], count: int) -> list[int]:
         """`count` of `others`, drawn for this heartbeat."""
         if len(others) <= count:
@@ -154,7 +160,8 @@ class Mesh:
         if early and self.scores.on:
             self.scores.misbehaved(node, source)
         bad = self.scores.on and self.scores.of(node, source) < 0
-        if early or bad or len(mesh) >= self._settings.degree_high or self.unsubscribed[node]:
+        # One too many is taken all the same, until the next heartbeat prunes: as py-libp2p does.
+        if early or bad or self.unsubscribed[node]:
             self._wait(node, source)
             self._control(node, source, self._pruned)
             return

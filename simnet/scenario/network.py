@@ -121,7 +121,12 @@ class Gossip(Table, frozen=True, kw_only=True):
     degree: Annotated[int, Meta(ge=1, le=64, description="D: peers in a mesh")] = 8
     degree_low: Annotated[int, Meta(ge=1, le=64, description="D_lo: fewer are filled up")] = 6
     degree_high: Annotated[int, Meta(ge=1, le=128, description="D_hi: more are pruned")] = 12
-    degree_lazy: Annotated[int, Meta(ge=0, le=64, description="D_lazy: peers told IHAVE")] = 6
+    degree_lazy: Annotated[
+        int, Meta(ge=0, le=64, description="D_lazy: peers told IHAVE, at least; 0: none")
+    ] = 6
+    lazy_permille: Annotated[
+        Permille, Meta(description="or so many of those outside the mesh, if that is more")
+    ] = 250
     heartbeat_ms: Annotated[int, Meta(ge=10, le=600_000, description="between heartbeats")] = 1_000
     history: Annotated[
         int, Meta(ge=1, le=120, description="heartbeats that a message can be asked for")
@@ -130,7 +135,7 @@ class Gossip(Table, frozen=True, kw_only=True):
         int, Meta(ge=1, le=120, description="heartbeats that a message is offered for")
     ] = 3
     flood_publish: Annotated[
-        bool, Meta(description="own messages go to all neighbours, not the mesh alone")
+        bool, Meta(description="own messages go to the mesh and others, D_hi in all")
     ] = True
     back_off_s: Annotated[
         int, Meta(ge=0, le=600, description="after a PRUNE the peer is not grafted")

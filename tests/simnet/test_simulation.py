@@ -94,8 +94,9 @@ def test_everybody_is_served_on_every_graph(kind: Any, router: Any) -> None:
     assert told["faults"] == []
     assert told["requests"] == told["done"] > 5
     whole = told["gossip"]["messages"] * (settings.nodes - 1)
-    starved = (kind, router) == ("star", "gossipsub")  # its hub offers to six leaves a heartbeat
-    assert whole * (0.7 if starved else 1) <= told["gossip"]["deliveries"] <= whole
+    # A hub has few of its leaves in its mesh, and offers to six of the others a heartbeat.
+    least = {"star": 0.7, "internet": 0.95}.get(kind, 1) if router == "gossipsub" else 1
+    assert whole * least <= told["gossip"]["deliveries"] <= whole
     assert told["settled_ucr"] == told["paid_ucr"] > 0
 
 
@@ -163,9 +164,9 @@ def share_of_a_star(**gossip: Any) -> float:
 def test_a_star_starves_as_it_was_measured_on_libp2p() -> None:
     """Stock gossipsub starves the leaves that a hub prunes; offers in back-off mostly feed them,
     and a hub that keeps all in its mesh feeds them all. Measured there: 37, 86 and 100 %."""
-    stock = share_of_a_star(offers_in_back_off=False, back_off_s=60, flood_publish=False)
-    offered = share_of_a_star(flood_publish=False)
-    wide = share_of_a_star(degree_high=128, flood_publish=False)
+    stock = share_of_a_star(offers_in_back_off=False, back_off_s=60)
+    offered = share_of_a_star()
+    wide = share_of_a_star(degree_high=128)
     assert 0.25 < stock < 0.55
     assert offered > 0.8
     assert wide == 1.0

@@ -83,17 +83,54 @@ def test_a_flood_sends_a_copy_over_every_link_but_back() -> None:
 
 
 def test_what_the_mesh_loses_the_offers_bring_back() -> None:
-    """At 44 % loss the mesh alone leaves gaps that IHAVE and IWANT fill within heartbeats."""
+    """At 36 % loss the mesh alone leaves gaps that IHAVE and IWANT fill within heartbeats."""
     shares = []
     for lazy in (0, 6):
         simulation = network(
             gossip=Gossip(degree=3, degree_low=2, degree_high=4, degree_lazy=lazy),
-            access=Access(links={"fast": 1}, loss_ppm=250_000),
+            access=Access(links={"fast": 1}, loss_ppm=200_000),
         )
         messages = [publish(simulation, node) for node in range(10)]
         simulation.run(5 * NS_PER_S)
         shares.append(sum(message.reached for message in messages) / 590)
     assert shares[0] < 0.95 < 0.98 < shares[1], shares
+
+
+def test_own_messages_go_to_the_mesh_and_to_others_up_to_its_highest_degree() -> None:
+    """As the daemon's do; who has fewer neighbours tells all of them."""
+    simulation = network(topology=Topology(degree=16))
+    meshes, settings = simulation.gossip.meshes, simulation.scenario.gossip
+    for node, neighbours in enumerate(meshes.neighbours):
+        told = meshes.widened(node)
+        assert len(set(told)) == len(told) == min(len(neighbours), settings.degree_high)
+        assert set(meshes.of[node]) <= set(told) <= set(neighbours)
+
+
+def test_a_hub_offers_to_a_quarter_of_those_outside_its_mesh(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where that is more than D_lazy: of 59 leaves 8 are in the mesh, 4 more are told at once,
+    and 12 of 51 are offered it, if they lack it."""
+    simulation = network(topology=Topology(kind="star"), settle_s=8)
+    told: list[int] = []
+    monkeypatch.setattr(simulation.gossip, "_offered", lambda leaf, _: told.append(leaf))
+    mesh = simulation.gossip.mesh[0]
+    assert len(mesh) == 8
+    publish(simulation, 0)
+    assert 51 // 4 - 4 <= len(set(told)) == len(told) <= 51 // 4
+    assert set(told).isdisjoint(mesh)
+
+
+def test_a_full_mesh_takes_a_graft_until_the_next_heartbeat_prunes() -> None:
+    """As py-libp2p's does: a star's hub has all leaves in its mesh for a moment, then D."""
+    simulation = network(topology=Topology(degree=24))
+    meshes, settings = simulation.gossip.meshes, simulation.scenario.gossip
+    outside = [other for other in meshes.neighbours[0] if other not in meshes.of[0]]
+    for other in outside:
+        meshes._grafted(0, other)
+    assert set(meshes.of[0]) == set(meshes.neighbours[0])
+    simulation.run(NS_PER_S)
+    assert len(meshes.of[0]) == settings.degree
 
 
 def test_a_pruned_peer_waits_before_it_is_taken_back() -> None:
