@@ -29,6 +29,7 @@ CODES: Final[dict[str, str]] = {
     # request, bid, award: the market
     "request.expired": "the deadline of the request is past; publish a new one",
     "request.no_bids": "no provider bid in the window; check the model's name, price and timeout",
+    "request.unknown_model": "nobody offers this model, but others are sold; see `peerd models`",
     "request.all_failed": "every provider that was tried failed; the last reason is given",
     "request.deadline": "the job did not finish before its deadline; raise --timeout",
     "request.price_too_low": "all bids were over the price cap; raise --max-price",

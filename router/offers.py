@@ -13,12 +13,15 @@ from protocol.envelope import Signed
 from protocol.errors import RemoteError
 from protocol.messages import Bid, Request, StandingOffer
 from protocol.quantization import known
+from protocol.units import NS_PER_S
 from router.auction import ScoredBid
 from router.quoting import bid_of
 
 # Offers this close to the best score, in 1/1000, are as good: a hash chooses among them, so that
 # not all requesters run to the same provider.
 _AS_GOOD_MILLI = 50
+# A model that was heard of so lately is sold, though nobody may have a free place now.
+_LATELY_NS = 600 * NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class OfferBook:
     def __init__(self) -> None:
         self._models: dict[str, dict[bytes, Signed]] = {}
         self._count = 0
+        self._heard_ns: dict[str, int] = {}
 
     def __len__(self) -> int:
         return self._count
@@ -61,6 +65,19 @@ class OfferBook:
         self.drop(signed.sender, offer.model)
         self._models.setdefault(offer.model, {})[signed.sender] = signed
         self._count += 1
+        self.heard(offer.model, now_ns)
+
+    def heard(self, model: str, now_ns: int) -> None:
+        """Somebody offers a model, or bid on it; those of the longest unheard are forgotten."""
+        self._heard_ns.pop(model, None)
+        self._heard_ns[model] = now_ns
+        if len(self._heard_ns) > limits.PRICED_MODELS_KEPT:
+            del self._heard_ns[next(iter(self._heard_ns))]
+
+    def is_unknown(self, model: str, now_ns: int) -> bool:
+        """Whether models were heard of lately, and this one was not."""
+        lately = {name for name, at_ns in self._heard_ns.items() if now_ns - at_ns <= _LATELY_NS}
+        return bool(lately) and model not in lately and model not in self._models
 
     def drop(self, provider: bytes, model: str) -> None:
         """Not shown again until it is said anew: the provider did not keep it."""

@@ -209,7 +209,9 @@ class Requester:
                 self.fail(job, "request.price_too_low", job.lacks(), job.short_ucr)
                 return
             if not codes:
-                self.fail(job, "request.no_bids", f"nobody bid on model {job.ask.model!r}")
+                unknown = self.offers.is_unknown(job.ask.model, self._context.now_ns)
+                code = "request.unknown_model" if unknown else "request.no_bids"
+                self.fail(job, code, f"nobody bid on model {job.ask.model!r}")
                 return
             why = job.refusals.get(codes[0], "")
             detail = f"of {len(codes)} {'bids' if len(codes) > 1 else 'bid'} none is acceptable"

@@ -74,6 +74,7 @@ class Selection:
                 )
         prices = (bid.input_price_ucr, bid.output_price_ucr)
         self._prices.saw(job.ask.model, provider, *prices, now_ns)
+        self._offers.heard(job.ask.model, now_ns)
         if job.explanation is not None:
             job.explanation.add(
                 Considered(

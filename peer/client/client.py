@@ -116,7 +116,8 @@ class AsyncClient:
     async def quote(self, prompt: Prompt, **settings: Unpack[AskSettings]) -> Json:
         """What an answer would cost, in ucr: by the best bid at most, and likely when all
         `max_tokens` are used; with all `bids`, or the offers that stand, best first. Nobody is
-        awarded, and the prompt stays here. AskFailed `request.no_bids` when nobody sells it."""
+        awarded, and the prompt stays here. AskFailed `request.no_bids` when nobody sells it,
+        `request.unknown_model` when only others are sold."""
         params = {**ask_params(prompt, settings, self.defaults), "quote": True}
         asked, told = to_ask(parse_options(params), 0), Answer()
         async with self._line.call("ask", params) as events:

@@ -50,6 +50,7 @@ _STATUS: Final[dict[str, int]] = {
     "bid.other_quantization": 503,
     "request.too_many": 429,
     "request.no_bids": 503,
+    "request.unknown_model": 404,
     "request.not_connected": 503,
     "request.deadline": 504,
     "request.expired": 504,
@@ -74,7 +75,8 @@ _TYPES: Final[dict[int, str]] = {
     403: "permission_error",
     429: "rate_limit_error",
 }
-_NO_MODEL: Final = ("api.unknown_model", "engine.unknown_model")  # on the market, and here
+# In the list, on the market, and here.
+_NO_MODEL: Final = ("api.unknown_model", "request.unknown_model", "engine.unknown_model")
 RETRY_AFTER_S: Final = 2
 COST_HEADER: Final = "x-peerd-cost-ucr"
 # With "false": an answer of status 200 that says of a failure, and bought nothing.
@@ -139,6 +141,8 @@ def failure(event: events.Failed) -> ApiError:
     if event.paid_ucr:
         detail = f"{detail}; " if detail else ""
         detail += f"{format_credits(event.paid_ucr)} credits were paid for what arrived"
-    error = ApiError(event.code if event.code in CODES else "provider.refused", detail)
+    param = "model" if event.code in _NO_MODEL else None
+    known = event.code if event.code in CODES else "provider.refused"
+    error = ApiError(known, detail, param=param)
     error.paid_ucr, error.short_ucr = event.paid_ucr, event.short_ucr
     return error

@@ -50,7 +50,7 @@ def test_a_stream_and_leaving_it(node: Daemon) -> None:
         with market.stream("Tell me of this project.", max_tokens=200) as stream:
             next(stream)
         until(lambda: market.status()["open_requests"] == 0, "the request is cancelled")
-        with pytest.raises(AskFailed, match=r"request\.no_bids"):
+        with pytest.raises(AskFailed, match=r"request\.unknown_model"):
             market.ask(PROMPT, model="no-such-model", window_ms=50)
 
 

@@ -54,8 +54,8 @@ def test_request_that_nobody_bids_on(market: Market) -> None:
     """A model that nobody has, a price too low, an answer too long: what to look at is said."""
     requester = market.requester
     where = ("--data", str(requester.directory), "--window-ms", "300")
-    hint = "check the model's name, price and timeout"
-    refuse(1, "request.no_bids", hint, "ask", "hello?", *where, "--model", "no-such-model")
+    hint = "see `peerd models`"
+    refuse(1, "request.unknown_model", hint, "ask", "hello?", *where, "--model", "no-such-model")
     # Who can't win is silent; what sellers asked before tells a price too low all the same.
     for changes in ({"max_price_ucr": 1}, {"max_tokens": 100_000}):
         (*_, failed) = requester.ask(bid_window_ms=300, **changes)

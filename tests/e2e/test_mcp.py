@@ -69,7 +69,7 @@ async def use(client: Client) -> None:
     assert [job["receipt_id"] for job in history] == [answer["receipt_id"]]
     assert value(await client.call_tool("balance", {}))["spent_ucr"] >= answer["cost_ucr"]
     for tool, arguments, said in [
-        ("quote", {"prompt": "a", "model": "none"}, "request.no_bids"),
+        ("quote", {"prompt": "a", "model": "none"}, "request.unknown_model"),
         ("ask", {"prompt": "a", "max_price": "much"}, "config.bad_value"),
         ("ask", {"prompt": "a", "max_tokens": 0}, "max_tokens"),
     ]:

@@ -112,12 +112,16 @@ def test_nothing_fits_so_there_is_an_auction() -> None:
 
 
 def test_an_offer_ends() -> None:
-    """A provider that fell silent is not awarded directly once its offer's time is over."""
+    """A provider that fell silent is not awarded directly once its offer's time is over; that
+    models are sold is known for a while yet, and which."""
     world = offering(1)
     provider, requester = world.peers
+    book = requester.node.requester.offers
     world.crash(provider)
     world.run(limits.OFFER_LIFETIME_NS)
-    assert requester.node.requester.offers.listed(world.clock.now_ns) == []
+    assert book.listed(world.clock.now_ns) == []
+    book.expire(world.clock.now_ns)
+    assert [book.is_unknown(name, world.clock.now_ns) for name in (MODEL, "m2")] == [False, True]
 
 
 def test_offers_are_said_again_before_they_end() -> None:

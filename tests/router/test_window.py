@@ -19,6 +19,7 @@ from protocol.fields import (
     Prompt,
 )
 from protocol.units import NS_PER_MS, NS_PER_S
+from router import actions as act
 from router import events
 from router.bidding import EARLY_CLOSE_GAP_NS
 from router.breaker import FAILURES_IN_A_ROW
@@ -29,6 +30,7 @@ from tests.router.support import (
     make_ask,
     make_world,
     stranger,
+    succeeded,
 )
 
 PARAMETERS = GenerationParameters(40, 0, 0, 1000, 1, ())
@@ -48,6 +50,25 @@ def test_a_model_that_nobody_serves() -> None:
     assert failure(requester) == "request.no_bids"
     assert ignored(provider) == ["engine.unknown_model"]
     assert not provider.penalized
+
+
+def test_a_model_that_nobody_serves_where_others_are_sold() -> None:
+    """Known by bids, as nobody offers here. One that was sold lately is only not to be had."""
+    world = make_world(1)
+    provider, requester = world.peers
+    world.give(requester, make_ask(1))
+    world.give(requester, make_ask(2, model="other"))
+    world.run(5 * NS_PER_S)
+    assert succeeded(requester, 1)
+    assert failure(requester, 2) == "request.unknown_model"
+    world.give(provider, act.Drain())
+    world.give(requester, make_ask(3))
+    world.run(5 * NS_PER_S)
+    assert failure(requester, 3) == "request.no_bids"
+    world.run(600 * NS_PER_S)
+    world.give(requester, make_ask(4, model="other"))
+    world.run(5 * NS_PER_S)
+    assert failure(requester, 4) == "request.no_bids", "nobody is known any more"
 
 
 def test_a_price_cap_under_every_offer() -> None:
