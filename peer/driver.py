@@ -6,6 +6,7 @@ actions wait in one queue, each behind the last record before it. A record that 
 written therefore stops everything, which is the point.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
@@ -74,7 +75,7 @@ class Driver:
         self._waiting: deque[tuple[int, Action]] = deque()
         self._watermark = journal.durable_sequence
         self._work = trio.Event()
-        self._timer_changed = trio.Event()
+        self._timer_scope = trio.CancelScope()
         self._timer_at_ns: int | None = None
 
     def gossip(self, data: bytes, forwarder: bytes) -> bool:
@@ -148,7 +149,17 @@ class Driver:
         at_ns = self.node.next_timer()
         if at_ns != self._timer_at_ns:
             self._timer_at_ns = at_ns
-            self._timer_changed.set()
+            self.look_at_clock()
+
+    def look_at_clock(self) -> None:
+        """When the next timer is due may have changed, or the clock been set."""
+        self._timer_scope.deadline = self._timer_at_s()
+
+    def _timer_at_s(self) -> float:
+        """When timers are due, by trio's clock."""
+        if self._timer_at_ns is None:
+            return math.inf
+        return trio.current_time() + (self._timer_at_ns - self._now_ns()) / NS_PER_S
 
     async def run(self, *, task_status: "TaskStatus[None]" = trio.TASK_STATUS_IGNORED) -> None:
         """Release what became durable and run timers, until cancelled.
@@ -174,13 +185,10 @@ class Driver:
             await self._work.wait()
 
     async def _run_timers(self) -> None:
+        """Run what is due; the deadline moves with each input, and wakes nobody before it."""
         while True:
-            self._timer_changed = trio.Event()
-            at_ns = self._timer_at_ns
-            wait_s = float("inf") if at_ns is None else (at_ns - self._now_ns()) / NS_PER_S
-            with trio.move_on_after(max(0.0, wait_s)):
-                await self._timer_changed.wait()
-                continue
+            with trio.CancelScope(deadline=self._timer_at_s()) as self._timer_scope:
+                await trio.sleep_forever()
             self._timer_at_ns = None
             self._handle(None)
 

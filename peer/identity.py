@@ -1,6 +1,7 @@
 """The node's key: one ed25519 seed in a file of mode 0600, and the names made from it."""
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ KEY_FILE: Final = "key"
 _PEER_ID_PREFIX: Final = bytes.fromhex("0024") + bytes.fromhex("08011220")
 
 
+@lru_cache(maxsize=1_024)
 def peer_id(public_key: bytes) -> str:
     """The libp2p peer id of an ed25519 key, as people write it: 12D3KooW..."""
     return base58.b58encode(_PEER_ID_PREFIX + public_key).decode()

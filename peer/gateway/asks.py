@@ -79,7 +79,8 @@ def chat_asks(body: ChatBody, defaults: RequesterConfig) -> Wanted:
     tokens = body.max_completion_tokens or body.max_tokens
     logprobs = _logprobs(body.logprobs, body.top_logprobs)
     wanted = _wanted(body, prompt, tokens, constraint, logprobs, defaults)
-    return replace(wanted, tool_names=use.names, top_logprobs=body.top_logprobs or 0)
+    top = body.top_logprobs or 0
+    return replace(wanted, tool_names=use.names, top_logprobs=top) if use.names or top else wanted
 
 
 def completion_asks(body: CompletionBody, defaults: RequesterConfig) -> Wanted:
@@ -164,7 +165,7 @@ def _wanted(
     tokens = output_tokens or OUTPUT_TOKENS_DEFAULT
     routing, own = body.provider or Routing(), body.peerd or Limits()
     seed = secrets.randbits(32) if body.seed is None else body.seed % 2**32
-    parameters = replace(_parameters(body, tokens, constraint), logprobs=logprobs)
+    parameters = _parameters(body, tokens, constraint, seed, logprobs)
     timeout_s = own.timeout_s or defaults.timeout_s
     window_ms = own.window_ms or defaults.bid_window_ms
     early = own.early_close_bids
@@ -175,7 +176,7 @@ def _wanted(
             ask_id=0,
             model=body.model,
             prompt=prompt,
-            parameters=replace(parameters, seed=(seed + index) % 2**32),
+            parameters=replace(parameters, seed=(seed + index) % 2**32) if index else parameters,
             price_max_ucr=cap_ucr,
             timeout_ns=timeout_s * NS_PER_S,
             bid_window_ns=window_ms * NS_PER_MS,
@@ -202,7 +203,7 @@ def _milli(value: float | None, default: float) -> int:
 
 
 def _parameters(
-    body: Sampling, tokens: int, constraint: OutputConstraint | None
+    body: Sampling, tokens: int, constraint: OutputConstraint | None, seed: int, logprobs: int
 ) -> GenerationParameters:
     stop = body.stop if body.stop is not None else []
     biases = []
@@ -215,12 +216,13 @@ def _parameters(
         temperature_milli=_milli(body.temperature, 1.0),
         top_k=TOP_K_DEFAULT if body.top_k is None else body.top_k,
         top_p_milli=_milli(body.top_p, 1.0),
-        seed=0,
+        seed=seed,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         min_p_milli=_milli(body.min_p, 0.0),
         presence_penalty_milli=_milli(body.presence_penalty, 0.0),
         frequency_penalty_milli=_milli(body.frequency_penalty, 0.0),
         logit_bias=tuple(sorted(biases, key=lambda bias: bias.token)),
         constraint=constraint,
+        logprobs=logprobs,
     )
     return msgspec.convert(msgspec.to_builtins(parameters), GenerationParameters)

@@ -4,14 +4,14 @@ Nothing is answered before the first text: until then a failure still has its re
 client that leaves, or takes nothing for too long, cancels its jobs and stops paying.
 """
 
-import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
+import msgspec
 import trio
 from starlette.types import Receive, Scope, Send
 
@@ -85,7 +85,7 @@ class Exchange:
         try:
             if len(asks) == 1:  # nothing to merge
                 async with self._market.ask(asks[0]) as stream:
-                    await answer(((0, event) async for event in stream), sender)
+                    await answer(_events(stream), sender)
                 return
             merged, receive = trio.open_memory_channel[Event](0)
             # A choice that nobody takes from any more is cancelled, not broken.
@@ -151,6 +151,17 @@ class Exchange:
         return headers
 
 
+async def _events(stream: trio.MemoryReceiveChannel[Any]) -> AsyncIterator[Event]:
+    """The events of an only choice; where there are some, nobody else runs first."""
+    with suppress(trio.EndOfChannel):
+        while True:
+            try:
+                event = stream.receive_nowait()
+            except trio.WouldBlock:
+                event = await stream.receive()
+            yield 0, event
+
+
 class _Sender:
     """Writes one response, each piece within a time."""
 
@@ -170,7 +181,7 @@ class _Sender:
 
     async def whole(self, value: Json, headers: dict[str, str], status: int = 200) -> None:
         """One JSON object."""
-        body = json.dumps(value, ensure_ascii=False).encode()
+        body = msgspec.json.encode(value)
         headers = {**headers, "content-length": str(len(body))}
         await self._start(status, "application/json", headers)
         await self._write({"type": "http.response.body", "body": body})
@@ -210,4 +221,4 @@ def _names(choice: Choice) -> dict[str, str]:
 
 
 def _event(value: Json) -> bytes:
-    return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
+    return b"data: " + msgspec.json.encode(value) + b"\n\n"

@@ -164,7 +164,7 @@ class ShellSimulation(Simulation):
         its timers are made to."""
         peer.skew_ns = skew_ns
         if peer.alive:
-            self.daemons[peer.index].driver._timer_changed.set()
+            self.daemons[peer.index].driver.look_at_clock()
 
     def directory(self, peer: Peer) -> Path:
         """Where a node's log is, on its disk."""
