@@ -27,6 +27,7 @@ from simnet.runs.runner import Check, Run
 from simnet.runs.shrink import shrink
 from simnet.scenario import Scenario
 from simnet.scenario import file as scenario_file
+from simnet.scenario.named_files import NamedFiles
 from simnet.simulation import EPOCH_NS, Simulation
 from simnet.tiers.command import calibrate_command
 
@@ -206,8 +207,8 @@ def replay_command(run: str, step: int | None, node: int | None) -> None:
         click.echo(f"simnet: the run was made by {began['commit']}, this is {here}", err=True)
     step = failure["step"] if step is None else step
     node = failure["node"] if node is None else node
-    loaded = scenario_file.load(path / run_directory.SCENARIO_FILE)
     beside = Path(began["source"]).parent
+    loaded = scenario_file.load(path / run_directory.SCENARIO_FILE, files=NamedFiles(beside))
     for line in Replay(step, node).go(loaded, began["seed"], beside):
         click.echo(line)
     if failure:

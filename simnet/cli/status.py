@@ -27,6 +27,7 @@ def plainly(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _refuse(code: str, detail: str) -> NoReturn:
+    detail = " ".join(detail.split("\n"))
     if "--json" in sys.argv:
         click.echo(json.dumps({"error": code, "detail": detail}))
     click.echo(f"simnet: {code}: {detail}", err=True)

@@ -5,7 +5,7 @@ Each group has streams of its own, so that a change of one group leaves the othe
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +32,10 @@ from simnet.market.inference import (
 )
 from simnet.scenario import Scenario
 from simnet.scenario.market import Model, Requesters, Tokens
+from simnet.text_file import text_of
 
 TRACE_ROWS_MAX = 10_000_000
+TRACE_ROW = "at_s[,input_tokens,output_tokens[,model]] in the order of time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,8 @@ class Arrival:
 def arrivals(group: Requesters, duration_ns: int, seed: int, beside: Path) -> Iterator[Arrival]:
     """The group's requests in the order of time, in ns from the first moment."""
     if group.arrivals == "trace":
-        yield from _read_trace(beside / group.trace, duration_ns)
+        trace = read_trace(beside / group.trace)
+        yield from (arrival for arrival in trace if arrival.at_ns < duration_ns)
         return
     draw = Entropy(seed, f"arrivals {group.name}")
     bursts = group.arrivals == "bursts"
@@ -70,30 +73,45 @@ def arrivals(group: Requesters, duration_ns: int, seed: int, beside: Path) -> It
             yield Arrival(at_ns)
 
 
-def _read_trace(path: Path, duration_ns: int) -> Iterator[Arrival]:
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeError) as error:
-        raise ConfigError("config.unreadable", f"{path}: {error}") from error
+def read_trace(path: Path, models: Collection[str] = ()) -> Iterator[Arrival]:
+    """The requests of a CSV file; of `models` alone, if there are any. ConfigError: the line."""
+    reader = csv.reader(text_of(path).splitlines())
     last_ns = 0
-    for number, row in enumerate(csv.reader(lines), 1):
-        if not row or row[0].lstrip().startswith("#") or (number == 1 and row[0] == "at_s"):
-            continue
-        cells = [cell.strip() for cell in row] + ["", "", ""]
+    while True:
         try:
-            at_ns = round(float(cells[0]) * NS_PER_S)
-            lengths = [int(cell or 0) for cell in cells[1:3]]
-        except ValueError as error:
-            raise ConfigError("config.bad_value", f"{path}: line {number}: {error}") from error
-        if at_ns < last_ns or min(lengths) < 0 or number > TRACE_ROWS_MAX:
-            raise ConfigError(
-                "config.bad_value",
-                f"{path}: line {number}: expected at_s[,input_tokens,output_tokens[,model]] in "
-                "the order of time",
-            )
-        last_ns = at_ns
-        if at_ns < duration_ns:
-            yield Arrival(at_ns, lengths[0], lengths[1], cells[3])
+            row = next(reader, None)
+        except csv.Error as error:
+            raise _expected(path, reader.line_num, f"{TRACE_ROW}: {error}") from error
+        if row is None:
+            return
+        number = reader.line_num
+        if not row or row[0].lstrip().startswith("#"):
+            continue
+        if number == 1 and row[0].strip() == "at_s":
+            continue
+        if number > TRACE_ROWS_MAX:
+            raise ConfigError("config.bad_value", f"{path}: over {TRACE_ROWS_MAX} lines")
+        arrival = _arrival(row)
+        if arrival is None or arrival.at_ns < last_ns:
+            raise _expected(path, number, f"{TRACE_ROW}, not {','.join(row)[:60]!r}")
+        if models and arrival.model and arrival.model not in models:
+            raise _expected(path, number, f"a model of {', '.join(models)}, not {row[3][:40]!r}")
+        last_ns = arrival.at_ns
+        yield arrival
+
+
+def _arrival(row: list[str]) -> Arrival | None:
+    cells = [cell.strip() for cell in row] + ["", "", ""]
+    try:
+        at_ns = round(float(cells[0]) * NS_PER_S)
+        lengths = [int(cell or 0) for cell in cells[1:3]]
+    except (ValueError, OverflowError):
+        return None
+    return None if min(lengths) < 0 else Arrival(at_ns, lengths[0], lengths[1], cells[3])
+
+
+def _expected(path: Path, line: int, wanted: str) -> ConfigError:
+    return ConfigError("config.bad_value", f"{path}: line {line}: expected {wanted}")
 
 
 def draw_tokens(draw: Entropy, tokens: Tokens) -> int:

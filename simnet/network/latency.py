@@ -14,6 +14,7 @@ from typing import Final
 
 from protocol.errors import ConfigError
 from protocol.units import NS_PER_MS
+from simnet.text_file import text_of
 
 ROUND_TRIPS_MS: Final[dict[str, tuple[int, ...]]] = {
     "n-virginia": (6, 64, 17, 115, 70, 93, 112, 227, 194, 191, 219, 150, 200),
@@ -79,37 +80,40 @@ def read_matrix(path: Path) -> Distances:
 
     The first cell of each line is the region's name. ConfigError names the line.
     """
+    reader = csv.reader(text_of(path).splitlines())
     try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeError) as error:
-        raise ConfigError("config.unreadable", f"{path}: can't be read: {error}") from error
-    rows = [row for row in csv.reader(text.splitlines()) if row]
-    names = tuple(name.strip() for name in rows[0][1:]) if rows else ()
+        rows = [(reader.line_num, row) for row in reader if row]
+    except csv.Error as error:
+        raise _expected(path, reader.line_num, f"comma-separated values: {error}") from error
+    head, row = rows[0] if rows else (1, [])
+    names = tuple(name.strip() for name in row[1:])
     if not 1 <= len(names) <= CSV_REGIONS_MAX or len(set(names)) != len(names):
-        raise ConfigError(
-            "config.bad_value",
-            f"{path}: line 1: expected an empty cell, then 1 to {CSV_REGIONS_MAX} names, "
-            "each once",
-        )
+        wanted = f"an empty cell, then 1 to {CSV_REGIONS_MAX} names, each once"
+        raise _expected(path, head, wanted)
     if len(rows) != len(names) + 1:
-        raise ConfigError(
-            "config.bad_value", f"{path}: expected {len(names)} lines after the first"
-        )
+        what = f"expected {len(names)} lines after the first, a region each, not {len(rows) - 1}"
+        raise ConfigError("config.bad_value", f"{path}: {what}")
     table = []
-    for number, (name, row) in enumerate(zip(names, rows[1:], strict=True), 2):
-        try:
-            values = [float(cell) for cell in row[1:]]
-        except ValueError as error:
-            raise ConfigError("config.bad_value", f"{path}: line {number}: {error}") from error
-        valid = all(0 <= value <= ROUND_TRIP_MS_MAX for value in values)
-        if row[0].strip() != name or len(values) != len(names) or not valid:
-            raise ConfigError(
-                "config.bad_value",
-                f"{path}: line {number}: expected {name!r} and {len(names)} round trips of 0 to "
-                f"{ROUND_TRIP_MS_MAX} ms",
-            )
-        table.append(values)
+    for name, (number, row) in zip(names, rows[1:], strict=True):
+        wanted = f"{name!r} and {len(names)} round trips of 0 to {ROUND_TRIP_MS_MAX} ms"
+        if row[0].strip() != name or len(row) != len(names) + 1:
+            raise _expected(path, number, wanted)
+        table.append([_round_trip_ms(cell, path, number, wanted) for cell in row[1:]])
     return _from_round_trips(names, table)
+
+
+def _round_trip_ms(cell: str, path: Path, line: int, wanted: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= ROUND_TRIP_MS_MAX:
+        raise _expected(path, line, f"{wanted}, not {cell.strip()[:40]!r}")
+    return value
+
+
+def _expected(path: Path, line: int, wanted: str) -> ConfigError:
+    return ConfigError("config.bad_value", f"{path}: line {line}: expected {wanted}")
 
 
 def median_ns(permille: int) -> int:

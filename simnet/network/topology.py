@@ -4,16 +4,20 @@ The same (kind, size, seed) gives the same graph. Graphs that fall apart are joi
 links, so that gossip can reach everybody.
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 from protocol.errors import ConfigError
 from simnet.entropy import Entropy
 from simnet.extra import need
 from simnet.scenario.network import Topology
+from simnet.text_file import text_of
 
-EDGES_MAX = 10_000_000
+EDGES_MAX: Final = 10_000_000
+GML_BYTES_MAX: Final = 64 << 20  # parsed, a graph takes some thirty times its text
+_NODE: Final = re.compile(r"[0-9]{1,9}", re.ASCII).fullmatch
 
 Neighbours = list[tuple[int, ...]]
 
@@ -32,10 +36,10 @@ def build(
     if kind == "regions":
         return _joined(nodes, _regions(topology, degree, regions, seed))
     if kind == "edges":
-        return _joined(nodes, _read_edges(beside / topology.path, nodes))
-    networkx = need("networkx")
+        return _joined(nodes, read_edges(beside / topology.path, nodes))
     if kind == "gml":
-        return _joined(nodes, _read_gml(networkx, beside / topology.path, nodes))
+        return _joined(nodes, read_gml(beside / topology.path, nodes))
+    networkx = need("networkx")
     random_state = Entropy(seed, "topology").below(2**31)
     if kind == "random-regular":
         if degree * nodes % 2:
@@ -106,36 +110,41 @@ def _regions(
             yield index, other
 
 
-def _read_edges(path: Path, nodes: int) -> Iterable[tuple[int, int]]:
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeError) as error:
-        raise ConfigError("config.unreadable", f"{path}: {error}") from error
-    for number, line in enumerate(lines, 1):
+def read_edges(path: Path, nodes: int) -> Iterator[tuple[int, int]]:
+    """Two node numbers a line, split by blanks or a comma. ConfigError names the line."""
+    for number, line in enumerate(text_of(path).splitlines(), 1):
         words = line.partition("#")[0].replace(",", " ").split()
         if not words:
             continue
-        valid = len(words) >= 2 and words[0].isdecimal() and words[1].isdecimal()
-        if not valid or number > EDGES_MAX or max(int(words[0]), int(words[1])) >= nodes:
+        if number > EDGES_MAX:
+            raise ConfigError("config.bad_value", f"{path}: expected at most {EDGES_MAX} lines")
+        valid = len(words) >= 2 and all(_NODE(word) for word in words[:2])
+        if not valid or max(int(words[0]), int(words[1])) >= nodes:
             raise ConfigError(
                 "config.bad_value",
-                f"{path}: line {number}: expected two node numbers from 0 to {nodes - 1}",
+                f"{path}: line {number}: expected two node numbers from 0 to {nodes - 1}, "
+                f"not {line.strip()[:40]!r}",
             )
         yield int(words[0]), int(words[1])
 
 
-def _read_gml(networkx: Any, path: Path, nodes: int) -> Iterable[tuple[int, int]]:
+def read_gml(path: Path, nodes: int) -> Iterator[tuple[int, int]]:
+    """The links of a GML graph, its nodes numbered by their ids. ConfigError."""
+    networkx = need("networkx")
+    text = text_of(path, GML_BYTES_MAX)
     try:
-        graph = networkx.read_gml(path, label=None)
-    except (OSError, UnicodeError) as error:
-        raise ConfigError("config.unreadable", f"{path}: {error}") from error
+        graph = networkx.parse_gml(text.splitlines(), label=None)
+        numbers = {name: number for number, name in enumerate(sorted(graph.nodes()))}
     except networkx.NetworkXError as error:
-        raise ConfigError("config.bad_value", f"{path}: {error}") from error
-    numbers = {name: number for number, name in enumerate(sorted(graph.nodes()))}
+        told = re.sub(r"^(.*) at \((\d+), \d+\)$", r"line \2: \1", str(error)[:200])
+        raise ConfigError("config.bad_value", f"{path}: expected a GML graph: {told}") from error
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        what = "expected a GML graph: nodes with ids of one kind, edges with source and target"
+        raise ConfigError("config.bad_value", f"{path}: {what}") from error
     if len(numbers) > nodes:
         raise ConfigError(
             "config.bad_value",
-            f"{path}: the graph has {len(numbers)} nodes, the scenario only {nodes}",
+            f"{path}: expected at most {nodes} nodes, as the scenario has; it has {len(numbers)}",
         )
     for one, other in graph.edges():
         yield numbers[one], numbers[other]

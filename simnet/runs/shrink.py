@@ -16,8 +16,9 @@ from protocol.errors import ConfigError
 from protocol.units import NS_PER_S
 from simnet.runs.runner import Check, Run
 from simnet.scenario import Scenario
+from simnet.scenario.misfits import fitted, misfits
 from simnet.scenario.network import Topology
-from simnet.scenario.roles import NETWORK, misfits
+from simnet.scenario.roles import NETWORK
 
 TRIES_MAX: Final = 100
 
@@ -44,7 +45,7 @@ def shrink(
     smaller = True
     while smaller:
         smaller = False
-        for changed in _smaller(scenario, summary):
+        for changed in map(fitted, _smaller(scenario, summary)):
             if tries >= tries_max or any(misfits(changed)):
                 continue
             tries += 1
@@ -87,8 +88,9 @@ def _smaller(scenario: Scenario, summary: dict[str, Any]) -> Iterator[Scenario]:
     for nodes in (max(2, needed, scenario.nodes // 2), max(2, needed, scenario.nodes - 1)):
         if nodes < scenario.nodes:
             yield replace(scenario, nodes=nodes)
-    if scenario.topology != Topology():
-        yield replace(scenario, topology=Topology())
+    plain = fitted(replace(scenario, topology=Topology()))
+    if scenario.topology != plain.topology:
+        yield plain
 
 
 def _without_one(values: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:

@@ -8,19 +8,21 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, get_args, get_type_hints
 
 import msgspec
+from msgspec.structs import replace
 
 from protocol.errors import ConfigError
 from simnet.scenario import Scenario
-from simnet.scenario.roles import misfits
+from simnet.scenario.misfits import Where, fitting_degree, misfits
+from simnet.scenario.named_files import NamedFiles
+from simnet.text_file import text_of
 
 READY: Final = Path(__file__).parent.parent / "scenarios"
 FILE_BYTES_MAX: Final = 1 << 20
-
-Where = tuple[str | int, ...]
 
 
 # --- finding -----------------------------------------------------------------------------------
@@ -46,29 +48,42 @@ def find(name: str) -> Path:
 # --- reading -----------------------------------------------------------------------------------
 
 
-def load(path: Path, changes: Mapping[str, Any] | None = None) -> Scenario:
-    """The scenario in a file, with values set by key. ConfigError: what is wrong, and where."""
-    try:
-        data = path.read_bytes()
-        text = data.decode()
-    except (OSError, UnicodeError) as error:
-        raise ConfigError("config.unreadable", f"{path}: {error}") from error
-    if len(data) > FILE_BYTES_MAX:
-        raise ConfigError("config.bad_value", f"{path}: over {FILE_BYTES_MAX} bytes")
+def load(
+    path: Path,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    files: NamedFiles | None = None,
+    said: Mapping[str, str] | None = None,
+) -> Scenario:
+    """The scenario in a file, with values set by key. ConfigError: what is wrong, and where.
+
+    The files that it names are read too, from beside it unless `files` has another place. `said`
+    is how a person gave each of the changes.
+    """
+    text = text_of(path, FILE_BYTES_MAX)
+    changes = changes or {}
+    said = {key: f"--set {key}" for key in changes} | dict(said or {})
+    source = _Source(path, text, said)
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError("config.syntax", f"{path}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        told = "nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise ConfigError("config.syntax", f"{path}: {told}") from error
     content.setdefault("name", path.stem)
-    for key, value in (changes or {}).items():
-        _change(content, key, value)
+    for key, value in changes.items():
+        _change(content, key, value, said[key])
     try:
         scenario = msgspec.convert(content, Scenario)
     except msgspec.ValidationError as error:
-        where, what, code = _explain(str(error))
-        raise _fault(path, text, where, what, code) from error
+        raise source.fault(*_explain(str(error))) from error
+    topology = scenario.topology
+    if "degree" not in content.get("topology", ()):
+        degree = fitting_degree(topology, scenario.nodes)
+        scenario = replace(scenario, topology=replace(topology, degree=degree))
     for where, what in misfits(scenario):
-        raise _fault(path, text, where, what, "config.bad_value")
+        raise source.fault(where, what, "config.bad_value")
+    for where, found in (files or NamedFiles(path.parent)).faults(scenario):
+        raise source.fault(where, found.detail, found.code)
     return scenario
 
 
@@ -77,7 +92,7 @@ def parse(data: bytes) -> Scenario:
     return msgspec.convert(tomllib.loads(data.decode()), Scenario)
 
 
-def _change(content: dict[str, Any], key: str, value: Any) -> None:
+def _change(content: dict[str, Any], key: str, value: Any, said: str) -> None:
     """Set `table.key`; in a list of tables, in all, or by `table.name.key` in the one so named."""
     *path, last = key.split(".")
     places: list[dict[str, Any]] = [content]
@@ -87,21 +102,42 @@ def _change(content: dict[str, Any], key: str, value: Any) -> None:
             if number and place.get("name") == part and part not in place:
                 inner.append(place)
                 continue
-            found = place.setdefault(part, {})
+            # Who sells and who asks is there with defaults when the file leaves it out.
+            several = number == 0 and part in ("models", "providers", "requesters")
+            found = place.setdefault(part, [{}] if several else {})
             inner += found if isinstance(found, list) else [found]
         following = path[number + 1] if number + 1 < len(path) else ""
         named = [one for one in inner if isinstance(one, dict) and one.get("name") == following]
         places = named or [one for one in inner if isinstance(one, dict)]
         if not places:
-            raise ConfigError("config.unknown_key", f"{key}: {part} is no table")
+            raise ConfigError("config.unknown_key", f"{said}: {part} is no table")
     for place in places:
         place[last] = value
 
 
-def _fault(path: Path, text: str, where: Where, what: str, code: str) -> ConfigError:
-    line = line_of(text, where)
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where)
-    return ConfigError(code, f"{path}:{line}: {key.lstrip('.') or 'the file'}: {what}")
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where a scenario comes from: a file's text, and keys that were set, as they were said."""
+
+    path: Path
+    text: str
+    said: Mapping[str, str]
+
+    def fault(self, where: Where, what: str, code: str) -> ConfigError:
+        """What is wrong at a key: of the file, or as it was set."""
+        key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where)
+        key = key.lstrip(".")
+        names = [part for part in where if isinstance(part, str)]
+        for given, told in self.said.items():
+            parts = given.split(".")
+            one_of_several = parts[:1] + parts[2:] if len(parts) > 2 else parts
+            shared = min(len(parts), len(names))
+            if names and (parts[:shared] == names[:shared] or one_of_several == names):
+                deeper = "" if names in (parts, one_of_several) else f"{key}: "
+                return ConfigError(code, f"{told}: {deeper}{what}")
+        among = f" (with {', '.join(self.said.values())})" if self.said else ""
+        line = line_of(self.text, where)
+        return ConfigError(code, f"{self.path}:{line}: {key or 'the file'}: {what}{among}")
 
 
 def _explain(message: str) -> tuple[Where, str, str]:

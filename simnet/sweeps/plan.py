@@ -24,6 +24,7 @@ import msgspec
 from protocol.errors import ConfigError
 from simnet.scenario import Scenario
 from simnet.scenario import file as scenario_file
+from simnet.scenario.named_files import NamedFiles
 
 RUNS_MAX: Final = 10_000
 Changes = Mapping[str, Any]
@@ -68,11 +69,12 @@ def read(target: str, sets: Iterable[str], seeds: str | None) -> Plan:
     if re.search(r"(?m)^scenario\s*=", text):
         try:
             chosen = msgspec.convert(tomllib.loads(text), _File)
-        except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError("config.bad_value", f"{path}: {error}") from error
         beside = path.parent / chosen.scenario
         path = beside if beside.is_file() else scenario_file.find(chosen.scenario)
     axes = [parse_set(one) for one in sets]
+    flags, files = {key: f"--set {key}" for key, _ in axes}, NamedFiles(path.parent)
     fixed = [(point.name, point.changes) for point in chosen.points] or [("", {})]
     points = []
     for name, changes in fixed:
@@ -81,7 +83,9 @@ def read(target: str, sets: Iterable[str], seeds: str | None) -> Plan:
             told = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in swept.items())
             whole = {**chosen.changes, **changes, **swept}
             label = ", ".join(filter(None, (name, told))) or path.stem
-            points.append(Point(label, changes | swept, scenario_file.load(path, whole)))
+            said = {key: flags.get(key, f"{target}: set {key}") for key in whole}
+            scenario = scenario_file.load(path, whole, files=files, said=said)
+            points.append(Point(label, changes | swept, scenario))
     if len({point.name for point in points}) != len(points):
         raise ConfigError("config.bad_value", "two points have one name")
     numbers = parse_seeds(seeds or chosen.seeds)
@@ -97,7 +101,7 @@ def parse_set(text: str) -> tuple[str, list[Any]]:
         raise ConfigError("config.bad_value", f"--set {text}: expected key=value[,value...]")
     try:
         values = list(tomllib.loads(f"values = [{told}]")["values"])
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         values = [word.strip() for word in told.split(",")]
     return key.strip(), values
 
