@@ -23,7 +23,7 @@ from protocol.units import milliseconds
 from router import actions as act
 from router.counting import MILLI, Counts
 from router.explaining import Considered, Explanation, Tried, judged_awards
-from router.reputation import Reputation
+from router.reputation import Reputation, Standing, usual
 
 _READERS = trio.CapacityLimiter(1)
 _REQUEST_HEX_MIN = 6
@@ -183,8 +183,10 @@ def _awards_json(listed: list[tuple[records.AwardJudged, AwardRole]], request_id
 
 def standings_json(book: Reputation, now_ns: int) -> list[Json]:
     """Everybody that is known, best first."""
-    models = dict.fromkeys(model for _, model in book.standings)
-    usual = {model: book.usual(model) for model in models}
+    sellers: dict[str, list[Standing]] = {}
+    for (_, model), standing in book.standings.items():
+        sellers.setdefault(model, []).append(standing)
+    counts = {model: usual(known) for model, known in sellers.items()}
     listed = [
         {
             "provider": peer_id(provider),
@@ -201,7 +203,7 @@ def standings_json(book: Reputation, now_ns: int) -> list[Json]:
             "good_feedback": standing.liked,
             "bad_feedback": standing.disliked,
             "paid_ucr": standing.paid_ucr,
-            **_counts_json(standing.counts(usual[model])),
+            **_counts_json(standing.counts(counts[model])),
         }
         for (provider, model), standing in book.standings.items()
     ]

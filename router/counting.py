@@ -21,6 +21,8 @@ PRIOR_BYTES: Final = 4 * 1_024
 # Who has this much has a say in what is usual, and of so many at least the median is taken.
 ENOUGH_BYTES: Final = 4 * 1_024
 PROVIDERS_MIN: Final = 3
+# With so many, two that lie are no majority of the lower median: then nobody is tried for it.
+PROVIDERS_WANTED: Final = 4
 # What is beyond this pushes out what was before.
 BYTES_KEPT: Final = 64 * 1_024
 # A template's own text around a prompt, as so many bytes of it.

@@ -5,6 +5,7 @@ job, halved every HALF_LIFE_NS and held under EVIDENCE_MAX, so that what a provi
 counts most. Nobody else's word goes in. Rule: router/README.md, "Reputation".
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -172,6 +173,12 @@ class Standing:
         self._hold()
 
 
+def usual(sellers: Sequence[Standing]) -> Counts:
+    """Tokens a KiB, in 1/1000, as most of one model's sellers count them; 0: not known."""
+    read, made = ([one.read for one in sellers], [one.made for one in sellers])
+    return Counts(usual_milli(read), usual_milli(made))
+
+
 def _moved(average: int, sample: int) -> int:
     """The average over about the last eight."""
     return (7 * average + sample + 4) // 8
@@ -211,12 +218,9 @@ class Reputation:
         """What is known of a provider; that of a stranger when nothing is."""
         return self.standings.get((provider, model)) or Standing()
 
-    def usual(self, model: str) -> Counts:
-        """Tokens a KiB, in 1/1000, of prompts and answers, as most count them; 0: not known."""
-        known = [one for (_, name), one in self.standings.items() if name == model]
-        return Counts(
-            usual_milli([one.read for one in known]), usual_milli([one.made for one in known])
-        )
+    def sellers(self, model: str) -> list[Standing]:
+        """Of all that are known to sell a model."""
+        return [one for (_, name), one in self.standings.items() if name == model]
 
     def spent_ucr(self, now_ns: int) -> int:
         """What the jobs that ended on this UTC day cost."""

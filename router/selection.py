@@ -14,13 +14,13 @@ from router.auction import SCORE_UNIT, ScoredBid, check_bid, score
 from router.breaker import Breakers
 from router.choosing import WEIGHTS_SUM
 from router.context import Context
-from router.counting import ENOUGH_BYTES
+from router.counting import ENOUGH_BYTES, PROVIDERS_WANTED
 from router.explaining import Considered
 from router.job import Job
 from router.market_prices import MarketPrices
 from router.offers import OfferBook
 from router.quoting import input_tokens_least
-from router.reputation import UNIT, Standing
+from router.reputation import UNIT, Standing, usual
 
 # One request in so many ranks newcomers as if they were known to be good, or nobody would ever
 # get to know them where reputation counts.
@@ -45,8 +45,11 @@ class Selection:
         sizes = (ask.input_tokens_max, ask.output_tokens_max)
         job.median_ucr = self._prices.median_ucr(ask.model, *sizes, self._context.now_ns)
         least_ucr = self._prices.least_ucr(ask.model, *sizes, self._context.now_ns)
-        job.usual = self._context.ledger.reputation.usual(ask.model)
-        job.curious = not job.usual.output_milli and job.id[0] % NEWCOMERS_EVERY == 0
+        sellers = self._context.ledger.reputation.sellers(ask.model)
+        job.usual = usual(sellers)
+        if job.id[0] % NEWCOMERS_EVERY == 0:
+            shown = sum(one.made.text_bytes >= ENOUGH_BYTES for one in sellers)
+            job.curious = shown < PROVIDERS_WANTED
         job.input_tokens_least = input_tokens_least(job.ask.prompt)
         # Who would ask more than the cap stays silent: this says why nobody answers.
         job.over_cap_ucr = least_ucr if least_ucr > ask.price_max_ucr else 0

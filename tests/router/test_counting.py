@@ -209,7 +209,8 @@ def test_who_counts_more_has_to_be_cheaper_by_as_much(price_milli: int, wins: bo
     [
         (True, 1, 1_200, True),
         (True, 1, 1_300, False),  # no dearer than what would go unnoticed
-        (True, 3, 1_200, False),  # three are known: enough to compare
+        (True, 3, 1_200, True),  # two of the three may lie
+        (True, 4, 1_200, False),  # enough to compare
         (False, 1, 1_200, False),
     ],
 )
