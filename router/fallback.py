@@ -34,6 +34,7 @@ class Fallback:
         if not job.ask.choice.fallbacks:
             return False
         if job.direct:
+            job.offers_code = job.last_code
             job.direct, job.contest.attempts, job.last_code = False, 0, ""
             job.contest.hedged = False
             job.step(JobEvent.AUCTION)

@@ -66,6 +66,7 @@ class Job:
     explanation: Explanation | None = None
     refusals: dict[str, str] = field(default_factory=dict)  # code -> what one of them lacked
     direct: bool = False  # the award goes to a standing offer, before any auction
+    offers_code: str = ""  # why the last of the offers that were awarded came to nothing
 
     @property
     def id(self) -> bytes:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from protocol import limits
-from protocol.errors import LocalError, RemoteError
+from protocol.errors import CODES, LocalError, RemoteError
 from protocol.job import JobEvent, JobState
 from protocol.messages import SealedBid
 from router import events
@@ -211,7 +211,10 @@ class Requester:
             if not codes:
                 unknown = self.offers.is_unknown(job.ask.model, self._context.now_ns)
                 code = "request.unknown_model" if unknown else "request.no_bids"
-                self.fail(job, code, f"nobody bid on model {job.ask.model!r}")
+                told = f"nobody bid on model {job.ask.model!r}"
+                if job.offers_code in CODES:
+                    code, told = job.offers_code, f"offers failed, then {told}"
+                self.fail(job, code, told)
                 return
             why = job.refusals.get(codes[0], "")
             detail = f"of {len(codes)} {'bids' if len(codes) > 1 else 'bid'} none is acceptable"

@@ -117,8 +117,10 @@ def test_openai_s_client_pays_by_cheque(shop: Shop) -> None:
     before_ucr = shop.account()["owed_ucr"]
     costs = []
     with openai.OpenAI(base_url=shop.url, api_key="none", max_retries=0) as client:
-        with pytest.raises(openai.AuthenticationError):
+        with pytest.raises(openai.AuthenticationError) as caught:
             client.models.list()
+        assert caught.value.code == "api.bad_token"
+        assert "[api] token_file" in caught.value.message
         ask: Any = chat()
         raw = client.chat.completions.with_raw_response.create(
             **ask, extra_headers=shop.cheques.headers("0.01")

@@ -4,6 +4,7 @@ Source: README, "Any OpenAI client".
 """
 
 import json
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -15,18 +16,27 @@ import pytest
 from tests.e2e.support import Daemon, Market, provider_flags, until
 
 ASKED: Any = [{"role": "user", "content": "What is the capital of France?"}]
+LONG: Any = [{"role": "user", "content": "word " * 40_000}]
 QUICK: Any = {"peerd": {"window_ms": 200}}
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
     """A daemon that asks, with its gateway on; a provider sells beside it."""
+    home = tmp_path_factory.mktemp("api")
+    (home / "requester").mkdir(mode=0o700)
+    (home / "requester" / "config.toml").write_text('[requester]\nday_max = "100"\n')
     with ExitStack() as stack:
-        market = Market(tmp_path_factory.mktemp("api"), stack, "--api", "127.0.0.1:0")
+        market = Market(home, stack, "--api", "127.0.0.1:0")
         market.sell(provider_flags(steps_per_s_max=200))
         models = market.requester.ready["api"] + "/models"
         until(lambda: httpx.get(models).json()["data"], "the provider's offer is known")
-        yield market.requester
+        yield market
+
+
+@pytest.fixture(scope="module")
+def api(market: Market) -> Daemon:
+    return market.requester
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +165,15 @@ def test_embeddings(client: openai.OpenAI) -> None:
             client.embeddings.create(**{"model": "embedded", **wrong})
 
 
+def test_models_are_listed(client: openai.OpenAI) -> None:
+    (model,) = client.models.list().data
+    assert (model.id, model.object) == ("embedded", "model")
+    assert client.models.retrieve("embedded").model_dump() == model.model_dump()
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.models.retrieve("other")
+    assert caught.value.code == "model_not_found"
+
+
 def test_nobody_sells_it(client: openai.OpenAI) -> None:
     """Others are sold, so it is the name that is wrong; it was asked for all the same."""
     with pytest.raises(openai.NotFoundError) as caught:
@@ -183,10 +202,7 @@ def test_a_client_that_leaves_stops_paying(client: openai.OpenAI, api: Daemon) -
 @pytest.mark.parametrize(
     ("method", "path", "headers", "content", "status"),
     [
-        ("POST", "/chat/completions", {}, b"{", 400),
-        ("POST", "/chat/completions", {}, b'{"model": "m", "messages": []}', 400),
         ("POST", "/chat/completions", {}, b'{"\\ud800": 1}', 400),
-        ("POST", "/chat/completions", {}, b" " * (4 * 1024 * 1024 + 1), 413),
         ("POST", "/chat/completions", {"content-type": "text/plain"}, b"{}", 415),
         ("POST", "/chat/completions", {"host": "example.org"}, b"{}", 403),
         ("GET", "/chat/completions", {}, b"", 405),
@@ -202,6 +218,53 @@ def test_bad_requests_have_their_status_and_openai_s_shape(
     assert answer.status_code == status
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
     assert answer.json()["error"]["message"]
+
+
+def post(api: Daemon, content: Any) -> httpx.Response:
+    """A chat of raw bytes, or as these changes make it."""
+    body = {"model": "embedded", "messages": ASKED, "max_tokens": 8}
+    if isinstance(content, dict):
+        own = {**QUICK["peerd"], **content.get("peerd", {})}
+        content = json.dumps({**body, **content, "peerd": own}).encode()
+    headers = {"content-type": "application/json"}
+    url = api.ready["api"] + "/chat/completions"
+    return httpx.post(url, headers=headers, content=content, timeout=60)
+
+
+def refused(answer: httpx.Response) -> tuple[int, str, str]:
+    """Status, code and message of an error in OpenAI's shape."""
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return answer.status_code, error["code"], error["message"]
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "code", "says"),
+    [
+        (b"{", 400, "api.bad_request", "not JSON"),
+        (b"[1]", 400, "api.bad_request", "not a JSON object"),
+        (b" " * 10_000_000, 413, "api.too_large", "over 4 MiB"),
+        ({"messages": []}, 400, "api.bad_request", "messages: "),
+        ({"messages": "hello"}, 400, "api.bad_request", "messages: "),
+        ({"max_tokens": "8"}, 400, "api.bad_request", "max_tokens: "),
+        ({"max_token": 8}, 400, "api.bad_request", "did you mean 'max_tokens'?"),
+        ({"messages": LONG, "peerd": {"max_price": 9}}, 400, "bid.short_context", "shorten it"),
+        ({"model": "no-such-model"}, 404, "model_not_found", "peerd models"),
+        ({"peerd": {"max_price": "101"}}, 402, "request.day_limit", "day_max"),
+        ({"peerd": {"max_price": "0.000001"}}, 402, "request.price_too_low", "raise --max-price"),
+        ({"provider": {"max_price": {"completion": 59}}}, 402, "bid.over_price", "at most 59 "),
+    ],
+)
+def test_bad_input_is_refused_and_costs_nothing(
+    api: Daemon, content: Any, status: int, code: str, says: str
+) -> None:
+    """What is wrong, and what to do."""
+    until(lambda: api.status()["open_requests"] == 0, "what was asked before is over")
+    spent_ucr = api.status()["balance"]["spent_ucr"]
+    found, named, message = refused(post(api, content))
+    assert (found, named) == (status, code)
+    assert says in message
+    assert api.status()["balance"]["spent_ucr"] == spent_ucr
 
 
 def test_json_rpc(api: Daemon) -> None:
@@ -233,3 +296,23 @@ def test_watching(api: Daemon) -> None:
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert 'peerd_http_requests_total{path="other",status="404"}' in answer.text
     assert "peerd_topic_peers 1\n" in answer.text
+
+
+def test_providers_that_fail_and_then_none(market: Market) -> None:
+    """The last of this file, as it ends the provider: one that falls silent, and nobody."""
+    api, (provider,) = market.requester, market.providers
+    assert post(api, {}).status_code == 200
+    spent_ucr = api.status()["balance"]["spent_ucr"]
+    provider.signal(signal.SIGSTOP)
+    answer = post(api, {})
+    status, code, message = refused(answer)
+    assert (status, code) == (502, "award.timeout")
+    assert "nobody bid" in message
+    assert answer.headers["x-peerd-provider"] == provider.peer_id
+    provider.kill()
+    until(lambda: api.status()["topic_peers"] == 0, "it is missed")
+    answer = post(api, {})
+    assert refused(answer)[:2] == (503, "request.not_connected")
+    assert "--bootstrap" in answer.json()["error"]["message"]
+    assert int(answer.headers["retry-after"]) > 0
+    assert api.status()["balance"]["spent_ucr"] == spent_ucr

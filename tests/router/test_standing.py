@@ -27,6 +27,7 @@ from tests.router.support import (
     awarded_to,
     channels,
     codes_against,
+    failure,
     frame_of,
     key_of,
     make_ask,
@@ -99,6 +100,15 @@ def test_a_refusal_leads_to_the_auction() -> None:
     assert awarded_to(requester)[-1] == key_of(dear)
     assert succeeded(requester)
     assert len(requester.heard(events.Published)) == 1
+
+
+def test_why_the_offer_failed_is_said_where_nobody_bids() -> None:
+    world = offering(1)
+    provider, requester = world.peers
+    world.give(provider, act.Drain())
+    world.give(requester, ask_direct())
+    world.run(20 * NS_PER_S)
+    assert failure(requester) == "provider.draining"
 
 
 def test_nothing_fits_so_there_is_an_auction() -> None:
