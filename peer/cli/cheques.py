@@ -40,10 +40,12 @@ def list_command(directory: Path, as_json: bool) -> None:
 @cheques_group.command("export")
 @click.option("-o", "file", type=click.Path(path_type=Path), help="Where to; else to stdout.")
 @data_option
-def export_command(directory: Path, file: Path | None) -> None:
+@json_option
+def export_command(directory: Path, file: Path | None, as_json: bool) -> None:
     """Write all cheques, with signatures and receipts, as JSON: what proves a debt."""
     load_node(directory, {})
-    text = json.dumps(read_cheques(directory), indent=1)
+    cheques = read_cheques(directory)
+    text = json.dumps(cheques, indent=None if as_json else 1)
     if file is None:
         click.echo(text)
         return
@@ -51,6 +53,8 @@ def export_command(directory: Path, file: Path | None) -> None:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as opened:
             opened.write(f"{text}\n")
+        if as_json:
+            click.echo(json.dumps({"file": str(file), "cheques": len(cheques["cheques"])}))
     except OSError as error:
         raise StorageError("storage.unwritable", f"{file}: {error.strerror}") from error
 

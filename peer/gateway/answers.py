@@ -5,9 +5,11 @@ Rule: peer/gateway/README.md, "Answers".
 """
 
 import base64
+import codecs
 import math
 import secrets
 import struct
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -112,6 +114,21 @@ def usage(choices: list[Choice]) -> Json:
     return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
 
 
+class Offsets:
+    """Where the tokens of one choice begin in its text, in characters; one that begins inside a
+    character is there where the character is."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._characters = 0
+
+    def next(self, piece: bytes) -> int:
+        """That of the next token."""
+        start = self._characters
+        self._characters += len(self._decoder.decode(piece))
+        return start
+
+
 class Shape:
     """Says choices in the words of chat or of completions."""
 
@@ -124,6 +141,7 @@ class Shape:
             "created": created_s,
             "model": wanted.model,
         }
+        self._offsets = defaultdict[int, Offsets](Offsets)
 
     def whole(self, choices: list[Choice]) -> Json:
         """The complete answer. RemoteError `chunk.bad_vectors`."""
@@ -166,7 +184,7 @@ class Shape:
 
     def _whole_choice(self, choice: Choice) -> Json:
         reason = choice.finish_reason()
-        logprobs = self._logprobs(choice.logprobs)
+        logprobs = self._logprobs(choice.index, choice.logprobs)
         common: Json = {"index": choice.index, "finish_reason": reason, "logprobs": logprobs}
         if not self._wanted.chat:
             return {**common, "text": choice.text}
@@ -191,8 +209,9 @@ class Shape:
     ) -> Json:
         return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
 
-    def _logprobs(self, tokens: Sequence[TokenLogprob]) -> Json | None:
-        """Tokens in the words of chat, or of completions, where there is one list a field."""
+    def _logprobs(self, index: int, tokens: Sequence[TokenLogprob]) -> Json | None:
+        """A choice's next tokens in the words of chat, or of completions, where there is one list
+        a field."""
         if not tokens:
             return None
         listed = [logprob_json(token) for token in tokens]
@@ -207,7 +226,7 @@ class Shape:
                 {chance["token"]: chance["logprob"] for chance in token["top_logprobs"]}
                 for token in listed
             ],
-            "text_offset": [],
+            "text_offset": [self._offsets[index].next(token.chosen.piece) for token in tokens],
         }
 
     def first(self, index: int) -> list[Json]:
@@ -218,7 +237,7 @@ class Shape:
 
     def text(self, index: int, event: events.Text) -> list[Json]:
         """More text of a choice; with tools it waits for the end, which says what it is."""
-        logprobs = self._logprobs(event.logprobs)
+        logprobs = self._logprobs(index, event.logprobs)
         if self._wanted.tool_names or not (event.text or logprobs):
             return []
         if self._wanted.chat:

@@ -4,8 +4,11 @@ plain HTTP, also when several race and when the provider is killed.
 Source: README, "Without a node"; peer/gateway/README.md, "Cheques".
 """
 
+import json
 import re
+import shutil
 import signal
+import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -182,6 +185,23 @@ def test_a_bound_cheque_pays_for_its_question_alone(shop: Shop) -> None:
     assert httpx.post(url, content=body, headers=headers).status_code == 200
     nonces = {request.headers["x-peerd-nonce"] for request in seen}
     assert len(nonces) == len(seen) == 2
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_curl_takes_a_cheque_from_a_pipe(shop: Shop) -> None:
+    """As the README has it: the command writes the headers, curl reads them."""
+    where = ("--data", str(shop.user), "--network", NETWORK)
+    written = run("cheques", "write", shop.daemon.peer_id, "0.01", *where)
+    assert written.returncode == 0, written.stderr
+    command = ["curl", "-sS", "-m", "60", "-H", "@-", "-H", "content-type: application/json"]
+    done = subprocess.run(
+        [*command, "-d", json.dumps(chat()), f"{shop.url}/chat/completions"],
+        input=written.stdout,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shop.cheques.check_receipt(json.loads(done.stdout)["peerd"][0]) > 0
 
 
 REFUSED: dict[str, tuple[int, str, Callable[[Shop], dict[str, str]]]] = {

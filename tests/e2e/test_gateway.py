@@ -144,6 +144,13 @@ def test_raw_completions(client: openai.OpenAI) -> None:
         model="embedded", prompt="The capital of", max_tokens=5, stream=True, extra_body=QUICK
     )
     assert any(part.choices[0].text for part in parts)
+    asked: Any = {"model": "embedded", "prompt": "The capital of", "max_tokens": 5, "logprobs": 1}
+    scored = client.completions.create(**asked, extra_body=QUICK).choices[0]
+    assert scored.logprobs is not None
+    offsets, tokens = scored.logprobs.text_offset or [], scored.logprobs.tokens or []
+    assert offsets[0] == 0
+    for offset, token in zip(offsets, tokens, strict=True):
+        assert scored.text[offset:].startswith(token)
 
 
 def test_embeddings(client: openai.OpenAI) -> None:

@@ -101,6 +101,9 @@ def test_what_users_owe_and_what_proves_it(shop: Path, invoke: Invoke, tmp_path:
     exported = json.loads(file.read_text())
     assert file.stat().st_mode & 0o777 == 0o600
     assert exported == json.loads(invoke("cheques", "export", "--data", shop).stdout)
+    assert exported == json.loads(invoke("cheques", "export", "--json", "--data", shop).stdout)
+    told = invoke("cheques", "export", "--json", "-o", file, "--data", shop).stdout
+    assert json.loads(told) == {"file": str(file), "cheques": 3}
     first, _, running = exported["cheques"]
     cheque = write_cheque(USER, "main", load_key(shop).public_key, nonce=1, amount_ucr=900)
     assert (first["signature"], first["amount_ucr"]) == (cheque.signature.hex(), 900)

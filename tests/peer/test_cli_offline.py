@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import structlog
 from click.testing import CliRunner, Result
@@ -176,3 +177,20 @@ def test_channels_of_a_node_that_never_ran_are_none(invoke: Invoke, tmp_path: Pa
     result = invoke("channels", "--data", tmp_path / "node", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["channels"] == []
+
+
+def test_every_command_but_one_takes_json() -> None:
+    """Source: README, "Commands"."""
+
+    def without(command: click.Command, name: str) -> list[str]:
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            named = [
+                (one, command.get_command(context, one)) for one in command.list_commands(context)
+            ]
+            return [
+                path for one, found in named if found for path in without(found, f"{name} {one}")
+            ]
+        return [] if any("--json" in option.opts for option in command.params) else [name]
+
+    assert without(peerd, "peerd") == ["peerd mcp"]
