@@ -16,6 +16,7 @@ from simnet.peer import Peer
 from simnet.scenario.network import Gossip
 
 CONTROL_BYTES: Final = 40  # a GRAFT or PRUNE with its topic
+OPPORTUNISTIC_PEERS: Final = 2
 
 
 class Mesh:
@@ -56,6 +57,10 @@ class Mesh:
         elif len(mesh) > settings.degree_high:
             for other in self.some(node, mesh, len(mesh) - settings.degree):
                 self._prune(node, other)
+        every = settings.scoring.opportunistic_heartbeats
+        beat = self._clock.now_ns // (settings.heartbeat_ms * NS_PER_MS)
+        if self.scores.on and every and beat % every == 0:
+            self._improve(node)
 
     def gone(self, node: int) -> None:
         """A node died: its neighbours' connections to it break, and its own memory is lost."""
@@ -120,8 +125,21 @@ class Mesh:
     # --- grafting and pruning --------------------------------------------------------------
 
     def _fill(self, node: int) -> None:
+        self._graft(node, self._candidates(node), self._settings.degree - len(self.of[node]))
+
+    def _improve(self, node: int) -> None:
+        """Opportunistic grafting: a mesh of peers that bring little gets some that bring more."""
+        score, mesh = self.scores.of, self.of[node]
+        median = sorted(score(node, other) for other in mesh)[len(mesh) // 2] if mesh else 0.0
+        if mesh and median < self._settings.scoring.opportunistic_threshold:
+            candidates = self._candidates(node)
+            better = [other for other in candidates if score(node, other) > median]
+            self._graft(node, better, OPPORTUNISTIC_PEERS)
+
+    def _candidates(self, node: int) -> list[int]:
+        """Neighbours that could be in the mesh and are not."""
         mesh, peers = self.of[node], self._peers
-        candidates = [
+        return [
             other
             for other in self.subscribed(node)
             if other not in mesh
@@ -129,7 +147,9 @@ class Mesh:
             and not self.waits(node, other)
             and (not self.scores.on or self.scores.of(node, other) >= 0)
         ]
-        for other in self.some(node, candidates, self._settings.degree - len(mesh)):
+
+    def _graft(self, node: int, candidates: list[int], count: int) -> None:
+        for other in self.some(node, candidates, count):
             self._join(node, other)
             self._control(node, other, self._grafted)
 

@@ -1,7 +1,8 @@
 """Gossipsub 1.1's peer scores: what each node thinks of its neighbours. Off unless asked for.
 
 P1 time in the mesh, P2 first deliveries, P4 invalid messages, P7 behaviour. P3 (mesh deliveries)
-is left out, as most networks turn it off; P5 and P6 have no counterpart in a simulation.
+is left out, as most networks turn it off, and so are P5 and P6: no application scores here, and no
+two nodes have one address. The daemon keeps no scores at all.
 """
 
 from typing import Final

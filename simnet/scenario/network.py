@@ -110,6 +110,12 @@ class Scoring(Table, frozen=True, kw_only=True):
     graylist_threshold: Annotated[
         float, Meta(ge=-1e6, le=0, description="under it all of a peer's messages are dropped")
     ] = -80.0
+    opportunistic_heartbeats: Annotated[
+        int, Meta(ge=0, le=3_600, description="between opportunistic grafts; 0: there are none")
+    ] = 0
+    opportunistic_threshold: Annotated[
+        float, Meta(ge=0, le=1e6, description="a mesh's median score under which two are grafted")
+    ] = 1.0
 
 
 class Gossip(Table, frozen=True, kw_only=True):

@@ -214,6 +214,32 @@ def test_scores_are_those_of_the_specification() -> None:
     assert other not in scores._marks[0]
 
 
+@pytest.mark.parametrize(("every", "grafted"), [(0, 0), (10, 2)])
+def test_a_mesh_that_brings_little_takes_two_that_bring_more(every: int, grafted: int) -> None:
+    """Opportunistic grafting: the best outside, when the median inside is under the threshold."""
+    scoring = Scoring(
+        enabled=True,
+        time_in_mesh_points=0,
+        opportunistic_heartbeats=every,
+        opportunistic_threshold=2.0,
+    )
+    simulation = network(gossip=Gossip(scoring=scoring), topology=Topology(degree=16))
+    meshes, scores = simulation.gossip.meshes, simulation.gossip.scores
+    before = list(meshes.of[0])
+    outside = [other for other in meshes.neighbours[0] if other not in before]
+    for other in outside[:3]:
+        scores.first(0, other)
+    meshes._peers[outside[0]].alive = False
+    simulation.run(10 * NS_PER_S)
+    assert set(meshes.of[0]) - set(before) == set(outside[1 : 1 + grafted])
+    # Nobody is grafted where all do well enough.
+    for other, deliveries in [*((other, 9) for other in meshes.of[0]), (outside[3], 50)]:
+        for _ in range(deliveries):
+            scores.first(0, other)
+    simulation.run(10 * NS_PER_S)
+    assert outside[3] not in meshes.of[0]
+
+
 def test_a_node_that_is_busy_hears_later() -> None:
     """A processor does one thing after the other: work in front of a message delays it."""
     simulation = network()
