@@ -30,7 +30,6 @@ from router.anchoring import AnchorSettings
 from router.cheques import ChequeTerms
 from router.choosing import RequesterSettings
 from router.fold import Fold
-from router.node import Node
 
 log = structlog.get_logger()
 
@@ -77,7 +76,7 @@ class Daemon:
         self.ledger = self._fold.live()
         self.recovery = recovery_json(self.journal.report, self.ledger, time.monotonic() - began_s)
         log.info("log.recovered", **self.recovery)
-        self.node = Node(
+        self.node = around.core(
             signer,
             settings.network.network,
             self.ledger,

@@ -1,7 +1,7 @@
 """What a daemon takes from the machine that it runs on, named so that it can be given another.
 
 Time, chance, a disk, a thread to sync it in, and a network: with those of a simulation the same
-daemon runs on virtual time.
+daemon runs on virtual time. And the core that it drives, so that simulations can have another.
 """
 
 import os
@@ -19,6 +19,7 @@ from peer.journal import Journal
 from peer.writer_thread import Caller, WriterThread
 from protocol.disk import Disk
 from router.fold import Fold
+from router.node import Node
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -104,6 +105,7 @@ class Surroundings:
     entropy: Callable[[int], bytes] = os.urandom
     disk: Disk = field(default_factory=RealDisk)
     caller: Callable[[], AbstractContextManager[Caller]] = WriterThread
+    core: Callable[..., Node] = Node
 
     def open_journal(self, directory: Path, fold: Fold) -> Journal:
         """The log in a directory of this disk, folded. Errors as `Journal.open`."""

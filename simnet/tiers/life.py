@@ -7,7 +7,6 @@ nobody, and the next life finds what the disk kept.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import trio
 
@@ -99,9 +98,14 @@ class SyncTime:
 
 
 def after_crash(
-    disk: VirtualDisk, directory: Path, network: str, owner: bytes, kept: list[Record], lost: Any
+    disk: VirtualDisk,
+    directory: Path,
+    network: str,
+    owner: bytes,
+    spared: list[Record],
+    lost: Record | None,
 ) -> VirtualDisk:
-    """The disk as a crash left it: what was synced, then the records `kept` of what was written,
+    """The disk as a crash left it: what was synced, then the records `spared` of what was written,
     and half of the first `lost` one, if there is any."""
     left = disk.crash()
     journal = Journal.open(
@@ -111,7 +115,7 @@ def after_crash(
         on_entry=lambda entry: None,
         disk=left,
     )
-    for number, payload in kept:
+    for number, payload in spared:
         journal.append_nowait(number, payload)
     journal.flush()
     path = max(path for path in left.files if path.endswith(".log"))

@@ -22,11 +22,12 @@ from router import actions as act
 from router import events
 from router.actions import Action, Input
 from router.choosing import RequesterSettings
+from router.node import Node
 from simnet.disk import VirtualDisk
 from simnet.network.gossip import Message
 from simnet.peer import Peer
 from simnet.simulation import NETWORK, Simulation
-from simnet.tiers.life import Life, LifeSurroundings, SyncTime, after_crash
+from simnet.tiers.life import Life, LifeSurroundings, Record, SyncTime, after_crash
 from simnet.tiers.machine_engine import MachineEngine
 from simnet.tiers.memory_network import MemoryNetwork
 from simnet.tiers.task_clock import TaskClock
@@ -142,19 +143,22 @@ class ShellSimulation(Simulation):
         written = list(peer.log)
         super().crash(peer, lost_records)
         kept = len(peer.log)
-        self.disks[peer.index] = after_crash(
-            self.disks[peer.index],
-            self.directory(peer) / LOG_DIRECTORY,
-            self.network,
-            peer.signer.public_key,
-            written[peer.durable : kept],
-            written[kept] if kept < len(written) else None,
-        )
+        spared, lost = written[peer.durable : kept], written[kept] if kept < len(written) else None
+        self.disks[peer.index] = self._after_crash(peer, self.disks[peer.index], spared, lost)
+        peer.durable = kept
         daemon.life.scope.cancel()
+
+    def _after_crash(
+        self, peer: Peer, disk: VirtualDisk, spared: list[Record], lost: Record | None
+    ) -> VirtualDisk:
+        directory, owner = self.directory(peer) / LOG_DIRECTORY, peer.signer.public_key
+        return after_crash(disk, directory, self.network, owner, spared, lost)
 
     def restart(self, peer: Peer) -> None:
         """As in `Simulation`: a new daemon starts from the disk."""
         assert self._nodes is not None
+        if len(peer.log) < peer.durable:  # somebody put an old copy in its place
+            self.disks[peer.index] = self._after_crash(peer, VirtualDisk(), peer.log, None)
         peer.alive = True
         life = self.lives[peer.index] = Life(peer)
         self._nodes.start_soon(self._live, peer, life)
@@ -182,8 +186,15 @@ class ShellSimulation(Simulation):
             entropy=life.entropy,
             disk=self.disks.setdefault(peer.index, VirtualDisk()),
             caller=lambda: nullcontext(SyncTime(self.clock, partial(self._sync_ns, peer))),
+            core=partial(self._make_core, peer),
             life=life,
         )
+
+    def _make_core(self, peer: Peer, *arguments: Any, **options: Any) -> Node:
+        """The code that a node runs: an adversary's, told what to do, where it is one."""
+        core = self._core(peer)(*arguments, **options)
+        self.intruders.instruct(peer.index, core)
+        return core
 
     def make_network(self, peer: Peer, daemon: ShellDaemon) -> AnyNetwork | None:
         """The node's network; None for libp2p's."""

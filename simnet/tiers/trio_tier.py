@@ -28,12 +28,6 @@ def check_fits(scenario: Scenario) -> None:
             f"{scenario.name} has {scenario.nodes} nodes; --tier trio takes {TRIO_NODES_MAX} at "
             "most: take fewer, or the tier des",
         )
-    if scenario.adversaries:
-        raise ConfigError(
-            "config.tier",
-            f"{scenario.name} has adversaries, which are cores without the daemon's shell; "
-            "take the tier des",
-        )
 
 
 class Reference(Simulation):

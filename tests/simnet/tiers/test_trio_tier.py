@@ -57,7 +57,7 @@ def test_what_differs_is_told() -> None:
     mine, theirs = one.simulation.peers, other.simulation.peers
     slow = compare(mine, theirs, one.simulation.number_of)
     assert not slow["same_logs"]
-    assert "_ns" in slow["differences"][0]
+    assert all(": record " in line and "differs in " in line for line in slow["differences"])
     peer = next(peer for peer in mine if peer.log and peer.log[-1][0] == 10)
     untouched = [replace(peer, log=list(peer.log)) for peer in mine]
     closed = ChannelClosed(bytes(32), 1, 3, 0, b"", b"")
@@ -73,7 +73,6 @@ def test_what_differs_is_told() -> None:
         ("trio", "nodes = 201", "--tier trio takes 200 at most"),
         ("live", "nodes = 51", "--tier live takes 50 at most"),
         ("live", '[[faults]]\nkind = "clog"', "has faults; --tier live runs honest daemons"),
-        ("trio", 'nodes = 30\n[[adversaries]]\nkind = "censor"\nnodes = 3', "has adversaries"),
     ],
 )
 def test_what_a_tier_cannot_run_is_refused(
