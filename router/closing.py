@@ -24,6 +24,7 @@ class Closing:
         self._connect = connect
         self._wanted: list[bytes] = []
         self._refusals: dict[bytes, int] = {}
+        self._asked: dict[bytes, None] = {}  # closes that were sent, and not answered yet
         self._dialled: dict[bytes, None] = {}  # payees that are dialled once more
 
     def close(self, cids: tuple[bytes, ...], up: Callable[[SessionKey], bool]) -> None:
@@ -45,9 +46,15 @@ class Closing:
 
     def unreached(self, payee: bytes) -> None:
         """A stream to this payee failed or broke. The dial may have been on its way when the
-        close was asked for, to one that has come back since: it is tried once more."""
-        if payee in self._dialled:
-            del self._dialled[payee]
+        close was asked for, or the close itself, to one that has come back since: it is tried
+        once more."""
+        channels = self._context.ledger.channels
+        broken = [cid for cid in self._asked if channels[cid].peer == payee]
+        for cid in broken:
+            self.refused(cid, "channel.wrong_state")
+        again = payee in self._dialled or any(cid in self._wanted for cid in broken)
+        self._dialled.pop(payee, None)
+        if again:
             self._connect(payee, ())
 
     def proceed(self, session: SessionKey) -> None:
@@ -62,12 +69,15 @@ class Closing:
             ready = ready and channel.offered_ucr <= channel.deposit_ucr
             if channel.peer == session.peer and ready:
                 self._wanted.remove(cid)
+                self._asked[cid] = None
                 self._payer.close(session, channel)
 
     def refused(self, cid: bytes, code: str) -> None:
         """The payee did not take a close: again, when it may only have crossed something."""
+        self._asked.pop(cid, None)
         refusals = self._refusals[cid] = self._refusals.get(cid, 0) + 1
-        if code == "channel.wrong_state" and refusals <= limits.CLOSE_REFUSALS_MAX:
+        again = code == "channel.wrong_state" and refusals <= limits.CLOSE_REFUSALS_MAX
+        if again and cid not in self._wanted:
             self._wanted.append(cid)
 
     def closed(self, cid: bytes) -> None:
@@ -75,6 +85,7 @@ class Closing:
         if cid in self._wanted:
             self._wanted.remove(cid)
         self._refusals.pop(cid, None)
+        self._asked.pop(cid, None)
         channel = self._context.ledger.channels[cid]
         settled = channel.settled_ucr or 0
         refund = channel.deposit_ucr - settled

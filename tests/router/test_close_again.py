@@ -35,6 +35,20 @@ def test_a_close_outlives_a_dial_to_a_payee_that_restarts() -> None:
     assert not any(channel.is_open for channel in channels(requester))
 
 
+def test_a_close_outlives_the_stream_that_it_was_sent_on() -> None:
+    """Regression: the payee died as the close was on its way, and was never dialled again."""
+    world = make_world()
+    provider, requester = world.peers
+    world.give(requester, make_ask())
+    world.run(5 * NS_PER_S)
+    world.give(requester, act.CloseChannels(()))
+    world.crash(provider)
+    world.restart(provider)
+    world.run(2 * limits.DIAL_TIMEOUT_NS)
+    assert requester.heard(events.ChannelSettled)
+    assert not any(channel.is_open for channel in channels(requester))
+
+
 def test_a_payee_that_stays_away_is_dialled_twice_and_no_more() -> None:
     """The close waits for the next stream; whoever comes back with one, finds it."""
     world, provider, requester = settled_pair()
