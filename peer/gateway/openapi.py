@@ -7,8 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from peer.gateway.bodies import ChatBody, CompletionBody, EmbeddingBody
-from peer.gateway.failures import SHORT_HEADER
-from protocol import limits
+from peer.gateway.openapi_headers import BEGUN, BOUGHT, CHEQUE, KEY, PREFER, of_error
 
 Json = dict[str, Any]
 
@@ -154,26 +153,11 @@ _BODY: Final = {
 }
 _BUYS: Final = {
     402: "Over a cap",
-    404: "Nobody offers the model",
+    404: "Nobody offers or bids on the model, and others are sold",
+    409: "The cheque's nonce was used",
     502: "Providers were there and failed",
-    503: "Nobody offers it now, or all are busy",
+    503: "Nobody bids now, or all are busy",
     504: "Not finished in time",
-}
-_KEY: Final[Json] = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "schema": {"type": "string", "maxLength": limits.API_KEY_BYTES_MAX},
-}
-_PREFER: Final[Json] = {
-    "name": "Prefer",
-    "in": "header",
-    "description": "respond-async: answer 202 at once, and keep what comes for GET",
-    "schema": {"type": "string"},
-}
-
-_SHORT: Final[Json] = {
-    "description": "What was lacking, in ucr: 1,000,000 are a credit; absent where it isn't known",
-    "schema": {"type": "integer", "minimum": 1},
 }
 
 
@@ -184,11 +168,13 @@ def _reference(name: str) -> Json:
 def _responses(answer: Json, *wrong: dict[int, str]) -> Json:
     """200 in these media types, and the errors."""
     found: Json = {"200": {"description": "The answer", "content": answer}}
+    buys = _BUYS in wrong
     error = {"application/json": {"schema": _reference("Error")}}
     for status, about in sorted({k: v for one in wrong for k, v in one.items()}.items()):
         found[str(status)] = {"description": about, "content": error}
-        if status == 402:
-            found["402"]["headers"] = {SHORT_HEADER: _SHORT}
+        headers = of_error(status, buys=buys)
+        if headers:
+            found[str(status)]["headers"] = headers
     return found
 
 
@@ -204,15 +190,22 @@ def _post(
     if stream:
         content["text/event-stream"] = {}
     responses = _responses(content, _ANY, _BODY, *wrong)
+    parameters = [KEY, *CHEQUE] if _BUYS in wrong else [KEY]
     if body == "Rpc":
         responses["204"] = {"description": "There were notifications alone"}
     if later:
         running = {"application/json": {"schema": _reference("Request")}}
-        responses["202"] = {"description": "It runs: see Location", "content": running}
+        responses["202"] = {
+            "description": "It runs: see Location",
+            "headers": BEGUN,
+            "content": running,
+        }
+        responses["200"]["headers"] = BOUGHT
+        parameters.append(PREFER)
     return {
         "post": {
             "summary": summary,
-            "parameters": [_KEY, _PREFER] if later else [_KEY],
+            "parameters": parameters,
             "requestBody": {
                 "required": True,
                 "content": {"application/json": {"schema": _reference(body)}},
@@ -249,7 +242,10 @@ def openapi_document() -> Json:
     ready = _get("Whether somebody can be asked", "Status")
     ready["get"]["responses"]["503"] = ready["get"]["responses"]["200"]
     chat, completion = ("ChatBody", "ChatAnswer"), ("CompletionBody", "CompletionAnswer")
+    charge = ("What a cheque was charged for, for its user", "Charge", "nonce")
     no_charge = {"s400": "No cheque of 0 for this path", "s404": "No such cheque was charged"}
+    charged = _get(*charge, **no_charge)
+    charged["get"]["parameters"] += CHEQUE
     begun = ("What became of a request that was not waited for", "Request")
     lost = {
         "s404": "No such request is known, or it cost nothing and is forgotten",
@@ -282,9 +278,7 @@ def openapi_document() -> Json:
             "/v1/models": _get("What can be asked for", "Models"),
             "/v1/models/{name}": _get("One of them", "Model", "name", s404="Nobody offers it"),
             "/v1/cheques": _get("Whom a cheque has to name, and the prices", "Cheques"),
-            "/v1/cheques/{nonce}": _get(
-                "What a cheque was charged for, for its user", "Charge", "nonce", **no_charge
-            ),
+            "/v1/cheques/{nonce}": charged,
             "/rpc": _post("JSON-RPC 2.0 calls", "Rpc", "RpcAnswer", later=False),
             "/healthz": _get("Whether the process answers", "Status"),
             "/readyz": ready,

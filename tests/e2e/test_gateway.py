@@ -133,6 +133,11 @@ def test_the_openapi_document_describes_what_is_served(api: Daemon) -> None:
     document = httpx.get(api.ready["api"].removesuffix("/v1") + "/openapi.json").json()
     assert "/v1/chat/completions" in document["paths"]
     assert {"ChatBody", "CompletionBody", "Error"} <= document["components"]["schemas"].keys()
+    chat = document["paths"]["/v1/chat/completions"]["post"]
+    assert "X-Peerd-Signature" in [one["name"] for one in chat["parameters"]]
+    assert {"x-request-id", "x-peerd-receipt"} <= chat["responses"]["200"]["headers"].keys()
+    assert "x-request-id" in chat["responses"]["402"]["headers"]
+    assert "409" in chat["responses"]
 
 
 def test_raw_completions(client: openai.OpenAI) -> None:

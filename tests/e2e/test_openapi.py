@@ -70,6 +70,11 @@ def check(case: Case, *, valid: bool) -> int:
         body["peerd"] = {"window_ms": 500, "early_close_bids": 1}
         if len(str(body)) % 2:
             bought(body, path)
+            case.headers = {
+                name: value
+                for name, value in (case.headers or {}).items()
+                if not name.lower().startswith("x-peerd-")  # no cheque is good here
+            }
     status = int(case.call_and_validate(checks=CHECKS).status_code)
     assert valid or path not in BUYS or 400 <= status < 500
     return status
