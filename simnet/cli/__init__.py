@@ -191,8 +191,9 @@ def _shrunk(run: Run, summary: dict[str, Any], directory: Path, *, quiet: bool) 
 @click.argument("run", metavar="RUN_DIR")
 @click.option("--step", type=click.IntRange(1), help="Another step than the one that failed.")
 @click.option("--node", type=click.IntRange(0), help="Another node than the one that failed.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @plainly
-def replay_command(run: str, step: int | None, node: int | None) -> None:
+def replay_command(run: str, step: int | None, node: int | None, as_json: bool) -> None:
     """Run it again to just before a check failed, and show what led there."""
     path = Path(run)
     began, ended = run_directory.read(path)
@@ -209,7 +210,12 @@ def replay_command(run: str, step: int | None, node: int | None) -> None:
     node = failure["node"] if node is None else node
     beside = Path(began["source"]).parent
     loaded = scenario_file.load(path / run_directory.SCENARIO_FILE, files=NamedFiles(beside))
-    for line in Replay(step, node).go(loaded, began["seed"], beside):
+    lines = Replay(step, node).go(loaded, began["seed"], beside)
+    if as_json:
+        told = {"run_dir": run, "seed": began["seed"], "step": step, "node": node}
+        click.echo(json.dumps(told | {"lines": lines, "failure": failure or None}))
+        return
+    for line in lines:
         click.echo(line)
     if failure:
         click.echo(f"then: {failure['rule']}: {failure['detail']}")
@@ -267,8 +273,9 @@ def validate_command(scenario: str, as_json: bool) -> None:
 @main.command("init")
 @click.argument("file", metavar="FILE")
 @click.option("--from", "base", default="hello", show_default=True, metavar="NAME|FILE")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @plainly
-def init_command(file: str, base: str) -> None:
+def init_command(file: str, base: str, as_json: bool) -> None:
     """Write a scenario with every key, its value and its meaning, to change as you like."""
     path = Path(file)
     if path.exists():
@@ -278,4 +285,5 @@ def init_command(file: str, base: str) -> None:
         path.write_text(scenario_file.write(loaded, comments=True), "utf-8")
     except OSError as error:
         raise ConfigError("config.unreadable", f"{path}: {error}") from error
-    click.echo(f"wrote {path}; run it with: simnet run {path}")
+    told = f"wrote {path}; run it with: simnet run {path}"
+    click.echo(json.dumps({"scenario": loaded.name, "file": str(path)}) if as_json else told)

@@ -99,6 +99,18 @@ def test_another_seed_is_another_run_and_tables_change_nothing(tiny: Path, tmp_p
     assert run(tiny, tmp_path / "3", "--seed", "2")["trace_hash"] != first
 
 
+def test_a_replay_says_where_it_stands(tiny: Path, tmp_path: Path) -> None:
+    """One object: the step, the node, what led there and what it held."""
+    out = tmp_path / "out"
+    run(tiny, out, "--no-tables")
+    arguments = ("replay", str(out), "--step", "30", "--node", "2")
+    status, told, _ = simnet(*arguments, "--json")
+    found = json.loads(told)
+    assert status == 0
+    assert (found["step"], found["node"], found["seed"], found["failure"]) == (30, 2, 1, None)
+    assert found["lines"] == simnet(*arguments)[1].splitlines()
+
+
 def test_a_run_is_never_written_over(tiny: Path, tmp_path: Path) -> None:
     """The same --out again is refused; without --out each run has a place of its own."""
     out = tmp_path / "out"
@@ -137,7 +149,8 @@ def test_scenarios_are_listed_checked_and_begun(tmp_path: Path) -> None:
     assert status == 0
     assert {"hello", "thousand", "tenthousand", "regions"} <= set(names)
     mine = str(tmp_path / "mine.toml")
-    assert simnet("init", mine)[0] == 0
+    status, told, _ = simnet("init", mine, "--json")
+    assert (status, json.loads(told)) == (0, {"scenario": "hello", "file": mine})
     status, told, _ = simnet("validate", mine, "--json")
     assert status == 0
     assert json.loads(told)["valid"] is True
