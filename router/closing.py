@@ -24,7 +24,7 @@ class Closing:
         self._connect = connect
         self._wanted: list[bytes] = []
         self._refusals: dict[bytes, int] = {}
-        self._asked: dict[bytes, None] = {}  # closes that were sent, and not answered yet
+        self._asked: dict[bytes, int] = {}  # closes that were sent and not answered, and when
         self._dialled: dict[bytes, None] = {}  # payees that are dialled once more
 
     def close(self, cids: tuple[bytes, ...], up: Callable[[SessionKey], bool]) -> None:
@@ -49,10 +49,14 @@ class Closing:
         close was asked for, or the close itself, to one that has come back since: it is tried
         once more."""
         channels = self._context.ledger.channels
-        broken = [cid for cid in self._asked if channels[cid].peer == payee]
-        for cid in broken:
-            self.refused(cid, "channel.wrong_state")
-        again = payee in self._dialled or any(cid in self._wanted for cid in broken)
+        after_ns = self._context.now_ns - limits.DIAL_TIMEOUT_NS
+        again = payee in self._dialled
+        for cid, asked_ns in list(self._asked.items()):
+            if channels[cid].peer == payee:
+                del self._asked[cid]
+                if asked_ns > after_ns:
+                    self.refused(cid, "channel.wrong_state")
+                    again = again or cid in self._wanted
         self._dialled.pop(payee, None)
         if again:
             self._connect(payee, ())
@@ -69,7 +73,7 @@ class Closing:
             ready = ready and channel.offered_ucr <= channel.deposit_ucr
             if channel.peer == session.peer and ready:
                 self._wanted.remove(cid)
-                self._asked[cid] = None
+                self._asked[cid] = self._context.now_ns
                 self._payer.close(session, channel)
 
     def refused(self, cid: bytes, code: str) -> None:
