@@ -74,6 +74,7 @@ class PeerBook:
         self._wanted = peers_wanted
         self._verify = verify
         self._entries: dict[bytes, _Entry] = {}
+        self._ours: dict[bytes, None] = {}  # connections that this node sought
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -183,13 +184,17 @@ class PeerBook:
     def to_dial(
         self, connected: Collection[bytes], dialling: Collection[bytes], now_ns: int, rng: Rng
     ) -> list[Target]:
-        """Peers to dial now, so that PEERS_WANTED become connected; none when they are.
+        """Peers to dial now, so that PEERS_WANTED become connected, half of them by our own
+        choice; none when they are.
 
-        Inbound connections count, so that degrees stay near the wanted one on both ends.
-        Bootstrap nodes come first while nobody is connected, and last otherwise: they meet
-        everybody, and have the least room.
+        Inbound connections count, so that degrees stay near the wanted one on both ends; but
+        who comes to us may be all of one mind, and must not end our search for others.
+        Bootstrap nodes come first while nobody whom we chose is connected, and last otherwise:
+        they meet everybody, and have the least room.
         """
-        missing = self._wanted - len(connected) - len(dialling)
+        self._ours = {peer: None for peer in self._ours if peer in connected}
+        few = self._wanted // 2 - len(self._ours)
+        missing = max(self._wanted - len(connected), few) - len(dialling)
         if missing <= 0:
             return []
         self.expire(now_ns)
@@ -201,7 +206,7 @@ class PeerBook:
         chosen = [peer for peer in due if self._entries[peer].bootstrap]
         strangers = [peer for peer in due if not self._entries[peer].bootstrap]
         shuffled = rng.sample(strangers, len(strangers))
-        order = shuffled + chosen if connected else chosen + shuffled
+        order = shuffled + chosen if self._ours else chosen + shuffled
         return [Target(peer, self._addresses(peer)) for peer in order[:missing]]
 
     def _addresses(self, peer: bytes) -> tuple[str, ...]:
@@ -211,6 +216,8 @@ class PeerBook:
 
     def dialled(self, peer: bytes, reached: bool, now_ns: int, rng: Rng) -> None:
         """How a dial ended: a success clears the back-off, a failure doubles it, with jitter."""
+        if reached:
+            self._ours[peer] = None
         entry = self._entries.get(peer)
         if entry is None:
             return
@@ -232,7 +239,9 @@ class PeerBook:
         """Whom to let go, longest-connected first, so that a quarter of the room stays free.
 
         A bootstrap node that is full could admit nobody to the network; those who have been
-        here longest have met others by now.
+        here longest have met others by now. Whom we sought stay: who floods us with connections
+        must not push them out.
         """
         room = connections_max - connections_max // 4
-        return list(connected[: max(0, len(connected) - room)])
+        theirs = [peer for peer in connected if peer not in self._ours]
+        return theirs[: max(0, len(connected) - room)]

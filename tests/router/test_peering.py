@@ -199,7 +199,27 @@ def test_bootstrap_first_while_alone_and_last_otherwise() -> None:
     peers.add_bootstrap(chosen, ADDRESS)
     peers.take_list(listing(*map(record, SIGNERS[1:5])), NOW, rng())
     assert peers.to_dial((), (), NOW, rng())[0].peer == chosen
+    assert peers.to_dial((b"x",), (), NOW, rng())[0].peer == chosen  # it came to us
+    peers.dialled(b"x", True, NOW, rng())
     assert chosen not in [t.peer for t in peers.to_dial((b"x",), (), NOW, rng())]
+
+
+def test_who_comes_to_us_does_not_end_our_search() -> None:
+    """Connections from outside, however many, leave room for half of those wanted by our own
+    choice; what we sought counts, and what ended does not."""
+    peers = book(wanted=8)
+    peers.add_bootstrap(SIGNERS[0].public_key, ADDRESS)
+    peers.take_list(listing(*map(record, SIGNERS[1:16])), NOW, rng())
+    crowd = [bytes([number]) * 32 for number in range(30)]
+    targets = [target.peer for target in peers.to_dial(crowd, (), NOW, rng())]
+    assert len(targets) == 4
+    assert targets[0] == SIGNERS[0].public_key
+    assert len(peers.to_dial(crowd, targets[:1], NOW, rng())) == 3
+    for peer in targets:
+        peers.dialled(peer, True, NOW, rng())
+    assert peers.to_dial([*crowd, *targets], (), NOW, rng()) == []
+    assert len(peers.to_dial([*crowd, *targets[1:]], (), NOW, rng())) == 1
+    assert len(peers.to_dial([*crowd, *targets], (), NOW, rng())) == 1  # it came back by itself
 
 
 def test_our_own_address_in_the_bootstrap_list_is_ignored() -> None:
@@ -263,6 +283,14 @@ def test_a_quarter_of_the_room_stays_free_longest_connected_go() -> None:
     assert peers.surplus(connected, 16) == connected[:4]
 
 
+def test_whom_we_sought_is_not_pushed_out() -> None:
+    peers = book()
+    connected = [bytes([number]) * 32 for number in range(16)]
+    for peer in connected[:3]:
+        peers.dialled(peer, True, NOW, rng())
+    assert peers.surplus(connected, 16) == connected[3:7]
+
+
 def test_satisfied_means_as_many_as_wanted() -> None:
     peers = book(wanted=2)
     assert not peers.satisfied((b"a",))
@@ -286,17 +314,20 @@ STEPS = st.lists(
 def test_never_more_than_wanted_never_twice_never_ourselves(steps, connected, dialling, wanted):
     peers = book(wanted)
     peers.add_bootstrap(KEYS[0], ADDRESS)
-    now_ns, chance = NOW, rng()
+    now_ns, chance, ours = NOW, rng(), set()
     for kind, number, value in steps:
         if kind == "take":
             signed = record(SIGNERS[number], at_ns=now_ns + value * NS_PER_S)
             peers.take_list(listing(signed), now_ns, chance)
         elif kind == "dialled":
             peers.dialled(KEYS[number], bool(value), now_ns, chance)
+            ours |= {KEYS[number]} if value else set()
         else:
             now_ns += number * NS_PER_S
         targets = [t.peer for t in peers.to_dial(connected, dialling, now_ns, chance)]
-        assert len(targets) <= max(0, wanted - len(connected) - len(dialling))
+        ours &= connected
+        missing = max(wanted - len(connected), wanted // 2 - len(ours))
+        assert len(targets) <= max(0, missing - len(dialling))
         assert len(targets) == len(set(targets))
         assert not set(targets) & (connected | dialling | {OWN.public_key})
         assert len(handed_out(peers, now_ns=now_ns)) <= limits.PEER_RECORDS_PER_REPLY_MAX
