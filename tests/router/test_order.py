@@ -28,7 +28,7 @@ from tests.router.support import (
 )
 from tests.router.test_auction import make_bid
 from tests.router.test_choosing import job_for, selection
-from tests.router.test_self_selection import bidders, lied_to
+from tests.router.test_self_selection import crowd, noted
 
 PRICE = Strategy(1_000, 0)
 
@@ -97,9 +97,12 @@ def test_each_price_has_its_own_cap(read: int | None, made: int | None, side: st
     assert side in job.refusals.get(code, "")
 
 
-def market(sellers: int = 3) -> World:
-    """Sellers whose offers stand, each cheaper than the one before it; and who asks."""
-    world = make_world(sellers, 1, standing_offers=True)
+def market(*, silent: int = 0) -> World:
+    """Three sellers, each cheaper than the one before it, of whom the first so many offer nothing
+    and bid; and who asks."""
+    world = make_world(3, 1, standing_offers=True)
+    for peer in world.peers[:silent]:
+        peer.node.provider.standing_offers = False
     world.run(limits.OFFER_REFRESH_NS + NS_PER_S)
     world.peers[-1].node.requester.explanations = Explanations(1)
     return world
@@ -121,8 +124,16 @@ def test_the_first_with_an_offer_needs_no_auction() -> None:
     assert not requester.heard(events.BidSeen)
 
 
-def test_the_first_without_an_offer_is_asked_and_others_take_over() -> None:
-    """It stops; the second of the order serves, not the cheapest."""
+def test_the_first_without_an_offer_may_bid() -> None:
+    world = market(silent=1)
+    dearest, second, *_ = world.peers
+    requester = asked(world, (dearest, second))
+    assert awarded_to(requester) == [key_of(dearest)]
+    assert requester.heard(events.BidSeen)
+
+
+def test_others_take_over_in_the_order() -> None:
+    """The first stops; the second of the order serves, not the cheapest."""
     world = market()
     dearest, second, _, requester = world.peers
     world.give(dearest, act.Drain())
@@ -133,11 +144,15 @@ def test_the_first_without_an_offer_is_asked_and_others_take_over() -> None:
 
 
 def test_who_is_to_be_first_is_asked_though_it_withholds_its_bid() -> None:
-    """Among 64 the dearest says nothing until it is asked again, and gets the job."""
-    world = lied_to()
+    """Among 64 who know what auctions come to, enough good bids come without the dearest's; it is
+    asked again, and gets the job."""
+    world = crowd(64, requesters=8)
+    for number, peer in enumerate(world.peers[64:-1]):
+        world.give(peer, make_ask(number + 1, early_close_bids=0))
+        world.run(10 * NS_PER_S)
     dearest, requester = world.peers[63], world.peers[-1]
     asked(world, (dearest,))
-    assert 63 in bidders(world)
+    assert noted(requester, "request.asked_again") == 1
     assert awarded_to(requester) == [key_of(dearest)]
 
 
