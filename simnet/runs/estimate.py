@@ -13,12 +13,15 @@ from protocol.units import NS_PER_S
 from simnet.scenario import Scenario
 
 MIB: Final = 1 << 20
-BASE_BYTES: Final = 120 * MIB
+BASE_BYTES: Final = 95 * MIB
 NODE_BYTES: Final = 10_000
 TRADER_BYTES: Final = 11_000  # in a node that buys or sells
 CONNECTION_BYTES: Final = 40
 # In a node for each message that it could still be sent again: digest, time, history.
 SEEN_BYTES: Final = 90
+# In a node for each standing offer: the book's entry, its seller's rate, and, most of all, copies
+# on their way when all sellers speak at once.
+OFFER_BYTES: Final = 750
 # What a request leaves: logs and channels of both sides, rows, prompts.
 REQUEST_BYTES: Final = 40_000
 HEARTBEAT_CPU_NS: Final = 1_500
@@ -66,6 +69,8 @@ def estimate(scenario: Scenario) -> Estimate:
     fresh = min(messages, messages * WINDOW_S / scenario.duration_s)
     traders = sellers + min(requests, sum(group.count for group in scenario.requesters))
     node_bytes = NODE_BYTES + CONNECTION_BYTES * scenario.topology.degree + SEEN_BYTES * fresh
+    if scenario.standing_offers:
+        node_bytes += OFFER_BYTES * min(offers, limits.OFFERS_KEPT_MAX)
     return Estimate(
         requests=round(requests),
         events=round(copies + 2 * deliveries + heartbeats + 4 * bids + 100 * requests),
