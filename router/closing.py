@@ -52,9 +52,10 @@ class Closing:
         after_ns = self._context.now_ns - limits.DIAL_TIMEOUT_NS
         again = payee in self._dialled
         for cid, asked_ns in list(self._asked.items()):
-            if channels[cid].peer == payee:
+            channel = channels.get(cid)  # one that closed otherwise may be forgotten by now
+            if channel is None or channel.peer == payee:
                 del self._asked[cid]
-                if asked_ns > after_ns:
+                if channel is not None and asked_ns > after_ns:
                     self.refused(cid, "channel.wrong_state")
                     again = again or cid in self._wanted
         self._dialled.pop(payee, None)

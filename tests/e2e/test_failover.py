@@ -3,8 +3,8 @@
 Source: README, "When a provider dies".
 """
 
+import os
 import signal
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -91,45 +91,47 @@ def test_one_stream_over_a_kill_and_a_race_before_it(tmp_path: Path) -> None:
 
 
 def test_a_race_and_a_hedge_whose_first_provider_is_killed(tmp_path: Path) -> None:
-    """Both of a race work and one dies; one hangs, another is awarded beside it, and it dies.
-    One whole answer each time, one bill, and at most an advance to who was killed."""
+    """Two whose engines hang, so that they take jobs and say nothing: one in a race, one alone,
+    until another is awarded beside it. Then they are killed, in mid-job. One whole answer each
+    time, and nothing for who sent nothing."""
     with ExitStack() as stack:
         market = Market(tmp_path, stack, "--api", "127.0.0.1:0")
         requester = market.requester
-        flags = ("--steps-per-s-max", "2")  # half a second before the first text
-        cheap, other = market.sell(
-            (*provider_flags(output_price="20"), *flags), (*provider_flags(), *flags)
+        racer, late, other = market.sell(
+            provider_flags(),
+            provider_flags(),
+            provider_flags(steps_per_s_max=4),
         )
         url = requester.ready["api"]
         client = stack.enter_context(openai.OpenAI(base_url=url, api_key="none", max_retries=0))
         pool = stack.enter_context(ThreadPoolExecutor(1))
 
-        def while_it_runs(routing: Json, do: Callable[[], None]) -> tuple[Json, list[Any]]:
-            """The answer's report and awards; `do` when the cheap provider has begun."""
-            asked = pool.submit(ask, client, {"sort": "price", **routing}, max_tokens=4)
-            until(lambda: cheap.status()["running_jobs"] == 1, "the cheap one works")
-            do()
+        def killed_while_it_runs(hung: Daemon, routing: Json) -> set[tuple[str, str]]:
+            """Who was awarded in which role, by a request of whose job `hung` dies."""
+            (model,) = hung.status()["engine"]
+            os.kill(model["pid"], signal.SIGSTOP)
+            before_ucr = due_ucr(requester)
+            both = [hung.peer_id, other.peer_id]
+            only = {"order": both, "only": both, **routing}
+            asked = pool.submit(ask, client, only, max_tokens=8)
+            until(lambda: hung.status()["running_jobs"] or asked.done(), "its turn")
+            if "race" not in routing:  # the other is awarded only once the first is late
+                until(lambda: other.status()["running_jobs"] or asked.done(), "the other's")
+            hung.kill()
             answer = asked.result()
-            assert answer.usage.completion_tokens == 4
+            assert answer.usage.completion_tokens == 8
             (report,) = answer.model_extra["peerd"]
-            return report, awards_of(requester, report["request_id"])
+            assert report["provider"] == other.peer_id
+            assert report["cost_ucr"] == due_ucr(requester) - before_ucr
+            awards = awards_of(requester, report["request_id"])
+            assert (other.peer_id, "delivered") in [(who, came) for who, _, came in awards]
+            return {(who, role) for who, role, _ in awards}
 
-        report, awards = while_it_runs({"race": 2, "hedge_percent": 0}, cheap.kill)
-        assert (report["provider"], "race", "delivered") == awards[-1]
-        assert [award[:2] for award in awards] == [
-            (cheap.peer_id, "race"),
+        assert killed_while_it_runs(racer, {"race": 2, "hedge_percent": 0}) == {
+            (racer.peer_id, "race"),
             (other.peer_id, "race"),
-        ]
-        raced_ucr = due_ucr(requester)
-        assert report["cost_ucr"] <= raced_ucr
-
-        cheap.start()
-        market.wait_joined()
-        report, awards = while_it_runs({"hedge_percent": 10}, lambda: cheap.signal(signal.SIGSTOP))
-        cheap.kill()
-        assert report["provider"] == other.peer_id
-        assert [award[:2] for award in awards] == [
-            (cheap.peer_id, "first"),
+        }
+        assert killed_while_it_runs(late, {"hedge_percent": 10}) == {
+            (late.peer_id, "first"),
             (other.peer_id, "hedge"),
-        ]
-        assert due_ucr(requester) - raced_ucr == report["cost_ucr"]
+        }
