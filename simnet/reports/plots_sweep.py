@@ -114,6 +114,13 @@ def draw(points: Sequence[str], found: Sequence[Mapping[str, Interval]]) -> list
     return [plot for plot in plots if plot is not None]
 
 
+# Of a name from its dot, in points, the best first.
+_PLACES: Final = (
+    *((5, 4, "left"), (5, -10, "left"), (-5, 4, "right"), (-5, -10, "right")),
+    *((5, 15, "left"), (5, -21, "left"), (-5, 15, "right"), (-5, -21, "right")),
+)
+
+
 def _dots(axes: Any, values: Sequence[Interval]) -> None:
     for row, value in enumerate(values):
         half = 0.0 if math.isnan(value.half) else value.half
@@ -124,21 +131,22 @@ def _trade(points: Sequence[str], found: Sequence[Mapping[str, Interval]]) -> An
     """How long an award takes against how good it is; None where neither is known."""
     drawn, axes = figure()
     drawn.set_size_inches(6.4, 4.4)
-    shown = 0
+    labels: list[Any] = []
     for number, (point, row) in enumerate(zip(points, found, strict=True)):
         across, up = row.get("award_ms.p50"), row.get("regret.mean")
         if across is None or up is None:
             continue
-        shown += 1
         colour = COLOURS[number % len(COLOURS)]
         halves = [0.0 if math.isnan(one.half) else one.half for one in (across, up)]
         axes.errorbar(
             *(across.mean, up.mean, halves[1], halves[0]), fmt="o", color=colour, elinewidth=0.8
         )
-        axes.annotate(
-            point, (across.mean, up.mean), (5, 4), textcoords="offset points", fontsize=7.5
+        labels.append(
+            axes.annotate(
+                point, (across.mean, up.mean), (0, 0), textcoords="offset points", fontsize=7.5
+            )
         )
-    if shown < 2:
+    if len(labels) < 2:
         return None
     axes.set_xscale("log")
     plain_numbers(axes.xaxis)
@@ -146,5 +154,21 @@ def _trade(points: Sequence[str], found: Sequence[Mapping[str, Interval]]) -> An
     axes.margins(x=0.2)
     axes.set_xlabel("request to award, median, ms")
     axes.set_ylabel("regret, mean, %")
+    _place(axes, labels)
     caption = "Down and to the left is better; bars are 95 % intervals over seeds."
     return Plot("trade", "What waiting buys", caption, drawn)
+
+
+def _place(axes: Any, labels: Sequence[Any]) -> None:
+    """Put names beside their dots, where none covers another or leaves the picture."""
+    axes.figure.draw_without_rendering()  # what will be where
+    taken: list[Any] = []
+    for label in labels:
+        for right, up, side in _PLACES:
+            label.xyann = (right, up)
+            label.set_horizontalalignment(side)
+            box = label.get_window_extent()
+            inside = axes.bbox.contains(*box.min) and axes.bbox.contains(*box.max)
+            if inside and not any(box.overlaps(other) for other in taken):
+                break
+        taken.append(box)
