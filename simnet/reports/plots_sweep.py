@@ -164,11 +164,21 @@ def _place(axes: Any, labels: Sequence[Any]) -> None:
     axes.figure.draw_without_rendering()  # what will be where
     taken: list[Any] = []
     for label in labels:
-        for right, up, side in _PLACES:
-            label.xyann = (right, up)
-            label.set_horizontalalignment(side)
-            box = label.get_window_extent()
-            inside = axes.bbox.contains(*box.min) and axes.bbox.contains(*box.max)
-            if inside and not any(box.overlaps(other) for other in taken):
-                break
+        found = []  # where it would stay in the picture
+        for place in _PLACES:
+            box = _move(label, place)
+            if axes.bbox.contains(*box.min) and axes.bbox.contains(*box.max):
+                found.append(place)
+                if not any(box.overlaps(other) for other in taken):
+                    break
+        else:
+            box = _move(label, (found or _PLACES)[0])
         taken.append(box)
+
+
+def _move(label: Any, place: tuple[int, int, str]) -> Any:
+    """What a name covers there."""
+    right, up, side = place
+    label.xyann = (right, up)
+    label.set_horizontalalignment(side)
+    return label.get_window_extent()
