@@ -58,10 +58,36 @@ MARK = "bench."  # models: their scripts differ
 STAGES = (
     ("HTTP", ("hypercorn", "starlette", "h11", "peer/gateway", "wsproto", "h2/")),
     ("sign", ("nacl", "protocol/crypto", "protocol/signing", "protocol/transcript")),
-    ("libp2p", ("libp2p", "multiaddr", "noise", "google/protobuf", "base58")),
+    ("gossip", ("pubsub", "libp2p_adapter/router", "router/admission", "router/telling")),
+    ("streams", ("libp2p", "multiaddr", "noise", "google/protobuf", "base58")),
     ("log", ("peer/journal", "peer/writer", "protocol/log", "protocol/segments", "framing")),
     ("wire", ("protocol/wire", "protocol/envelope", "msgspec", "msgpack", "registry")),
-    ("market", ("router/", "protocol/", "peer/")),
+    (
+        "bid",
+        (
+            *("router/bid", "router/auction", "router/selection", "router/quoting"),
+            *("router/offers", "router/placing", "router/publishing", "router/self_sel"),
+            *("router/counting", "router/reputation", "router/standing", "router/clearings"),
+            *("router/market_prices", "protocol/ranking"),
+        ),
+    ),
+    (
+        "award",
+        (
+            *("router/awarding", "router/racing", "router/opening", "router/pay", "router/lanes"),
+            *("router/ledger", "router/judging", "router/provider.py", "router/requester"),
+            *("protocol/channel", "router/deposits", "router/balance", "router/rooms"),
+        ),
+    ),
+    (
+        "chunk",
+        (
+            *("router/delivery", "router/chunking", "router/progress", "router/pace"),
+            *("router/serving", "router/provider_job", "router/receipts", "router/resending"),
+            *("protocol/transcript", "protocol/framing", "engine/"),
+        ),
+    ),
+    ("node", ("router/", "protocol/", "peer/")),
     ("loop", ("trio", "selectors", "outcome")),
 )
 
@@ -289,9 +315,11 @@ async def streaming(streams: int, tokens: int) -> Json:
     }
 
 
-async def throughput(requests: int, streams: int, tokens: int, *, profiled: bool) -> Json:
+async def throughput(
+    role: str, requests: int, streams: int, tokens: int, *, profiled: bool
+) -> Json:
     """Short jobs side by side: requests a second of one core's time, and where it goes."""
-    with market("offers", tokens, profiled=profiled) as (requester, provider, found):
+    with market(role, tokens, profiled=profiled) as (requester, provider, found):
         async with open_client(requester) as client:
             if profiled:
                 requester.go()
@@ -317,12 +345,14 @@ async def throughput(requests: int, streams: int, tokens: int, *, profiled: bool
 
 async def measure(requests: int, streams: int, tokens: int) -> Json:
     """All of it, one after the other."""
+    many = 4 * requests, streams, tokens
     return {
         "standing_offer": await first_tokens("offers", requests, tokens),
         "auction": await first_tokens("auction", requests, tokens),
         "streaming": await streaming(streams, tokens),
-        "throughput": await throughput(4 * requests, streams, tokens, profiled=False),
-        "stages": await throughput(4 * requests, streams, tokens, profiled=True),
+        "throughput": await throughput("offers", *many, profiled=False),
+        "stages": await throughput("offers", *many, profiled=True),
+        "stages_auction": await throughput("auction", *many, profiled=True),
     }
 
 
