@@ -137,6 +137,7 @@ def run_command(
     source = scenario_file.find(scenario)
     loaded = scenario_file.load(source)
     bound = _check_memory(loaded, memory_mib, quiet)
+    made = Run if tier == "des" else _shell(tier, loaded)
     directory = run_directory.choose(out, loaded.name, seed)
     recorder = Recorder(None if no_tables else directory)
     total_s = loaded.warmup_s + loaded.duration_s
@@ -148,7 +149,6 @@ def run_command(
         ended = totals.done + totals.failed
         progress.show(passed_ns, simulation.clock.events, totals.requests, ended)
 
-    made = Run if tier == "des" else _shell(tier, loaded)
     run = made(loaded, seed, source.parent, recorder, bound, watch, check=check)
     with _stoppable(run):
         run_directory.begin(directory, loaded, seed, source, tier)

@@ -76,15 +76,17 @@ def test_what_differs_is_told() -> None:
     ],
 )
 def test_what_a_tier_cannot_run_is_refused(
-    tmp_path: Path, tier: str, file: str, told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tier: str, file: str, told: str
 ) -> None:
-    """In one line, with a code."""
+    """In one line, with a code, and before there is a directory for it."""
+    monkeypatch.chdir(tmp_path)
     scenario = tmp_path / "mine.toml"
     scenario.write_text(f'name = "mine"\n{file}\n')
     result = CliRunner().invoke(main, ["run", str(scenario), "--tier", tier])
     assert result.exit_code == 2
     assert result.stderr.startswith("simnet: config.tier: mine has ")
     assert told in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.toml"]
 
 
 def test_the_command_runs_it(tmp_path: Path) -> None:
